@@ -1,2 +1,2 @@
-//! See Cargo.toml.
+//! The `wharf` command.
 fn main() {}
