@@ -1,0 +1,253 @@
+//! Network options (`-o KEY=VALUE`): Docker's and Netavark's names with their meaning.
+//!
+//! An option is read once, here; nothing later looks at the text again.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::addr::Family;
+use crate::name::IfName;
+
+/// How a network's addresses are seen from outside (Docker's `gateway_mode_ipv4`/`_ipv6`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Masqueraded outward, published ports inward.
+    #[default]
+    Nat,
+    /// As `nat`, but every port of a container may be addressed directly.
+    NatUnprotected,
+    /// No translation: container addresses are routed, and published container ports are open directly.
+    Routed,
+    /// The bridge has no address; only with an internal network.
+    Isolated,
+}
+
+/// Which of the host's own services a network's containers may use (`host-access`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostAccess {
+    /// All; the host's own firewall decides.
+    #[default]
+    All,
+    /// Name service (port 53) and ICMP only.
+    Dns,
+    /// ICMP only.
+    None,
+}
+
+/// Which other networks may start connections to this one (Netavark's `isolate`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// No other network; `true` and `strict` mean this.
+    #[default]
+    Strict,
+    /// Networks that are themselves `isolate=false`.
+    Open,
+}
+
+/// All options, read.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NetworkOptions {
+    /// The bridge's name.
+    pub bridge: Option<IfName>,
+    /// Traffic between the network's own containers.
+    pub icc: Option<bool>,
+    /// Masquerade on the way out.
+    pub masquerade: Option<bool>,
+    /// MTU in bytes.
+    pub mtu: Option<u32>,
+    /// The host address for published ports that name none.
+    pub host_binding: Option<Ipv4Addr>,
+    /// IPv4 mode.
+    pub gateway_mode_v4: GatewayMode,
+    /// IPv6 mode.
+    pub gateway_mode_v6: GatewayMode,
+    /// Source address outward instead of masquerade, IPv4.
+    pub snat_v4: Option<Ipv4Addr>,
+    /// Source address outward instead of masquerade, IPv6.
+    pub snat_v6: Option<Ipv6Addr>,
+    /// Host interfaces from which published container ports may be addressed directly.
+    pub trusted_interfaces: Vec<IfName>,
+    /// No IPv4 address on the bridge.
+    pub inhibit_ipv4: bool,
+    /// First part of interface names in the container; `eth` unless given.
+    pub interface_prefix: Option<String>,
+    /// Isolation from other networks.
+    pub isolation: Isolation,
+    /// Metric of the default route in containers; the kernel's default unless given.
+    pub metric: Option<u32>,
+    /// Containers get no default route from this network.
+    pub no_default_route: bool,
+    /// Access to the host's services.
+    pub host_access: HostAccess,
+}
+
+/// Why an option is not acceptable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OptionError {
+    /// No such option.
+    #[error("unknown network option `{0}`")]
+    Unknown(String),
+    /// A value the option does not take.
+    #[error("network option `{key}={value}`: {expected} is expected")]
+    Value {
+        /// The option.
+        key: String,
+        /// The value given.
+        value: String,
+        /// What it takes.
+        expected: &'static str,
+    },
+    /// A known option that needs what wharf or this kernel does not have.
+    #[error("network option `{key}` is not supported: {why}")]
+    Unsupported {
+        /// The option.
+        key: String,
+        /// The reason.
+        why: &'static str,
+    },
+}
+
+impl NetworkOptions {
+    /// Reads options by their Docker, Netavark or wharf names.
+    ///
+    /// # Errors
+    /// The first option that is unknown, unsupported or has a bad value.
+    pub fn parse(options: &BTreeMap<String, String>) -> Result<Self, OptionError> {
+        let mut parsed = Self::default();
+        for (key, value) in options {
+            parsed.set(key, value)?;
+        }
+        Ok(parsed)
+    }
+
+    /// The gateway mode of a family.
+    pub fn gateway_mode(&self, family: Family) -> GatewayMode {
+        match family {
+            Family::V4 => self.gateway_mode_v4,
+            Family::V6 => self.gateway_mode_v6,
+        }
+    }
+
+    /// The chosen source address outward for a family.
+    pub fn snat(&self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.snat_v4.map(IpAddr::V4),
+            Family::V6 => self.snat_v6.map(IpAddr::V6),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<(), OptionError> {
+        let short = key.strip_prefix("com.docker.network.").unwrap_or(key);
+        match short {
+            "bridge.name" => self.bridge = Some(read(key, value, "an interface name")?),
+            "bridge.enable_icc" | "icc" => self.icc = Some(boolean(key, value)?),
+            "bridge.enable_ip_masquerade" | "ip-masq" | "masquerade" => self.masquerade = Some(boolean(key, value)?),
+            "driver.mtu" | "mtu" => self.mtu = Some(read(key, value, "a number of bytes")?).filter(|mtu| *mtu != 0),
+            "bridge.host_binding_ipv4" => {
+                self.host_binding = Some(read(key, value, "an IPv4 address")?).filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+            }
+            "bridge.gateway_mode_ipv4" => self.gateway_mode_v4 = gateway_mode(key, value)?,
+            "bridge.gateway_mode_ipv6" => self.gateway_mode_v6 = gateway_mode(key, value)?,
+            "host_ipv4" | "outbound_addr4" => self.snat_v4 = Some(read(key, value, "an IPv4 address")?),
+            "host_ipv6" | "outbound_addr6" => self.snat_v6 = Some(read(key, value, "an IPv6 address")?),
+            "bridge.trusted_host_interfaces" => {
+                self.trusted_interfaces = value
+                    .split(':')
+                    .map(|name| read(key, name, "interface names with colons between"))
+                    .collect::<Result<_, _>>()?;
+            }
+            "bridge.inhibit_ipv4" => self.inhibit_ipv4 = boolean(key, value)?,
+            "container_iface_prefix" => self.interface_prefix = Some(interface_prefix(key, value)?),
+            "isolate" => {
+                self.isolation = match value {
+                    "strict" => Isolation::Strict,
+                    _ if boolean(key, value)? => Isolation::Strict,
+                    _ => Isolation::Open,
+                }
+            }
+            "metric" => self.metric = Some(read(key, value, "a number")?),
+            "no_default_route" => self.no_default_route = boolean(key, value)?,
+            "host-access" | "host_access" => self.host_access = host_access(key, value)?,
+            "vlan" | "vrf" | "mode" if key == short => {
+                return Err(OptionError::Unsupported { key: key.to_owned(), why: "wharf makes one bridge per network and manages it itself" });
+            }
+            _ => return Err(OptionError::Unknown(key.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+fn bad(key: &str, value: &str, expected: &'static str) -> OptionError {
+    OptionError::Value { key: key.to_owned(), value: value.to_owned(), expected }
+}
+
+fn read<T: FromStr>(key: &str, value: &str, expected: &'static str) -> Result<T, OptionError> {
+    value.parse().map_err(|_| bad(key, value, expected))
+}
+
+/// Go's `strconv.ParseBool`, which Docker uses; an option without value counts as true there too.
+fn boolean(key: &str, value: &str) -> Result<bool, OptionError> {
+    match value {
+        "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(bad(key, value, "true or false")),
+    }
+}
+
+fn gateway_mode(key: &str, value: &str) -> Result<GatewayMode, OptionError> {
+    match value {
+        "nat" | "" => Ok(GatewayMode::Nat),
+        "nat-unprotected" => Ok(GatewayMode::NatUnprotected),
+        "routed" => Ok(GatewayMode::Routed),
+        "isolated" => Ok(GatewayMode::Isolated),
+        _ => Err(bad(key, value, "nat, nat-unprotected, routed or isolated")),
+    }
+}
+
+fn host_access(key: &str, value: &str) -> Result<HostAccess, OptionError> {
+    match value {
+        "all" => Ok(HostAccess::All),
+        "dns" => Ok(HostAccess::Dns),
+        "none" => Ok(HostAccess::None),
+        _ => Err(bad(key, value, "all, dns or none")),
+    }
+}
+
+/// A prefix leaves room for a number behind it.
+fn interface_prefix(key: &str, value: &str) -> Result<String, OptionError> {
+    let ok = !value.is_empty() && value.len() <= 12 && format!("{value}0").parse::<IfName>().is_ok();
+    ok.then(|| value.to_owned()).ok_or_else(|| bad(key, value, "up to 12 characters of an interface name"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(pairs: &[(&str, &str)]) -> Result<NetworkOptions, OptionError> {
+        NetworkOptions::parse(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+    }
+
+    #[test]
+    fn docker_and_netavark_names_mean_the_same() {
+        let docker = parse(&[("com.docker.network.driver.mtu", "1400"), ("com.docker.network.host_ipv4", "10.0.0.1")]).unwrap();
+        let netavark = parse(&[("mtu", "1400"), ("outbound_addr4", "10.0.0.1")]).unwrap();
+        assert_eq!(docker, netavark);
+        assert_eq!(parse(&[("isolate", "false")]).unwrap().isolation, Isolation::Open);
+        assert_eq!(parse(&[("mtu", "0")]).unwrap().mtu, None);
+    }
+
+    #[test]
+    fn bad_values_name_the_option() {
+        for (key, value) in [("mtu", "-1"), ("isolate", "maybe"), ("com.docker.network.bridge.enable_icc", "2"), ("host-access", "some")] {
+            assert!(matches!(parse(&[(key, value)]), Err(OptionError::Value { key: k, .. }) if k == key));
+        }
+        assert_eq!(parse(&[("com.docker.network.driver.mtv", "1")]), Err(OptionError::Unknown("com.docker.network.driver.mtv".to_owned())));
+    }
+}
