@@ -64,7 +64,9 @@ pub struct Mac(pub [u8; 6]);
 
 /// A text that is not a usable hardware address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a MAC address for one interface: six hexadecimal bytes with colons, the first one even, not all zero")]
+#[error(
+    "`{0}` is not a MAC address for one interface: six hexadecimal bytes with colons, the first one even, not all zero"
+)]
 pub struct MacError(pub String);
 
 impl Mac {
@@ -157,7 +159,16 @@ pub fn from_number(family: Family, number: u128) -> IpAddr {
 pub fn link_local(mac: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, g] = mac.0;
     let word = |hi: u8, lo: u8| u16::from_be_bytes([hi, lo]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, word(a ^ 2, b), word(c, 0xff), word(0xfe, d), word(e, g))
+    Ipv6Addr::new(
+        0xfe80,
+        0,
+        0,
+        0,
+        word(a ^ 2, b),
+        word(c, 0xff),
+        word(0xfe, d),
+        word(e, g),
+    )
 }
 
 #[cfg(test)]
@@ -168,7 +179,15 @@ mod tests {
     fn mac_text() {
         let mac: Mac = "02:42:AC:12:00:0a".parse().unwrap();
         assert_eq!(mac.to_string(), "02:42:ac:12:00:0a");
-        for bad in ["", "02:42", "03:00:00:00:00:01", "00:00:00:00:00:00", "02:42:ac:12:00:0a:1", "2:42:ac:12:0:a", "+2:42:ac:12:00:0a"] {
+        for bad in [
+            "",
+            "02:42",
+            "03:00:00:00:00:01",
+            "00:00:00:00:00:00",
+            "02:42:ac:12:00:0a:1",
+            "2:42:ac:12:0:a",
+            "+2:42:ac:12:00:0a",
+        ] {
             assert!(bad.parse::<Mac>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -35,7 +35,15 @@ pub struct AttachRequest {
 impl AttachRequest {
     /// A request that leaves everything open.
     pub fn new(network: NetworkName) -> Self {
-        Self { network, ips: Vec::new(), mac: None, interface: None, host_interface: None, gw_priority: 0, aliases: Vec::new() }
+        Self {
+            network,
+            ips: Vec::new(),
+            mac: None,
+            interface: None,
+            host_interface: None,
+            gw_priority: 0,
+            aliases: Vec::new(),
+        }
     }
 }
 
@@ -49,7 +57,9 @@ pub enum AttachTextError {
     #[error(transparent)]
     Mac(#[from] MacError),
     /// An unknown key.
-    #[error("`{0}` is not an attachment option: ip, ip6, mac, interface, host-interface, gw-priority or alias")]
+    #[error(
+        "`{0}` is not an attachment option: ip, ip6, mac, interface, host-interface, gw-priority or alias"
+    )]
     Key(String),
     /// An address or number.
     #[error("`{key}={value}`: {expected} is expected")]
@@ -86,7 +96,11 @@ impl FromStr for AttachRequest {
 
 impl AttachRequest {
     fn set(&mut self, key: &str, value: &str) -> Result<(), AttachTextError> {
-        let bad = |expected| AttachTextError::Value { key: key.to_owned(), value: value.to_owned(), expected };
+        let bad = |expected| AttachTextError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            expected,
+        };
         match key {
             "ip" | "ip6" => self.ips.push(value.parse().map_err(|_| bad("an address"))?),
             "mac" | "mac-address" => self.mac = Some(value.parse()?),
@@ -154,7 +168,10 @@ pub struct Attachment {
 impl Attachment {
     /// The address of a family.
     pub fn address(&self, family: Family) -> Option<IpNet> {
-        self.addresses.iter().copied().find(|a| Family::of_net(*a) == family)
+        self.addresses
+            .iter()
+            .copied()
+            .find(|a| Family::of_net(*a) == family)
     }
 }
 
@@ -213,9 +230,19 @@ impl Container {
 
     /// The attachment that serves published ports of a family: the one with the default route, since
     /// answers leave by it; without one the first on a network that is not internal.
-    pub fn port_carrier(&self, family: Family, internal: impl Fn(&NetworkName) -> bool) -> Option<&Attachment> {
-        let usable = |a: &&Attachment| a.phase != Phase::Leaving && a.address(family).is_some() && !internal(&a.network);
-        let by_default = self.attachments.iter().filter(usable).find(|a| a.default_routes.contains(&family));
+    pub fn port_carrier(
+        &self,
+        family: Family,
+        internal: impl Fn(&NetworkName) -> bool,
+    ) -> Option<&Attachment> {
+        let usable = |a: &&Attachment| {
+            a.phase != Phase::Leaving && a.address(family).is_some() && !internal(&a.network)
+        };
+        let by_default = self
+            .attachments
+            .iter()
+            .filter(usable)
+            .find(|a| a.default_routes.contains(&family));
         by_default.or_else(|| self.attachments.iter().find(usable))
     }
 }
@@ -224,7 +251,10 @@ impl Container {
 ///
 /// `networks` answers for the attachments' networks; an attachment whose network it does not know, or that
 /// is leaving, carries none.
-pub fn assign_default_routes<'a>(attachments: &mut [Attachment], networks: impl Fn(&NetworkName) -> Option<&'a NetworkSpec>) {
+pub fn assign_default_routes<'a>(
+    attachments: &mut [Attachment],
+    networks: impl Fn(&NetworkName) -> Option<&'a NetworkSpec>,
+) {
     for attachment in attachments.iter_mut() {
         attachment.default_routes.clear();
     }
@@ -250,15 +280,28 @@ mod tests {
 
     #[test]
     fn reads_podmans_and_dockers_form() {
-        let a: AttachRequest = "blue:ip=10.0.0.5,ip=fd00::5,mac=02:00:00:00:00:01,interface=net1,gw-priority=-1".parse().unwrap();
+        let a: AttachRequest =
+            "blue:ip=10.0.0.5,ip=fd00::5,mac=02:00:00:00:00:01,interface=net1,gw-priority=-1"
+                .parse()
+                .unwrap();
         assert_eq!(a.network.as_str(), "blue");
         assert_eq!(a.ips.len(), 2);
         assert_eq!(a.interface.unwrap().as_str(), "net1");
         assert_eq!(a.gw_priority, -1);
         let b: AttachRequest = "name=blue,ip=10.0.0.5".parse().unwrap();
         assert_eq!((b.network.as_str(), b.ips.len()), ("blue", 1));
-        for bad in ["", ":ip=1.2.3.4", "blue:ip=x", "blue:colour=red", "blue:ip", "b/lue"] {
-            assert!(bad.parse::<AttachRequest>().is_err(), "{bad:?} was accepted");
+        for bad in [
+            "",
+            ":ip=1.2.3.4",
+            "blue:ip=x",
+            "blue:colour=red",
+            "blue:ip",
+            "b/lue",
+        ] {
+            assert!(
+                bad.parse::<AttachRequest>().is_err(),
+                "{bad:?} was accepted"
+            );
         }
     }
 }

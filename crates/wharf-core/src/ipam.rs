@@ -23,9 +23,18 @@ const AUTO_V4_POOLS: [(Ipv4Addr, u8); 4] = [
 pub fn pick_subnet_v4(taken: &[IpNet]) -> Option<IpNet> {
     AUTO_V4_POOLS
         .iter()
-        .flat_map(|(base, len)| Ipv4Net::new_assert(*base, *len).subnets(AUTO_V4_PREFIX).into_iter().flatten())
+        .flat_map(|(base, len)| {
+            Ipv4Net::new_assert(*base, *len)
+                .subnets(AUTO_V4_PREFIX)
+                .into_iter()
+                .flatten()
+        })
         .map(IpNet::V4)
-        .find(|net| !taken.iter().any(|t| t.prefix_len() != 0 && overlap(*t, *net)))
+        .find(|net| {
+            !taken
+                .iter()
+                .any(|t| t.prefix_len() != 0 && overlap(*t, *net))
+        })
 }
 
 /// A unique local /64 (RFC 4193) from a network's random id; `None` if it is taken, which a second id mends.
@@ -35,7 +44,10 @@ pub fn pick_subnet_v6(id: &[u8; 32], taken: &[IpNet]) -> Option<IpNet> {
     octets[1..6].copy_from_slice(&id[8..13]);
     octets[7] = id[13];
     let net = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64));
-    (!taken.iter().any(|t| t.prefix_len() != 0 && overlap(*t, net))).then_some(net)
+    (!taken
+        .iter()
+        .any(|t| t.prefix_len() != 0 && overlap(*t, net)))
+    .then_some(net)
 }
 
 /// The lowest and highest address a container may have: not the network's own and, in IPv4, not the
@@ -47,13 +59,17 @@ pub fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
         Family::V4 => to_number(subnet.broadcast()).saturating_sub(1),
         Family::V6 => to_number(subnet.broadcast()),
     };
-    (from_number(family, first), from_number(family, last.max(first)))
+    (
+        from_number(family, first),
+        from_number(family, last.max(first)),
+    )
 }
 
 /// Whether a container or gateway may have this address in this subnet.
 pub fn is_usable(subnet: IpNet, addr: IpAddr) -> bool {
     let (first, last) = usable(subnet);
-    Family::of(addr) == Family::of_net(subnet) && (to_number(first)..=to_number(last)).contains(&to_number(addr))
+    Family::of(addr) == Family::of_net(subnet)
+        && (to_number(first)..=to_number(last)).contains(&to_number(addr))
 }
 
 /// The next free address of `pool` after `last`, going round at the end, so that an address given back is
@@ -61,10 +77,18 @@ pub fn is_usable(subnet: IpNet, addr: IpAddr) -> bool {
 ///
 /// The cost is one question per address that is taken in a row; `None` once every address was asked about
 /// or 2^20 in a row are taken.
-pub fn next_address(subnet: IpNet, pool: Option<IpNet>, last: Option<IpAddr>, mut is_free: impl FnMut(IpAddr) -> bool) -> Option<IpAddr> {
+pub fn next_address(
+    subnet: IpNet,
+    pool: Option<IpNet>,
+    last: Option<IpAddr>,
+    mut is_free: impl FnMut(IpAddr) -> bool,
+) -> Option<IpAddr> {
     const MOST: u128 = 1 << 20;
     let family = Family::of_net(subnet);
-    let (mut low, mut high) = { let (a, b) = usable(subnet); (to_number(a), to_number(b)) };
+    let (mut low, mut high) = {
+        let (a, b) = usable(subnet);
+        (to_number(a), to_number(b))
+    };
     if let Some(pool) = pool {
         low = low.max(to_number(pool.network()));
         high = high.min(to_number(pool.broadcast()));
@@ -77,7 +101,9 @@ pub fn next_address(subnet: IpNet, pool: Option<IpNet>, last: Option<IpAddr>, mu
         Some(n) if (low..high).contains(&n) => n + 1,
         _ => low,
     };
-    (0..size.min(MOST)).map(|i| from_number(family, low + (start - low + i) % size)).find(|addr| is_free(*addr))
+    (0..size.min(MOST))
+        .map(|i| from_number(family, low + (start - low + i) % size))
+        .find(|addr| is_free(*addr))
 }
 
 #[cfg(test)]
@@ -97,19 +123,48 @@ mod tests {
     #[test]
     fn automatic_subnets_avoid_what_is_taken() {
         assert_eq!(pick_subnet_v4(&[]), Some(net("10.201.0.0/22")));
-        assert_eq!(pick_subnet_v4(&[net("0.0.0.0/0"), net("10.201.0.0/22")]), Some(net("10.201.4.0/22")));
-        assert_eq!(pick_subnet_v4(&[net("10.0.0.0/8")]), Some(net("192.168.128.0/22")));
-        assert_eq!(pick_subnet_v4(&[net("10.0.0.0/8"), net("192.168.0.0/16")]), None);
+        assert_eq!(
+            pick_subnet_v4(&[net("0.0.0.0/0"), net("10.201.0.0/22")]),
+            Some(net("10.201.4.0/22"))
+        );
+        assert_eq!(
+            pick_subnet_v4(&[net("10.0.0.0/8")]),
+            Some(net("192.168.128.0/22"))
+        );
+        assert_eq!(
+            pick_subnet_v4(&[net("10.0.0.0/8"), net("192.168.0.0/16")]),
+            None
+        );
     }
 
     #[test]
     fn goes_round_and_skips_what_is_taken() {
         let subnet = net("10.0.0.0/29");
-        let free = |taken: &[&str]| { let t: Vec<_> = taken.iter().map(|t| ip(t)).collect(); move |a: IpAddr| !t.contains(&a) };
-        assert_eq!(next_address(subnet, None, None, free(&["10.0.0.1"])), Some(ip("10.0.0.2")));
-        assert_eq!(next_address(subnet, None, Some(ip("10.0.0.6")), free(&["10.0.0.1"])), Some(ip("10.0.0.2")));
-        assert_eq!(next_address(subnet, Some(net("10.0.0.4/30")), Some(ip("10.0.0.2")), free(&[])), Some(ip("10.0.0.4")));
-        assert_eq!(next_address(subnet, None, Some(ip("10.0.0.3")), |_| false), None);
+        let free = |taken: &[&str]| {
+            let t: Vec<_> = taken.iter().map(|t| ip(t)).collect();
+            move |a: IpAddr| !t.contains(&a)
+        };
+        assert_eq!(
+            next_address(subnet, None, None, free(&["10.0.0.1"])),
+            Some(ip("10.0.0.2"))
+        );
+        assert_eq!(
+            next_address(subnet, None, Some(ip("10.0.0.6")), free(&["10.0.0.1"])),
+            Some(ip("10.0.0.2"))
+        );
+        assert_eq!(
+            next_address(
+                subnet,
+                Some(net("10.0.0.4/30")),
+                Some(ip("10.0.0.2")),
+                free(&[])
+            ),
+            Some(ip("10.0.0.4"))
+        );
+        assert_eq!(
+            next_address(subnet, None, Some(ip("10.0.0.3")), |_| false),
+            None
+        );
     }
 
     #[test]
@@ -124,7 +179,11 @@ mod tests {
                 last = Some(addr);
             }
             let (first, end) = usable(subnet);
-            assert_eq!(taken.len() as u128, to_number(end) - to_number(first) + 1, "{text}");
+            assert_eq!(
+                taken.len() as u128,
+                to_number(end) - to_number(first) + 1,
+                "{text}"
+            );
         }
     }
 }

@@ -19,10 +19,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
     /// An interface name the kernel would refuse, or that no tool could address.
-    #[error("`{0}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%`, white space or control character, not `.` or `..`, `all`, `default` or `lo`")]
+    #[error(
+        "`{0}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%`, white space or control character, not `.` or `..`, `all`, `default` or `lo`"
+    )]
     Interface(String),
     /// A network or container name outside `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`.
-    #[error("`{text}` is not a {what} name: it starts with a letter or digit, goes on with letters, digits, `_`, `.` or `-`, and has 63 characters at most")]
+    #[error(
+        "`{text}` is not a {what} name: it starts with a letter or digit, goes on with letters, digits, `_`, `.` or `-`, and has 63 characters at most"
+    )]
     Object {
         /// "network" or "container".
         what: &'static str,
@@ -112,7 +116,10 @@ fn check_object(what: &'static str, text: &str) -> Result<(), NameError> {
     let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
     let rest = chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
     if !first || !rest || text.len() > 63 {
-        return Err(NameError::Object { what, text: text.to_owned() });
+        return Err(NameError::Object {
+            what,
+            text: text.to_owned(),
+        });
     }
     Ok(())
 }
@@ -133,7 +140,20 @@ mod tests {
         for good in ["eth0", "wharf0", "a", "br-1234567890ab", "veth.12_x"] {
             assert_eq!(good.parse::<IfName>().unwrap().as_str(), good);
         }
-        for bad in ["", ".", "..", "a/b", "a b", "a:b", "sixteen-bytes-xx", "all", "lo", "eth%d", "-x", "a\u{7}"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "a/b",
+            "a b",
+            "a:b",
+            "sixteen-bytes-xx",
+            "all",
+            "lo",
+            "eth%d",
+            "-x",
+            "a\u{7}",
+        ] {
             assert!(bad.parse::<IfName>().is_err(), "{bad:?} was accepted");
         }
     }
@@ -142,9 +162,23 @@ mod tests {
     fn object_names() {
         for good in ["web", "0", "My_net.1-x", &"a".repeat(63)] {
             assert!(good.parse::<NetworkName>().is_ok(), "{good:?} was refused");
-            assert!(good.parse::<ContainerName>().is_ok(), "{good:?} was refused");
+            assert!(
+                good.parse::<ContainerName>().is_ok(),
+                "{good:?} was refused"
+            );
         }
-        for bad in ["", "-a", ".a", "_a", "a/b", "../x", "a b", "ä", "a\n", &"a".repeat(64)] {
+        for bad in [
+            "",
+            "-a",
+            ".a",
+            "_a",
+            "a/b",
+            "../x",
+            "a b",
+            "ä",
+            "a\n",
+            &"a".repeat(64),
+        ] {
             assert!(bad.parse::<NetworkName>().is_err(), "{bad:?} was accepted");
         }
     }

@@ -96,7 +96,8 @@ impl Subnet {
 
     /// The gateway with the subnet's prefix length.
     pub fn gateway_net(&self) -> IpNet {
-        IpNet::new(self.gateway, self.subnet.prefix_len()).expect("the prefix length is the subnet's own")
+        IpNet::new(self.gateway, self.subnet.prefix_len())
+            .expect("the prefix length is the subnet's own")
     }
 }
 
@@ -144,12 +145,16 @@ impl NetworkSpec {
 
     /// The bridge carries the gateway address of this family.
     pub fn has_gateway_address(&self, family: Family) -> bool {
-        self.settings.gateway_mode(family) != GatewayMode::Isolated && !(family == Family::V4 && self.settings.inhibit_ipv4)
+        self.settings.gateway_mode(family) != GatewayMode::Isolated
+            && !(family == Family::V4 && self.settings.inhibit_ipv4)
     }
 
     /// Containers may take a default route of this family from it.
     pub fn offers_default_route(&self, family: Family) -> bool {
-        !self.internal && !self.settings.no_default_route && self.has_gateway_address(family) && self.subnet(family).is_some()
+        !self.internal
+            && !self.settings.no_default_route
+            && self.has_gateway_address(family)
+            && self.subnet(family).is_some()
     }
 
     /// The first 12 digits of the id.
@@ -278,9 +283,11 @@ impl NetworkError {
     /// The coarse kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Exists(_) | Self::BridgeOfNetwork { .. } | Self::BridgeTaken(_) | Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => {
-                ErrorKind::Conflict
-            }
+            Self::Exists(_)
+            | Self::BridgeOfNetwork { .. }
+            | Self::BridgeTaken(_)
+            | Self::OverlapsNetwork { .. }
+            | Self::OverlapsLink { .. } => ErrorKind::Conflict,
             Self::NoPool(_) => ErrorKind::Conflict,
             Self::Option(OptionError::Unsupported { .. }) => ErrorKind::Unsupported,
             _ => ErrorKind::Config,
@@ -291,8 +298,13 @@ impl NetworkError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Exists(name) => Some(format!("`wharf network inspect {name}` shows it")),
-            Self::BridgeTaken(name) => Some(format!("choose another name with --bridge, or remove it with `ip link del {name}` if nobody needs it")),
-            Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => Some("choose another subnet, or leave --subnet out and wharf picks a free one".to_owned()),
+            Self::BridgeTaken(name) => Some(format!(
+                "choose another name with --bridge, or remove it with `ip link del {name}` if nobody needs it"
+            )),
+            Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => Some(
+                "choose another subnet, or leave --subnet out and wharf picks a free one"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -302,7 +314,11 @@ impl NetworkError {
 ///
 /// # Errors
 /// The first thing found that cannot be.
-pub fn resolve(request: &NetworkRequest, existing: &[NetworkSpec], host: &HostFacts) -> Result<NetworkSpec, NetworkError> {
+pub fn resolve(
+    request: &NetworkRequest,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<NetworkSpec, NetworkError> {
     if existing.iter().any(|n| n.name == request.name) {
         return Err(NetworkError::Exists(request.name.clone()));
     }
@@ -317,7 +333,11 @@ pub fn resolve(request: &NetworkRequest, existing: &[NetworkSpec], host: &HostFa
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
         masquerade: request.masquerade.or(settings.masquerade).unwrap_or(true),
-        mtu: request.mtu.or(settings.mtu).or(host.egress_mtu).unwrap_or(1500),
+        mtu: request
+            .mtu
+            .or(settings.mtu)
+            .or(host.egress_mtu)
+            .unwrap_or(1500),
         labels: request.labels.clone(),
         options: request.options.clone(),
         created: host.now,
@@ -332,28 +352,53 @@ pub fn resolve(request: &NetworkRequest, existing: &[NetworkSpec], host: &HostFa
 fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
     let min = if spec.has_v6() { MTU_MIN.1 } else { MTU_MIN.0 };
     if !(min..=MTU_MAX).contains(&spec.mtu) {
-        return Err(NetworkError::Mtu { mtu: spec.mtu, min, max: MTU_MAX });
+        return Err(NetworkError::Mtu {
+            mtu: spec.mtu,
+            min,
+            max: MTU_MAX,
+        });
     }
-    let isolated = Family::BOTH.iter().any(|f| spec.settings.gateway_mode(*f) == GatewayMode::Isolated);
+    let isolated = Family::BOTH
+        .iter()
+        .any(|f| spec.settings.gateway_mode(*f) == GatewayMode::Isolated);
     if isolated && !spec.internal {
-        return Err(NetworkError::Contradiction("gateway mode `isolated` is for internal networks only: add --internal"));
+        return Err(NetworkError::Contradiction(
+            "gateway mode `isolated` is for internal networks only: add --internal",
+        ));
     }
     Ok(())
 }
 
-fn choose_bridge(request: &NetworkRequest, settings: &NetworkOptions, id: &str, existing: &[NetworkSpec], host: &HostFacts) -> Result<IfName, NetworkError> {
+fn choose_bridge(
+    request: &NetworkRequest,
+    settings: &NetworkOptions,
+    id: &str,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<IfName, NetworkError> {
     if let (Some(a), Some(b)) = (&request.bridge, &settings.bridge)
         && a != b
     {
         return Err(NetworkError::BridgeTwice(a.clone(), b.clone()));
     }
     let automatic = || {
-        let text = if request.name.as_str() == DEFAULT_NETWORK { DEFAULT_BRIDGE.to_owned() } else { format!("br-{}", &id[..12]) };
+        let text = if request.name.as_str() == DEFAULT_NETWORK {
+            DEFAULT_BRIDGE.to_owned()
+        } else {
+            format!("br-{}", &id[..12])
+        };
         text.parse().expect("made of a short prefix and digits")
     };
-    let bridge = request.bridge.clone().or_else(|| settings.bridge.clone()).unwrap_or_else(automatic);
+    let bridge = request
+        .bridge
+        .clone()
+        .or_else(|| settings.bridge.clone())
+        .unwrap_or_else(automatic);
     if let Some(other) = existing.iter().find(|n| n.bridge == bridge) {
-        return Err(NetworkError::BridgeOfNetwork { bridge, network: other.name.clone() });
+        return Err(NetworkError::BridgeOfNetwork {
+            bridge,
+            network: other.name.clone(),
+        });
     }
     if host.interfaces.contains(&bridge) {
         return Err(NetworkError::BridgeTaken(bridge));
@@ -361,20 +406,30 @@ fn choose_bridge(request: &NetworkRequest, settings: &NetworkOptions, id: &str, 
     Ok(bridge)
 }
 
-fn choose_subnets(request: &NetworkRequest, existing: &[NetworkSpec], host: &HostFacts) -> Result<Vec<Subnet>, NetworkError> {
+fn choose_subnets(
+    request: &NetworkRequest,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<Vec<Subnet>, NetworkError> {
     for net in &request.subnets {
         check_subnet(*net, existing, host)?;
     }
     let mut chosen = Vec::new();
     for family in Family::BOTH {
-        let mut of_family = request.subnets.iter().copied().filter(|n| Family::of_net(*n) == family);
+        let mut of_family = request
+            .subnets
+            .iter()
+            .copied()
+            .filter(|n| Family::of_net(*n) == family);
         let given = of_family.next();
         if of_family.next().is_some() {
             return Err(NetworkError::TwoSubnets(family));
         }
         // As Podman has it: the families are those of the subnets given, and `--ipv6` asks for both.
         let wanted = match family {
-            Family::V4 => request.ipv4.unwrap_or(request.subnets.is_empty() || request.ipv6),
+            Family::V4 => request
+                .ipv4
+                .unwrap_or(request.subnets.is_empty() || request.ipv6),
             Family::V6 => request.ipv6,
         };
         if let Some(net) = given {
@@ -386,8 +441,20 @@ fn choose_subnets(request: &NetworkRequest, existing: &[NetworkSpec], host: &Hos
     if chosen.is_empty() {
         return Err(NetworkError::Contradiction("a network needs IPv4 or IPv6"));
     }
-    let subnets = place(&chosen, &request.gateways, "gateway", |a, net| net.contains(a), |a| a.to_string())?;
-    let ranges = place(&chosen, &request.ip_ranges, "address range", |r, net| net.contains(r), |r| r.to_string())?;
+    let subnets = place(
+        &chosen,
+        &request.gateways,
+        "gateway",
+        |a, net| net.contains(a),
+        |a| a.to_string(),
+    )?;
+    let ranges = place(
+        &chosen,
+        &request.ip_ranges,
+        "address range",
+        |r, net| net.contains(r),
+        |r| r.to_string(),
+    )?;
     chosen
         .iter()
         .zip(subnets.into_iter().zip(ranges))
@@ -396,14 +463,26 @@ fn choose_subnets(request: &NetworkRequest, existing: &[NetworkSpec], host: &Hos
             if !ipam::is_usable(*net, gateway) {
                 return Err(NetworkError::GatewayUnfit(gateway, *net));
             }
-            Ok(Subnet { subnet: *net, gateway, ip_range: ip_range.map(|r| r.trunc()) })
+            Ok(Subnet {
+                subnet: *net,
+                gateway,
+                ip_range: ip_range.map(|r| r.trunc()),
+            })
         })
         .collect()
 }
 
-fn automatic_subnet(family: Family, existing: &[NetworkSpec], host: &HostFacts) -> Result<IpNet, NetworkError> {
+fn automatic_subnet(
+    family: Family,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<IpNet, NetworkError> {
     let mut taken = host.routes.clone();
-    taken.extend(existing.iter().flat_map(|n| n.subnets.iter().map(|s| s.subnet)));
+    taken.extend(
+        existing
+            .iter()
+            .flat_map(|n| n.subnets.iter().map(|s| s.subnet)),
+    );
     let picked = match family {
         Family::V4 => ipam::pick_subnet_v4(&taken),
         Family::V6 => ipam::pick_subnet_v6(&host.id, &taken),
@@ -421,40 +500,81 @@ fn place<T: Copy>(
 ) -> Result<Vec<Option<T>>, NetworkError> {
     let mut placed: Vec<Option<T>> = subnets.iter().map(|_| None).collect();
     for item in items {
-        let at = subnets.iter().position(|net| inside(item, net)).ok_or_else(|| NetworkError::Outside { what, text: show(item) })?;
+        let at = subnets
+            .iter()
+            .position(|net| inside(item, net))
+            .ok_or_else(|| NetworkError::Outside {
+                what,
+                text: show(item),
+            })?;
         if placed[at].replace(*item).is_some() {
-            return Err(NetworkError::Twice { what, subnet: subnets[at] });
+            return Err(NetworkError::Twice {
+                what,
+                subnet: subnets[at],
+            });
         }
     }
     Ok(placed)
 }
 
-fn check_subnet(net: IpNet, existing: &[NetworkSpec], host: &HostFacts) -> Result<(), NetworkError> {
+fn check_subnet(
+    net: IpNet,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<(), NetworkError> {
     if net.trunc() != net {
-        return Err(NetworkError::HostBits { given: net, meant: net.trunc() });
+        return Err(NetworkError::HostBits {
+            given: net,
+            meant: net.trunc(),
+        });
     }
     let longest = Family::of_net(net).bits() - 2;
     if net.prefix_len() > longest {
-        return Err(NetworkError::Unfit(net, "it has no room for a gateway and a container"));
+        return Err(NetworkError::Unfit(
+            net,
+            "it has no room for a gateway and a container",
+        ));
     }
     if net.prefix_len() < 8 {
         return Err(NetworkError::Unfit(net, "it is wider than /8"));
     }
     let addr = net.network();
     let special = match addr {
-        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local() || v4.is_multicast() || v4.octets()[0] == 0 || v4.octets()[0] >= 240,
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_multicast() || v6.segments()[0] & 0xffc0 == 0xfe80 || v6.segments()[0] == 0,
+        IpAddr::V4(v4) => {
+            v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.octets()[0] == 0
+                || v4.octets()[0] >= 240
+        }
+        IpAddr::V6(v6) => {
+            v6.is_loopback()
+                || v6.is_multicast()
+                || v6.segments()[0] & 0xffc0 == 0xfe80
+                || v6.segments()[0] == 0
+        }
     };
     if special {
-        return Err(NetworkError::Unfit(net, "loopback, link-local, multicast and reserved addresses are not for containers"));
+        return Err(NetworkError::Unfit(
+            net,
+            "loopback, link-local, multicast and reserved addresses are not for containers",
+        ));
     }
     for other in existing {
         if let Some(theirs) = other.subnets.iter().find(|s| overlap(s.subnet, net)) {
-            return Err(NetworkError::OverlapsNetwork { subnet: net, other: theirs.subnet, network: other.name.clone() });
+            return Err(NetworkError::OverlapsNetwork {
+                subnet: net,
+                other: theirs.subnet,
+                network: other.name.clone(),
+            });
         }
     }
     if let Some((theirs, dev)) = host.on_link.iter().find(|(n, _)| overlap(*n, net)) {
-        return Err(NetworkError::OverlapsLink { subnet: net, other: *theirs, dev: dev.clone() });
+        return Err(NetworkError::OverlapsLink {
+            subnet: net,
+            other: *theirs,
+            dev: dev.clone(),
+        });
     }
     Ok(())
 }
@@ -468,7 +588,12 @@ mod tests {
     }
 
     fn host() -> HostFacts {
-        HostFacts { id: [7; 32], now: 1, egress_mtu: Some(1450), ..HostFacts::default() }
+        HostFacts {
+            id: [7; 32],
+            now: 1,
+            egress_mtu: Some(1450),
+            ..HostFacts::default()
+        }
     }
 
     #[test]
@@ -477,8 +602,17 @@ mod tests {
         assert_eq!(spec.bridge.as_str(), "br-070707070707");
         assert_eq!(spec.subnets[0].subnet.to_string(), "10.201.0.0/22");
         assert_eq!(spec.subnets[0].gateway.to_string(), "10.201.0.1");
-        assert_eq!((spec.mtu, spec.icc, spec.masquerade, spec.has_v6()), (1450, true, true, false));
-        assert_eq!(resolve(&request("default"), &[], &host()).unwrap().bridge.as_str(), "wharf0");
+        assert_eq!(
+            (spec.mtu, spec.icc, spec.masquerade, spec.has_v6()),
+            (1450, true, true, false)
+        );
+        assert_eq!(
+            resolve(&request("default"), &[], &host())
+                .unwrap()
+                .bridge
+                .as_str(),
+            "wharf0"
+        );
     }
 
     #[test]
@@ -487,7 +621,12 @@ mod tests {
             let mut r = request("n");
             r.subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
             r.ipv6 = ipv6;
-            resolve(&r, &[], &host()).unwrap().subnets.iter().map(Subnet::family).collect::<Vec<_>>()
+            resolve(&r, &[], &host())
+                .unwrap()
+                .subnets
+                .iter()
+                .map(Subnet::family)
+                .collect::<Vec<_>>()
         };
         assert_eq!(families(&[], false), [Family::V4]);
         assert_eq!(families(&[], true), [Family::V4, Family::V6]);
@@ -504,15 +643,54 @@ mod tests {
             resolve(&r, &[], &host()).unwrap_err()
         };
         let net = |t: &str| t.parse::<IpNet>().unwrap();
-        assert!(matches!(with(&|r| r.subnets = vec![net("172.18.0.5/16")]), NetworkError::HostBits { .. }));
-        for unfit in ["10.0.0.0/31", "127.0.0.0/16", "169.254.0.0/16", "224.0.0.0/8", "fe80::/64", "ff00::/16", "0.0.0.0/0", "240.0.0.0/8"] {
-            assert!(matches!(with(&|r| r.subnets = vec![net(unfit)]), NetworkError::Unfit(..)), "{unfit}");
+        assert!(matches!(
+            with(&|r| r.subnets = vec![net("172.18.0.5/16")]),
+            NetworkError::HostBits { .. }
+        ));
+        for unfit in [
+            "10.0.0.0/31",
+            "127.0.0.0/16",
+            "169.254.0.0/16",
+            "224.0.0.0/8",
+            "fe80::/64",
+            "ff00::/16",
+            "0.0.0.0/0",
+            "240.0.0.0/8",
+        ] {
+            assert!(
+                matches!(
+                    with(&|r| r.subnets = vec![net(unfit)]),
+                    NetworkError::Unfit(..)
+                ),
+                "{unfit}"
+            );
         }
-        assert!(matches!(with(&|r| r.gateways = vec!["1.2.3.4".parse().unwrap()]), NetworkError::Outside { .. }));
-        assert!(matches!(with(&|r| { r.subnets = vec![net("10.1.0.0/24")]; r.gateways = vec!["10.1.0.255".parse().unwrap()] }), NetworkError::GatewayUnfit(..)));
-        assert!(matches!(with(&|r| r.mtu = Some(67)), NetworkError::Mtu { min: 68, .. }));
-        assert!(matches!(with(&|r| { r.ipv6 = true; r.mtu = Some(1279) }), NetworkError::Mtu { min: 1280, .. }));
-        assert!(matches!(with(&|r| r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")]), NetworkError::TwoSubnets(Family::V4)));
+        assert!(matches!(
+            with(&|r| r.gateways = vec!["1.2.3.4".parse().unwrap()]),
+            NetworkError::Outside { .. }
+        ));
+        assert!(matches!(
+            with(&|r| {
+                r.subnets = vec![net("10.1.0.0/24")];
+                r.gateways = vec!["10.1.0.255".parse().unwrap()]
+            }),
+            NetworkError::GatewayUnfit(..)
+        ));
+        assert!(matches!(
+            with(&|r| r.mtu = Some(67)),
+            NetworkError::Mtu { min: 68, .. }
+        ));
+        assert!(matches!(
+            with(&|r| {
+                r.ipv6 = true;
+                r.mtu = Some(1279)
+            }),
+            NetworkError::Mtu { min: 1280, .. }
+        ));
+        assert!(matches!(
+            with(&|r| r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")]),
+            NetworkError::TwoSubnets(Family::V4)
+        ));
     }
 
     #[test]
@@ -522,7 +700,17 @@ mod tests {
         let a = resolve(&r, &[], &host()).unwrap();
         let mut r = request("b");
         r.subnets = vec!["10.1.2.0/24".parse().unwrap()];
-        let b = resolve(&r, std::slice::from_ref(&a), &HostFacts { id: [8; 32], ..host() });
-        assert_eq!(b.unwrap_err().to_string(), "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network `a`");
+        let b = resolve(
+            &r,
+            std::slice::from_ref(&a),
+            &HostFacts {
+                id: [8; 32],
+                ..host()
+            },
+        );
+        assert_eq!(
+            b.unwrap_err().to_string(),
+            "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network `a`"
+        );
     }
 }

@@ -148,15 +148,24 @@ impl NetworkOptions {
         match short {
             "bridge.name" => self.bridge = Some(read(key, value, "an interface name")?),
             "bridge.enable_icc" | "icc" => self.icc = Some(boolean(key, value)?),
-            "bridge.enable_ip_masquerade" | "ip-masq" | "masquerade" => self.masquerade = Some(boolean(key, value)?),
-            "driver.mtu" | "mtu" => self.mtu = Some(read(key, value, "a number of bytes")?).filter(|mtu| *mtu != 0),
+            "bridge.enable_ip_masquerade" | "ip-masq" | "masquerade" => {
+                self.masquerade = Some(boolean(key, value)?)
+            }
+            "driver.mtu" | "mtu" => {
+                self.mtu = Some(read(key, value, "a number of bytes")?).filter(|mtu| *mtu != 0)
+            }
             "bridge.host_binding_ipv4" => {
-                self.host_binding = Some(read(key, value, "an IPv4 address")?).filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+                self.host_binding = Some(read(key, value, "an IPv4 address")?)
+                    .filter(|ip: &Ipv4Addr| !ip.is_unspecified());
             }
             "bridge.gateway_mode_ipv4" => self.gateway_mode_v4 = gateway_mode(key, value)?,
             "bridge.gateway_mode_ipv6" => self.gateway_mode_v6 = gateway_mode(key, value)?,
-            "host_ipv4" | "outbound_addr4" => self.snat_v4 = Some(read(key, value, "an IPv4 address")?),
-            "host_ipv6" | "outbound_addr6" => self.snat_v6 = Some(read(key, value, "an IPv6 address")?),
+            "host_ipv4" | "outbound_addr4" => {
+                self.snat_v4 = Some(read(key, value, "an IPv4 address")?)
+            }
+            "host_ipv6" | "outbound_addr6" => {
+                self.snat_v6 = Some(read(key, value, "an IPv6 address")?)
+            }
             "bridge.trusted_host_interfaces" => {
                 self.trusted_interfaces = value
                     .split(':')
@@ -176,7 +185,10 @@ impl NetworkOptions {
             "no_default_route" => self.no_default_route = boolean(key, value)?,
             "host-access" | "host_access" => self.host_access = host_access(key, value)?,
             "vlan" | "vrf" | "mode" if key == short => {
-                return Err(OptionError::Unsupported { key: key.to_owned(), why: "wharf makes one bridge per network and manages it itself" });
+                return Err(OptionError::Unsupported {
+                    key: key.to_owned(),
+                    why: "wharf makes one bridge per network and manages it itself",
+                });
             }
             _ => return Err(OptionError::Unknown(key.to_owned())),
         }
@@ -185,7 +197,11 @@ impl NetworkOptions {
 }
 
 fn bad(key: &str, value: &str, expected: &'static str) -> OptionError {
-    OptionError::Value { key: key.to_owned(), value: value.to_owned(), expected }
+    OptionError::Value {
+        key: key.to_owned(),
+        value: value.to_owned(),
+        expected,
+    }
 }
 
 fn read<T: FromStr>(key: &str, value: &str, expected: &'static str) -> Result<T, OptionError> {
@@ -222,8 +238,10 @@ fn host_access(key: &str, value: &str) -> Result<HostAccess, OptionError> {
 
 /// A prefix leaves room for a number behind it.
 fn interface_prefix(key: &str, value: &str) -> Result<String, OptionError> {
-    let ok = !value.is_empty() && value.len() <= 12 && format!("{value}0").parse::<IfName>().is_ok();
-    ok.then(|| value.to_owned()).ok_or_else(|| bad(key, value, "up to 12 characters of an interface name"))
+    let ok =
+        !value.is_empty() && value.len() <= 12 && format!("{value}0").parse::<IfName>().is_ok();
+    ok.then(|| value.to_owned())
+        .ok_or_else(|| bad(key, value, "up to 12 characters of an interface name"))
 }
 
 #[cfg(test)]
@@ -231,23 +249,47 @@ mod tests {
     use super::*;
 
     fn parse(pairs: &[(&str, &str)]) -> Result<NetworkOptions, OptionError> {
-        NetworkOptions::parse(&pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect())
+        NetworkOptions::parse(
+            &pairs
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        )
     }
 
     #[test]
     fn docker_and_netavark_names_mean_the_same() {
-        let docker = parse(&[("com.docker.network.driver.mtu", "1400"), ("com.docker.network.host_ipv4", "10.0.0.1")]).unwrap();
+        let docker = parse(&[
+            ("com.docker.network.driver.mtu", "1400"),
+            ("com.docker.network.host_ipv4", "10.0.0.1"),
+        ])
+        .unwrap();
         let netavark = parse(&[("mtu", "1400"), ("outbound_addr4", "10.0.0.1")]).unwrap();
         assert_eq!(docker, netavark);
-        assert_eq!(parse(&[("isolate", "false")]).unwrap().isolation, Isolation::Open);
+        assert_eq!(
+            parse(&[("isolate", "false")]).unwrap().isolation,
+            Isolation::Open
+        );
         assert_eq!(parse(&[("mtu", "0")]).unwrap().mtu, None);
     }
 
     #[test]
     fn bad_values_name_the_option() {
-        for (key, value) in [("mtu", "-1"), ("isolate", "maybe"), ("com.docker.network.bridge.enable_icc", "2"), ("host-access", "some")] {
-            assert!(matches!(parse(&[(key, value)]), Err(OptionError::Value { key: k, .. }) if k == key));
+        for (key, value) in [
+            ("mtu", "-1"),
+            ("isolate", "maybe"),
+            ("com.docker.network.bridge.enable_icc", "2"),
+            ("host-access", "some"),
+        ] {
+            assert!(
+                matches!(parse(&[(key, value)]), Err(OptionError::Value { key: k, .. }) if k == key)
+            );
         }
-        assert_eq!(parse(&[("com.docker.network.driver.mtv", "1")]), Err(OptionError::Unknown("com.docker.network.driver.mtv".to_owned())));
+        assert_eq!(
+            parse(&[("com.docker.network.driver.mtv", "1")]),
+            Err(OptionError::Unknown(
+                "com.docker.network.driver.mtv".to_owned()
+            ))
+        );
     }
 }

@@ -100,7 +100,11 @@ impl PortRange {
 
 impl fmt::Display for PortRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_single() { write!(f, "{}", self.first) } else { write!(f, "{}-{}", self.first, self.last) }
+        if self.is_single() {
+            write!(f, "{}", self.first)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
     }
 }
 
@@ -159,7 +163,9 @@ pub enum PortError {
         container: PortRange,
     },
     /// `::1` was asked for.
-    #[error("[::1]:{0} cannot be published: the kernel does not translate packets to ::1; publish on 127.0.0.1 or on a host address")]
+    #[error(
+        "[::1]:{0} cannot be published: the kernel does not translate packets to ::1; publish on 127.0.0.1 or on a host address"
+    )]
     Loopback6(PortRange),
 }
 
@@ -242,14 +248,24 @@ impl FromStr for PortMapping {
         if host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback()) {
             return Err(PortError::Loopback6(host));
         }
-        Ok(Self { host_ip, host, container, protocol })
+        Ok(Self {
+            host_ip,
+            host,
+            container,
+            protocol,
+        })
     }
 }
 
 /// `1.2.3.4`, `[::]`, and `::` without brackets, as Docker takes it too.
 fn parse_host_ip(text: &str) -> Result<IpAddr, PortError> {
-    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
-    let ip: IpAddr = bare.parse().map_err(|_| PortError::HostIp(text.to_owned()))?;
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|t| t.strip_suffix(']'))
+        .unwrap_or(text);
+    let ip: IpAddr = bare
+        .parse()
+        .map_err(|_| PortError::HostIp(text.to_owned()))?;
     let v4_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
     if ip.is_multicast() || v4_mapped || ip == IpAddr::from([255, 255, 255, 255]) {
         return Err(PortError::HostIp(text.to_owned()));
@@ -282,8 +298,25 @@ mod tests {
     #[test]
     fn refuses_what_is_none() {
         for bad in [
-            "", "80", ":80", "80:", "0:80", "80:0", "65536:1", "a:b", "80:81:82", "10-5:10-5", "80-81:80", "80:80/icmp",
-            "80:80/", "256.1.1.1:80:80", "1.2.3.4:80", "+80:80", "80 :80", "[::1]:80:80", "224.0.0.1:1:1",
+            "",
+            "80",
+            ":80",
+            "80:",
+            "0:80",
+            "80:0",
+            "65536:1",
+            "a:b",
+            "80:81:82",
+            "10-5:10-5",
+            "80-81:80",
+            "80:80/icmp",
+            "80:80/",
+            "256.1.1.1:80:80",
+            "1.2.3.4:80",
+            "+80:80",
+            "80 :80",
+            "[::1]:80:80",
+            "224.0.0.1:1:1",
         ] {
             assert!(bad.parse::<PortMapping>().is_err(), "{bad:?} was accepted");
         }

@@ -1,0 +1,418 @@
+//! From intent to desired state: which objects a kernel must hold for the host, a network, an attachment.
+//!
+//! The packet rules are here, in three parts: [`base`] (once), [`network`] (per network), [`attachment`]
+//! and [`ports`] (per container, elements only). `docs/packet-rules.md` shows them as nft lists them.
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::addr::{Family, Mac, link_local};
+use crate::attach::{Attachment, Container};
+use crate::model::{Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
+use crate::network::NetworkSpec;
+use crate::nft::{Data, Element, Field, Object, Table, Verdict};
+use crate::options::{GatewayMode, Isolation};
+use crate::publish::PortMapping;
+
+mod base;
+mod rules;
+
+pub use base::{base, transit};
+
+/// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
+pub fn network(net: &NetworkSpec) -> Vec<Resource> {
+    let mut all: Vec<Resource> = rules::network_chains(net)
+        .into_iter()
+        .map(|c| Resource::Nft(Object::Chain(c)))
+        .collect();
+    all.extend(
+        network_elements(net)
+            .into_iter()
+            .map(|e| Resource::Nft(Object::Element(e))),
+    );
+    all.push(Resource::Link(Link {
+        netns: Netns::Host,
+        name: net.bridge.clone(),
+        kind: LinkKind::Bridge,
+        mac: Some(net.bridge_mac),
+        mtu: Some(net.mtu),
+        master: None,
+        group: 0,
+        up: false,
+    }));
+    all.extend(bridge_sysctls(net));
+    for subnet in &net.subnets {
+        if net.has_gateway_address(subnet.family()) {
+            all.push(Resource::Addr {
+                netns: Netns::Host,
+                link: net.bridge.clone(),
+                addr: subnet.gateway_net(),
+            });
+        }
+    }
+    all.push(Resource::Up {
+        netns: Netns::Host,
+        link: net.bridge.clone(),
+    });
+    all
+}
+
+/// The alias by which a network's bridge is known as wharf's.
+pub fn bridge_alias(net: &NetworkSpec) -> String {
+    format!("wharf:network:{}", net.name)
+}
+
+/// The alias by which a container's cable is known as wharf's.
+pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
+    format!("wharf:{}:{}", container.name, attachment.network)
+}
+
+/// The sysctl that lets the host's own 127.0.0.0/8 reach published ports on a network.
+pub fn route_localnet(net: &NetworkSpec) -> Resource {
+    bridge_sysctl(net, "ipv4", "route_localnet", "1")
+}
+
+fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Resource {
+    Resource::Sysctl {
+        netns: Netns::Host,
+        key: format!("net/{family}/conf/{}/{name}", net.bridge),
+        value: value.to_owned(),
+        link: Some(net.bridge.clone()),
+    }
+}
+
+/// Before the bridge is up: it believes no router, and has no IPv6 where the network has none.
+fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
+    let mut all = vec![
+        bridge_sysctl(net, "ipv4", "accept_redirects", "0"),
+        bridge_sysctl(net, "ipv4", "send_redirects", "0"),
+    ];
+    if net.has_v6() {
+        for (name, value) in [
+            ("accept_ra", "0"),
+            ("autoconf", "0"),
+            ("accept_redirects", "0"),
+            ("accept_dad", "0"),
+        ] {
+            all.push(bridge_sysctl(net, "ipv6", name, value));
+        }
+    } else {
+        all.push(bridge_sysctl(net, "ipv6", "disable_ipv6", "1"));
+    }
+    all
+}
+
+fn element(table: Table, set: &str, key: Vec<Field>, data: Option<Data>) -> Element {
+    Element {
+        table,
+        set: set.to_owned(),
+        key,
+        data,
+    }
+}
+
+fn by_family<'a>(family: Family, v4: &'a str, v6: &'a str) -> &'a str {
+    match family {
+        Family::V4 => v4,
+        Family::V6 => v6,
+    }
+}
+
+fn network_elements(net: &NetworkSpec) -> Vec<Element> {
+    let name = || Field::Name(net.bridge.clone());
+    let jump = |chain: String| Some(Data::Verdict(Verdict::Jump(chain)));
+    let goto = |chain: String| Some(Data::Verdict(Verdict::Goto(chain)));
+    let mut all = vec![
+        element(Table::Inet, "bridges", vec![name()], None),
+        element(
+            Table::Inet,
+            "raw_in",
+            vec![name()],
+            jump(rules::chain_name(net, "raw")),
+        ),
+        element(
+            Table::Inet,
+            "forward_in",
+            vec![name()],
+            goto(rules::chain_name(net, "in")),
+        ),
+        element(
+            Table::Inet,
+            "nat_in",
+            vec![name()],
+            goto(rules::chain_name(net, "nat")),
+        ),
+    ];
+    if net.internal {
+        all.push(element(
+            Table::Inet,
+            "forward_out",
+            vec![name()],
+            jump(rules::chain_name(net, "out")),
+        ));
+    }
+    if rules::narrows_host_access(net) {
+        all.push(element(
+            Table::Inet,
+            "host_in",
+            vec![name()],
+            jump(rules::chain_name(net, "host")),
+        ));
+    }
+    if net.settings.isolation == Isolation::Open {
+        all.push(element(Table::Inet, "open", vec![name()], None));
+    }
+    for subnet in &net.subnets {
+        let family = subnet.family();
+        if net.has_gateway_address(family) {
+            all.push(element(
+                Table::Inet,
+                by_family(family, "gateways4", "gateways6"),
+                vec![Field::Addr(subnet.gateway)],
+                None,
+            ));
+        }
+        let translated = matches!(
+            net.settings.gateway_mode(family),
+            GatewayMode::Nat | GatewayMode::NatUnprotected
+        );
+        if translated && net.masquerade && !net.internal {
+            let (set, data) = match net.settings.snat(family) {
+                Some(addr) => (
+                    by_family(family, "snat4", "snat6"),
+                    Some(Data::Fields(vec![Field::Addr(addr)])),
+                ),
+                None => (by_family(family, "masquerade4", "masquerade6"), None),
+            };
+            all.push(element(
+                Table::Inet,
+                set,
+                vec![Field::Net(subnet.subnet)],
+                data,
+            ));
+        }
+    }
+    all
+}
+
+/// What of a container's attachment the host and the container hold, published ports apart.
+///
+/// The order is that of making: what lets packets pass or keeps them out comes before the cable is up.
+pub fn attachment(
+    net: &NetworkSpec,
+    container: &Container,
+    a: &Attachment,
+    hairpin: bool,
+) -> Vec<Resource> {
+    let inside = Netns::Path(container.netns.path.clone());
+    let mut all: Vec<Resource> = guard_elements(a)
+        .into_iter()
+        .map(|e| Resource::Nft(Object::Element(e)))
+        .collect();
+    all.push(Resource::Link(Link {
+        netns: Netns::Host,
+        name: a.host_interface.clone(),
+        kind: LinkKind::Veth {
+            peer: a.interface.clone(),
+            peer_netns: inside.clone(),
+            peer_mac: Some(a.mac),
+        },
+        mac: None,
+        mtu: Some(net.mtu),
+        master: Some(net.bridge.clone()),
+        group: if net.icc {
+            PORT_GROUP
+        } else {
+            PORT_GROUP_APART
+        },
+        up: true,
+    }));
+    all.push(port(container, a, hairpin));
+    all.push(Resource::Fdb {
+        link: a.host_interface.clone(),
+        mac: a.mac,
+    });
+    for addr in &a.addresses {
+        all.push(Resource::Neigh {
+            link: net.bridge.clone(),
+            addr: addr.addr(),
+            mac: a.mac,
+        });
+    }
+    all.extend(inside_sysctls(net, &inside, a));
+    for addr in &a.addresses {
+        all.push(Resource::Addr {
+            netns: inside.clone(),
+            link: a.interface.clone(),
+            addr: *addr,
+        });
+    }
+    all.push(Resource::Up {
+        netns: inside.clone(),
+        link: a.interface.clone(),
+    });
+    all.extend(default_routes(net, &inside, a));
+    all
+}
+
+/// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
+/// with `bridge-nf-call-iptables` on, the translated frame goes back to the port it came from.
+pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
+    Resource::Port(Port {
+        link: a.host_interface.clone(),
+        locked: true,
+        learning: false,
+        hairpin,
+        alias: port_alias(container, a),
+    })
+}
+
+/// The default routes an attachment carries.
+pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    let route = |family: &Family| {
+        let via = net.subnet(*family)?.gateway;
+        let dst = IpNet::new(family.any(), 0).expect("0 is a prefix length");
+        Some(Resource::Route {
+            netns: inside.clone(),
+            dst,
+            via,
+            link: a.interface.clone(),
+            metric: net.settings.metric,
+        })
+    };
+    a.default_routes.iter().filter_map(route).collect()
+}
+
+/// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
+fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    let values: &[(&str, &str)] = if net.has_v6() {
+        &[
+            ("accept_ra", "0"),
+            ("autoconf", "0"),
+            ("accept_dad", "0"),
+            ("router_solicitations", "0"),
+        ]
+    } else {
+        &[("disable_ipv6", "1")]
+    };
+    let sysctl = |(name, value): &(&str, &str)| Resource::Sysctl {
+        netns: inside.clone(),
+        key: format!("net/ipv6/conf/{}/{name}", a.interface),
+        value: (*value).to_owned(),
+        link: Some(a.interface.clone()),
+    };
+    values.iter().map(sysctl).collect()
+}
+
+/// Which hardware and network addresses belong together, for the guard.
+fn guard_elements(a: &Attachment) -> Vec<Element> {
+    let pair = |addr: IpAddr, mac: Mac| {
+        let set = by_family(Family::of(addr), "guard4", "guard6");
+        element(
+            Table::Bridge,
+            set,
+            vec![Field::Mac(mac), Field::Addr(addr)],
+            None,
+        )
+    };
+    let mut all: Vec<Element> = a
+        .addresses
+        .iter()
+        .map(|addr| pair(addr.addr(), a.mac))
+        .collect();
+    if a.address(Family::V6).is_some() {
+        all.push(pair(link_local(a.mac).into(), a.mac));
+    }
+    all
+}
+
+/// The elements that publish `mapping` at `addr`, a container's address on `net`; empty if the mapping does
+/// not serve the address's family, or if the network is internal.
+///
+/// A range that keeps its numbers is one element; one that shifts them is an element per port, since nftables
+/// translates to one port per element.
+pub fn ports(net: &NetworkSpec, mapping: &PortMapping, addr: IpAddr) -> Vec<Resource> {
+    let family = Family::of(addr);
+    let mapping = bind(net, mapping);
+    if net.internal || !mapping.serves(family) {
+        return Vec::new();
+    }
+    let mode = net.settings.gateway_mode(family);
+    let direct = mode == GatewayMode::Routed || !net.settings.trusted_interfaces.is_empty();
+    let mut all = Vec::new();
+    if direct {
+        let key = vec![
+            Field::Addr(addr),
+            Field::Proto(mapping.protocol),
+            Field::Ports(mapping.container),
+        ];
+        all.push(element(
+            Table::Inet,
+            by_family(family, "direct4", "direct6"),
+            key,
+            None,
+        ));
+    }
+    if mode != GatewayMode::Routed {
+        all.extend(publish_elements(&mapping, family, addr));
+    }
+    all.into_iter()
+        .map(|e| Resource::Nft(Object::Element(e)))
+        .collect()
+}
+
+/// A mapping without host address is bound to the network's host address, if the network has one.
+pub fn bind(net: &NetworkSpec, mapping: &PortMapping) -> PortMapping {
+    let host_ip = mapping
+        .host_ip
+        .or_else(|| net.settings.host_binding.map(IpAddr::V4));
+    PortMapping {
+        host_ip,
+        ..*mapping
+    }
+}
+
+fn publish_elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> Vec<Element> {
+    let key = |ports| {
+        let mut key: Vec<Field> = mapping.bound_to().map(Field::Addr).into_iter().collect();
+        key.extend([Field::Proto(mapping.protocol), Field::Ports(ports)]);
+        key
+    };
+    let bound = mapping.bound_to().is_some();
+    if mapping.is_identity() && !mapping.host.is_single() {
+        let set = match bound {
+            true => by_family(family, "range4_host", "range6_host"),
+            false => by_family(family, "range4", "range6"),
+        };
+        return vec![element(
+            Table::Inet,
+            set,
+            key(mapping.host),
+            Some(Data::Fields(vec![Field::Addr(addr)])),
+        )];
+    }
+    let set = match bound {
+        true => by_family(family, "publish4_host", "publish6_host"),
+        false => by_family(family, "publish4", "publish6"),
+    };
+    let single = |port| {
+        crate::publish::PortRange::new(port, port).expect("taken from a range, which holds no 0")
+    };
+    (mapping.host.first()..=mapping.host.last())
+        .zip(mapping.container.first()..=mapping.container.last())
+        .map(|(host, inside)| {
+            let data = Data::Fields(vec![Field::Addr(addr), Field::Ports(single(inside))]);
+            element(Table::Inet, set, key(single(host)), Some(data))
+        })
+        .collect()
+}
+
+/// The loopback interface of a namespace wharf made, up.
+pub fn loopback(netns: &Path) -> Resource {
+    Resource::Up {
+        netns: Netns::Path(netns.to_owned()),
+        link: crate::name::IfName::loopback(),
+    }
+}

@@ -1,0 +1,389 @@
+//! The rules that are there once, whatever the networks: sets and maps, and the base chains that look
+//! things up in them.
+
+use ipnet::IpNet;
+
+use crate::addr::Family;
+use crate::model::{PORT_GROUP, Resource};
+use crate::name::IfName;
+use crate::nft::build::{answers, daddr, is, not, rule, saddr, within};
+use crate::nft::{
+    Action, Base, Chain, Element, Field, FieldType, Hook, Key, Match, Object, Rule, Set, Table,
+    Test, Value,
+};
+
+/// Elements of sets whose size the kernel must know to use a plain hash table.
+const MOST: u32 = 65536;
+/// `NF_IP_PRI_RAW`: before connection tracking.
+const RAW: i32 = -300;
+/// `NF_IP_PRI_NAT_DST`.
+const NAT_DST: i32 = -100;
+/// `NF_IP_PRI_NAT_SRC`.
+const NAT_SRC: i32 = 100;
+/// Before `NF_BR_PRI_FILTER_BRIDGED` (-200), and before br_netfilter (0).
+const GUARD: i32 = -250;
+
+/// Both tables with everything that does not belong to one network.
+pub fn base() -> Vec<Resource> {
+    let mut all: Vec<Resource> = Table::ALL
+        .into_iter()
+        .map(|t| Resource::Nft(Object::Table(t)))
+        .collect();
+    all.extend(sets().into_iter().map(|s| Resource::Nft(Object::Set(s))));
+    all.extend(
+        inet_chains()
+            .into_iter()
+            .chain(bridge_chains())
+            .map(|c| Resource::Nft(Object::Chain(c))),
+    );
+    all
+}
+
+fn set(table: Table, name: &str, key: &[FieldType], data: &[FieldType], interval: bool) -> Set {
+    let hashed = !interval && key != [FieldType::IfName];
+    Set {
+        table,
+        name: name.to_owned(),
+        key: key.to_vec(),
+        data: data.to_vec(),
+        interval,
+        size: (hashed && table == Table::Bridge).then_some(MOST),
+    }
+}
+
+fn sets() -> Vec<Set> {
+    use FieldType::{Ether, IfName, Port, Proto, Verdict};
+    let inet = |name: &str, key: &[FieldType], data: &[FieldType], interval| {
+        set(Table::Inet, name, key, data, interval)
+    };
+    let mut all = vec![
+        inet("bridges", &[IfName], &[], false),
+        inet("open", &[IfName], &[], false),
+        inet("host_links", &[IfName], &[], false),
+        inet("raw_in", &[IfName], &[Verdict], false),
+        inet("forward_in", &[IfName], &[Verdict], false),
+        inet("forward_out", &[IfName], &[Verdict], false),
+        inet("host_in", &[IfName], &[Verdict], false),
+        inet("nat_in", &[IfName], &[Verdict], false),
+    ];
+    for (family, n) in [(Family::V4, 4), (Family::V6, 6)] {
+        let addr = FieldType::addr(family);
+        all.extend([
+            inet(&format!("gateways{n}"), &[addr], &[], false),
+            inet(&format!("masquerade{n}"), &[addr], &[], true),
+            inet(&format!("snat{n}"), &[addr], &[addr], true),
+            inet(&format!("publish{n}"), &[Proto, Port], &[addr, Port], false),
+            inet(
+                &format!("publish{n}_host"),
+                &[addr, Proto, Port],
+                &[addr, Port],
+                false,
+            ),
+            inet(&format!("range{n}"), &[Proto, Port], &[addr], true),
+            inet(
+                &format!("range{n}_host"),
+                &[addr, Proto, Port],
+                &[addr],
+                true,
+            ),
+            inet(&format!("direct{n}"), &[addr, Proto, Port], &[], true),
+            set(
+                Table::Bridge,
+                &format!("guard{n}"),
+                &[Ether, addr],
+                &[],
+                false,
+            ),
+        ]);
+    }
+    all
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().expect("a constant prefix")
+}
+
+fn chain(table: Table, name: &str, base: Option<(bool, Hook, i32)>, rules: Vec<Rule>) -> Chain {
+    let base = base.map(|(nat, hook, priority)| Base {
+        nat,
+        hook,
+        priority,
+    });
+    Chain {
+        table,
+        name: name.to_owned(),
+        base,
+        rules,
+    }
+}
+
+fn jump(name: &str) -> Action {
+    Action::Jump(name.to_owned())
+}
+
+fn goto(name: &str) -> Action {
+    Action::Goto(name.to_owned())
+}
+
+/// Chains that are called come before those that call them.
+fn inet_chains() -> Vec<Chain> {
+    let local = || is(Key::FibDaddrType, Value::LocalAddr);
+    vec![
+        publish(Family::V6),
+        publish(Family::V4),
+        chain(
+            Table::Inet,
+            "raw",
+            Some((false, Hook::Prerouting, RAW)),
+            raw_rules(),
+        ),
+        chain(
+            Table::Inet,
+            "publish_in",
+            Some((true, Hook::Prerouting, NAT_DST)),
+            vec![rule([local()], jump("publish"))],
+        ),
+        chain(
+            Table::Inet,
+            "publish_host",
+            Some((true, Hook::Output, NAT_DST)),
+            vec![
+                // Nothing is translated to ::1, so that it is refused at once instead of left without answer.
+                rule([daddr(net("::1/128"))], Action::Return),
+                rule([local()], jump("publish")),
+            ],
+        ),
+        chain(
+            Table::Inet,
+            "host",
+            Some((false, Hook::Input, 0)),
+            vec![
+                rule([is(Key::Iif, Value::U32(1))], Action::Accept),
+                rule([answers()], Action::Accept),
+                rule([], Action::Vmap(vec![Key::IifName], "host_in")),
+                rule([within(&[Key::IifName], "bridges")], Action::Accept),
+                rule([within(&[Key::IpDaddr], "gateways4")], Action::Drop),
+                rule([within(&[Key::Ip6Daddr], "gateways6")], Action::Drop),
+            ],
+        ),
+        chain(Table::Inet, "transit", None, vec![]),
+        chain(
+            Table::Inet,
+            "forward",
+            Some((false, Hook::Forward, 0)),
+            vec![
+                rule([answers()], Action::Accept),
+                rule([], Action::Vmap(vec![Key::IifName], "forward_out")),
+                rule([], Action::Vmap(vec![Key::OifName], "forward_in")),
+                rule([within(&[Key::IifName], "bridges")], Action::Accept),
+                rule([], jump("transit")),
+            ],
+        ),
+        chain(
+            Table::Inet,
+            "nat",
+            Some((true, Hook::Postrouting, NAT_SRC)),
+            vec![
+                rule([], Action::Vmap(vec![Key::OifName], "nat_in")),
+                rule([], Action::SnatMap(Family::V4, vec![Key::IpSaddr], "snat4")),
+                rule(
+                    [],
+                    Action::SnatMap(Family::V6, vec![Key::Ip6Saddr], "snat6"),
+                ),
+                rule([within(&[Key::IpSaddr], "masquerade4")], Action::Masquerade),
+                rule(
+                    [within(&[Key::Ip6Saddr], "masquerade6")],
+                    Action::Masquerade,
+                ),
+            ],
+        ),
+    ]
+}
+
+/// One lookup per kind of mapping, however many ports are published: bound to the address asked for first.
+fn publish(family: Family) -> Chain {
+    let (name, daddr, sets) = match family {
+        Family::V4 => (
+            "publish",
+            Key::IpDaddr,
+            ["publish4_host", "publish4", "range4_host", "range4"],
+        ),
+        Family::V6 => (
+            "publish6",
+            Key::Ip6Daddr,
+            ["publish6_host", "publish6", "range6_host", "range6"],
+        ),
+    };
+    let mut rules = Vec::new();
+    if family == Family::V4 {
+        rules.push(rule(
+            [is(Key::NfProto, Value::Family(Family::V6))],
+            goto("publish6"),
+        ));
+    }
+    for (at, set) in sets.into_iter().enumerate() {
+        let mut keys = vec![Key::L4Proto, Key::ThDport];
+        if at % 2 == 0 {
+            keys.insert(0, daddr);
+        }
+        rules.push(rule([], Action::DnatMap(family, keys, set)));
+    }
+    chain(Table::Inet, name, None, rules)
+}
+
+/// Loopback addresses never come in from a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3), also where
+/// `route_localnet` would let them.
+fn raw_rules() -> Vec<Rule> {
+    vec![
+        rule([is(Key::Iif, Value::U32(1))], Action::Accept),
+        rule([daddr(net("127.0.0.0/8"))], Action::Drop),
+        rule([saddr(net("127.0.0.0/8"))], Action::Drop),
+        rule([daddr(net("::1/128"))], Action::Drop),
+        rule([saddr(net("::1/128"))], Action::Drop),
+        rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
+    ]
+}
+
+/// While wharf has forwarding turned on, flows that have nothing to do with wharf stay unforwarded, as they
+/// were: between links that were there when it was turned on, and between any links that are not bridges (a
+/// bridge that appears later belongs to a tool which forwards by its own will).
+///
+/// `host_links` are the links there were; `None` when forwarding was on without wharf: nothing is held back.
+pub fn transit(host_links: Option<&[IfName]>) -> Vec<Resource> {
+    let Some(host_links) = host_links else {
+        return vec![Resource::Nft(Object::Chain(chain(
+            Table::Inet,
+            "transit",
+            None,
+            vec![],
+        )))];
+    };
+    let kind = |key| not(key, Value::Kind("bridge"));
+    let rules = vec![
+        rule(
+            [
+                within(&[Key::IifName], "host_links"),
+                within(&[Key::OifName], "host_links"),
+            ],
+            Action::Drop,
+        ),
+        rule([kind(Key::IifKind), kind(Key::OifKind)], Action::Drop),
+    ];
+    let mut all = vec![Resource::Nft(Object::Chain(chain(
+        Table::Inet,
+        "transit",
+        None,
+        rules,
+    )))];
+    all.extend(host_links.iter().map(|name| {
+        let key = vec![Field::Name(name.clone())];
+        Resource::Nft(Object::Element(Element {
+            table: Table::Inet,
+            set: "host_links".to_owned(),
+            key,
+            data: None,
+        }))
+    }));
+    all
+}
+
+/// The guard of bridge ports. A port's own source MAC is checked by the bridge (`locked`, a static entry);
+/// here it is bound to the addresses that go with it, in IPv4, ARP and IPv6, and answers that only routers
+/// and servers give are dropped.
+fn bridge_chains() -> Vec<Chain> {
+    let ether = |proto| is(Key::EtherType, Value::U16(proto));
+    let l4 = |proto| is(Key::L4Proto, Value::U8(proto));
+    let drop = |m: Vec<Match>| rule(m, Action::Drop);
+    let ours = Match {
+        keys: vec![Key::IifGroup],
+        test: Test::Masked {
+            mask: !1,
+            value: PORT_GROUP,
+        },
+    };
+    vec![
+        chain(
+            Table::Bridge,
+            "guard_ip",
+            None,
+            vec![
+                // DHCP server answers (RFC 2131), redirects and router advertisements (RFC 792, RFC 1256).
+                drop(vec![l4(17), is(Key::ThSport, Value::U16(67))]),
+                drop(vec![l4(1), is(Key::IcmpType, Value::U8(5))]),
+                drop(vec![l4(1), is(Key::IcmpType, Value::U8(9))]),
+                rule([], Action::Accept),
+            ],
+        ),
+        chain(
+            Table::Bridge,
+            "guard_icmpv6",
+            None,
+            vec![
+                // Router advertisements and redirects; a neighbour advertisement only for an own address.
+                drop(vec![is(Key::Icmpv6Type, Value::U8(134))]),
+                drop(vec![is(Key::Icmpv6Type, Value::U8(137))]),
+                drop(vec![
+                    is(Key::Icmpv6Type, Value::U8(136)),
+                    Match {
+                        keys: vec![Key::EtherSaddr, Key::NdTarget],
+                        test: Test::NotIn("guard6"),
+                    },
+                ]),
+            ],
+        ),
+        chain(
+            Table::Bridge,
+            "guard_ip6",
+            None,
+            vec![
+                drop(vec![l4(17), is(Key::ThSport, Value::U16(547))]),
+                rule([l4(58)], jump("guard_icmpv6")),
+                rule(
+                    [within(&[Key::EtherSaddr, Key::Ip6Saddr], "guard6")],
+                    Action::Accept,
+                ),
+                // Before it has an address a host asks whether somebody has it, and reports its groups.
+                rule(
+                    [saddr(net("::/128")), is(Key::Icmpv6Type, Value::U8(135))],
+                    Action::Accept,
+                ),
+                rule(
+                    [saddr(net("::/128")), is(Key::Icmpv6Type, Value::U8(143))],
+                    Action::Accept,
+                ),
+                rule([], Action::Drop),
+            ],
+        ),
+        chain(
+            Table::Bridge,
+            "guard",
+            None,
+            vec![
+                rule(
+                    [
+                        ether(0x0800),
+                        within(&[Key::EtherSaddr, Key::IpSaddr], "guard4"),
+                    ],
+                    goto("guard_ip"),
+                ),
+                rule(
+                    [
+                        ether(0x0806),
+                        is(Key::ArpHtype, Value::U16(1)),
+                        is(Key::ArpPtype, Value::U16(0x0800)),
+                        within(&[Key::ArpSaddrEther, Key::ArpSaddrIp], "guard4"),
+                    ],
+                    Action::Accept,
+                ),
+                rule([ether(0x86dd)], goto("guard_ip6")),
+                rule([], Action::Drop),
+            ],
+        ),
+        chain(
+            Table::Bridge,
+            "ports",
+            Some((false, Hook::Prerouting, GUARD)),
+            vec![rule([ours], goto("guard"))],
+        ),
+    ]
+}

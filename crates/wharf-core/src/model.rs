@@ -1,0 +1,261 @@
+//! What wharf puts into a kernel, as one flat kind of thing.
+//!
+//! A [`Resource`] is one object: a link, an address, a chain. A state is a list of them in the order in
+//! which they are made. Each knows its key (what makes it the same object), and what it lives inside of.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::addr::Mac;
+use crate::name::IfName;
+use crate::nft;
+
+/// The routing protocol number of wharf's routes (`rtm_protocol`): free in `linux/rtnetlink.h` and in
+/// iproute2's list.
+pub const ROUTE_PROTOCOL: u8 = 119;
+/// The link group of bridge ports (`IFLA_GROUP`), by which the guard knows them.
+pub const PORT_GROUP: u32 = 0x7768;
+/// The link group of ports on networks whose containers may not talk to each other: differs in the last bit.
+pub const PORT_GROUP_APART: u32 = PORT_GROUP | 1;
+
+/// A network namespace.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Netns {
+    /// The one wharf runs in.
+    Host,
+    /// The one at this path.
+    Path(PathBuf),
+}
+
+/// What sort of link, and what belongs to the sort.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LinkKind {
+    /// A bridge.
+    Bridge,
+    /// A virtual cable, of which the link is the host's end.
+    Veth {
+        /// The other end's name.
+        peer: IfName,
+        /// The other end's namespace.
+        peer_netns: Netns,
+        /// The other end's MAC address.
+        peer_mac: Option<Mac>,
+    },
+}
+
+/// A link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Link {
+    /// Where it is.
+    pub netns: Netns,
+    /// The name.
+    pub name: IfName,
+    /// The sort.
+    pub kind: LinkKind,
+    /// The MAC address, if it is not left to the kernel.
+    pub mac: Option<Mac>,
+    /// MTU in bytes; the other end of a cable has the same.
+    pub mtu: Option<u32>,
+    /// The bridge it is a port of.
+    pub master: Option<IfName>,
+    /// The link group (`IFLA_GROUP`); 0 is the kernel's default.
+    pub group: u32,
+    /// Up from the start; a bridge is raised later, when its settings are made.
+    pub up: bool,
+}
+
+/// How a bridge treats one port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// The port's link, in the host's namespace.
+    pub link: IfName,
+    /// Only frames from known hardware addresses come in (`IFLA_BRPORT_LOCKED`).
+    pub locked: bool,
+    /// Learn hardware addresses from frames (`IFLA_BRPORT_LEARNING`).
+    pub learning: bool,
+    /// Frames may go back where they came from (`IFLA_BRPORT_MODE`).
+    pub hairpin: bool,
+    /// The link's alias (`IFLA_IFALIAS`), which tells whose it is.
+    pub alias: String,
+}
+
+/// One object in the kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Resource {
+    /// A named network namespace.
+    Netns(PathBuf),
+    /// A link.
+    Link(Link),
+    /// A bridge port's settings.
+    Port(Port),
+    /// A link being up.
+    Up {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+    },
+    /// An address. Never checked for duplicates by the kernel: wharf hands each out once.
+    Addr {
+        /// Where.
+        netns: Netns,
+        /// On which link.
+        link: IfName,
+        /// The address with its prefix length.
+        addr: IpNet,
+    },
+    /// A route by a gateway, protocol [`ROUTE_PROTOCOL`].
+    Route {
+        /// Where.
+        netns: Netns,
+        /// The destination.
+        dst: IpNet,
+        /// The gateway.
+        via: IpAddr,
+        /// By which link.
+        link: IfName,
+        /// The metric, if not the kernel's default.
+        metric: Option<u32>,
+    },
+    /// A permanent neighbour entry.
+    Neigh {
+        /// On which link of the host.
+        link: IfName,
+        /// The neighbour's address.
+        addr: IpAddr,
+        /// Its hardware address.
+        mac: Mac,
+    },
+    /// A static forwarding entry of a bridge port.
+    Fdb {
+        /// The port.
+        link: IfName,
+        /// The hardware address behind it.
+        mac: Mac,
+    },
+    /// A sysctl with a value.
+    Sysctl {
+        /// Where.
+        netns: Netns,
+        /// The path below `/proc/sys`, with slashes.
+        key: String,
+        /// The value.
+        value: String,
+        /// The link it belongs to, with which it goes.
+        link: Option<IfName>,
+    },
+    /// An object of nftables.
+    Nft(nft::Object),
+}
+
+/// What makes a resource the same object as another.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceKey {
+    /// A namespace.
+    Netns(PathBuf),
+    /// A link.
+    Link(Netns, IfName),
+    /// A port's settings.
+    Port(IfName),
+    /// A link being up.
+    Up(Netns, IfName),
+    /// An address.
+    Addr(Netns, IfName, IpNet),
+    /// A route.
+    Route(Netns, IpNet, IpAddr, IfName),
+    /// A neighbour.
+    Neigh(IfName, IpAddr),
+    /// A forwarding entry.
+    Fdb(IfName, Mac),
+    /// A sysctl.
+    Sysctl(Netns, String),
+    /// A table.
+    Table(nft::Table),
+    /// A set.
+    Set(nft::Table, String),
+    /// A chain.
+    Chain(nft::Table, String),
+    /// An element.
+    Element(nft::Table, String, Vec<nft::Field>),
+}
+
+impl Resource {
+    /// Its key.
+    pub fn key(&self) -> ResourceKey {
+        match self {
+            Self::Netns(path) => ResourceKey::Netns(path.clone()),
+            Self::Link(link) => ResourceKey::Link(link.netns.clone(), link.name.clone()),
+            Self::Port(port) => ResourceKey::Port(port.link.clone()),
+            Self::Up { netns, link } => ResourceKey::Up(netns.clone(), link.clone()),
+            Self::Addr { netns, link, addr } => {
+                ResourceKey::Addr(netns.clone(), link.clone(), *addr)
+            }
+            Self::Route {
+                netns,
+                dst,
+                via,
+                link,
+                ..
+            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone()),
+            Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
+            Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
+            Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),
+            Self::Nft(nft::Object::Table(table)) => ResourceKey::Table(*table),
+            Self::Nft(nft::Object::Set(set)) => ResourceKey::Set(set.table, set.name.clone()),
+            Self::Nft(nft::Object::Chain(chain)) => {
+                ResourceKey::Chain(chain.table, chain.name.clone())
+            }
+            Self::Nft(nft::Object::Element(e)) => {
+                ResourceKey::Element(e.table, e.set.clone(), e.key.clone())
+            }
+        }
+    }
+
+    /// What it vanishes with, so that it need not be removed by itself.
+    pub fn lives_in(&self) -> Vec<ResourceKey> {
+        let link =
+            |netns: &Netns, link: &IfName| vec![ResourceKey::Link(netns.clone(), link.clone())];
+        match self {
+            Self::Netns(_) | Self::Nft(nft::Object::Table(_)) => vec![],
+            Self::Link(l) => match &l.netns {
+                Netns::Path(path) => vec![ResourceKey::Netns(path.clone())],
+                Netns::Host => vec![],
+            },
+            Self::Port(port) => link(&Netns::Host, &port.link),
+            Self::Up { netns, link: l }
+            | Self::Addr { netns, link: l, .. }
+            | Self::Route { netns, link: l, .. } => {
+                let mut in_ = link(netns, l);
+                if let Netns::Path(path) = netns {
+                    in_.push(ResourceKey::Netns(path.clone()));
+                }
+                in_
+            }
+            Self::Neigh { link: l, .. } | Self::Fdb { link: l, .. } => link(&Netns::Host, l),
+            Self::Sysctl { netns, link: l, .. } => l.iter().flat_map(|l| link(netns, l)).collect(),
+            Self::Nft(nft::Object::Set(set)) => vec![ResourceKey::Table(set.table)],
+            Self::Nft(nft::Object::Chain(chain)) => vec![ResourceKey::Table(chain.table)],
+            Self::Nft(nft::Object::Element(e)) => vec![
+                ResourceKey::Table(e.table),
+                ResourceKey::Set(e.table, e.set.clone()),
+            ],
+        }
+    }
+}
+
+/// The two ends of a cable go together: the keys by which the container's end is known.
+pub fn cable_ends(resource: &Resource) -> Vec<ResourceKey> {
+    let mut keys = vec![resource.key()];
+    if let Resource::Link(Link {
+        kind: LinkKind::Veth {
+            peer, peer_netns, ..
+        },
+        ..
+    }) = resource
+    {
+        keys.push(ResourceKey::Link(peer_netns.clone(), peer.clone()));
+    }
+    keys
+}

@@ -1,0 +1,200 @@
+//! Operations: one change to a kernel each, as data, named object then verb as in `ip link add`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+
+use crate::addr::Mac;
+use crate::model::{Link, Netns, Port, Resource};
+use crate::name::IfName;
+use crate::nft;
+use crate::publish::Protocol;
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Op {
+    /// `ip netns add`
+    NetnsAdd(PathBuf),
+    /// `ip netns del`
+    NetnsDel(PathBuf),
+    /// `ip link add`
+    LinkAdd(Link),
+    /// `ip link del`
+    LinkDel {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+    },
+    /// `ip link set … up` or `down`
+    LinkUp {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// Up, else down.
+        up: bool,
+    },
+    /// `bridge link set`
+    PortSet(Port),
+    /// `ip addr add`
+    AddrAdd {
+        /// Where.
+        netns: Netns,
+        /// On which link.
+        link: IfName,
+        /// The address.
+        addr: IpNet,
+    },
+    /// `ip addr del`
+    AddrDel {
+        /// Where.
+        netns: Netns,
+        /// On which link.
+        link: IfName,
+        /// The address.
+        addr: IpNet,
+    },
+    /// `ip route add`
+    RouteAdd(RouteOp),
+    /// `ip route del`
+    RouteDel(RouteOp),
+    /// `ip neigh replace … nud permanent`
+    NeighAdd {
+        /// On which link.
+        link: IfName,
+        /// Whose address.
+        addr: IpAddr,
+        /// The hardware address.
+        mac: Mac,
+    },
+    /// `ip neigh del`
+    NeighDel {
+        /// On which link.
+        link: IfName,
+        /// Whose address.
+        addr: IpAddr,
+    },
+    /// `bridge fdb add … static`
+    FdbAdd {
+        /// The port.
+        link: IfName,
+        /// The hardware address.
+        mac: Mac,
+    },
+    /// `bridge fdb del`
+    FdbDel {
+        /// The port.
+        link: IfName,
+        /// The hardware address.
+        mac: Mac,
+    },
+    /// `sysctl -w`
+    SysctlSet {
+        /// Where.
+        netns: Netns,
+        /// The path below `/proc/sys`, with slashes.
+        key: String,
+        /// The value.
+        value: String,
+    },
+    /// `nft -f`: one transaction.
+    Nft(Vec<nft::Change>),
+    /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew.
+    ConntrackFlush {
+        /// The protocol.
+        protocol: Protocol,
+        /// The host address the flows went to, if the mapping is bound to one.
+        host_ip: Option<IpAddr>,
+        /// The first host port.
+        first: u16,
+        /// The last host port.
+        last: u16,
+    },
+}
+
+/// A route, to add or delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteOp {
+    /// Where.
+    pub netns: Netns,
+    /// The destination.
+    pub dst: IpNet,
+    /// The gateway.
+    pub via: IpAddr,
+    /// By which link.
+    pub link: IfName,
+    /// The metric, if not the kernel's default.
+    pub metric: Option<u32>,
+}
+
+impl Op {
+    /// The operation that makes a resource.
+    pub fn make(resource: &Resource) -> Self {
+        match resource.clone() {
+            Resource::Netns(path) => Self::NetnsAdd(path),
+            Resource::Link(link) => Self::LinkAdd(link),
+            Resource::Port(port) => Self::PortSet(port),
+            Resource::Up { netns, link } => Self::LinkUp {
+                netns,
+                link,
+                up: true,
+            },
+            Resource::Addr { netns, link, addr } => Self::AddrAdd { netns, link, addr },
+            Resource::Route {
+                netns,
+                dst,
+                via,
+                link,
+                metric,
+            } => Self::RouteAdd(RouteOp {
+                netns,
+                dst,
+                via,
+                link,
+                metric,
+            }),
+            Resource::Neigh { link, addr, mac } => Self::NeighAdd { link, addr, mac },
+            Resource::Fdb { link, mac } => Self::FdbAdd { link, mac },
+            Resource::Sysctl {
+                netns, key, value, ..
+            } => Self::SysctlSet { netns, key, value },
+            Resource::Nft(object) => Self::Nft(vec![nft::Change::Add(object)]),
+        }
+    }
+
+    /// The operation that removes a resource, if it can be removed by itself: settings of a link go with it.
+    pub fn remove(resource: &Resource) -> Option<Self> {
+        Some(match resource.clone() {
+            Resource::Netns(path) => Self::NetnsDel(path),
+            Resource::Link(link) => Self::LinkDel {
+                netns: link.netns,
+                link: link.name,
+            },
+            Resource::Up { netns, link } => Self::LinkUp {
+                netns,
+                link,
+                up: false,
+            },
+            Resource::Addr { netns, link, addr } => Self::AddrDel { netns, link, addr },
+            Resource::Route {
+                netns,
+                dst,
+                via,
+                link,
+                metric,
+            } => Self::RouteDel(RouteOp {
+                netns,
+                dst,
+                via,
+                link,
+                metric,
+            }),
+            Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },
+            Resource::Fdb { link, mac } => Self::FdbDel { link, mac },
+            Resource::Nft(object) => Self::Nft(vec![nft::Change::Del(object)]),
+            Resource::Port(_) | Resource::Sysctl { .. } => return None,
+        })
+    }
+}

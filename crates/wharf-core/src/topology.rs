@@ -1,0 +1,1 @@
+//! A whole topology, as read from a file.
