@@ -5,4 +5,6 @@
 //!
 //! Not here: command lines, printing, exit statuses.
 
+pub mod api;
+pub mod error;
 pub mod kernel;

@@ -1,0 +1,122 @@
+//! What the verbs of the engine take and give.
+
+use std::path::PathBuf;
+
+use wharf_core::attach::AttachRequest;
+use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::network::NetworkSpec;
+use wharf_core::plan::Plan;
+use wharf_core::publish::PortMapping;
+
+/// Whether a change is made or only planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Make it.
+    Apply,
+    /// Say what would be done; nothing changes.
+    DryRun,
+}
+
+/// Where wharf keeps what it knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dirs {
+    /// Networks: survives a reboot.
+    pub state: PathBuf,
+    /// Attachments, leases, ports: a reboot clears it.
+    pub run: PathBuf,
+}
+
+impl Default for Dirs {
+    fn default() -> Self {
+        Self {
+            state: PathBuf::from("/var/lib/wharf"),
+            run: PathBuf::from("/run/wharf"),
+        }
+    }
+}
+
+/// The namespace a container is to have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetnsRequest {
+    /// A new one at `/run/netns/NAME`.
+    New,
+    /// The one at this path, which stays its owner's.
+    Path(PathBuf),
+    /// The one of this process.
+    Pid(i32),
+}
+
+/// A container asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerRequest {
+    /// The name.
+    pub name: ContainerName,
+    /// The front end: `cli`, `cni`, `netavark`.
+    pub owner: String,
+    /// Its namespace.
+    pub netns: NetnsRequest,
+    /// Its networks, in order; the default network when empty.
+    pub networks: Vec<AttachRequest>,
+    /// Its published ports.
+    pub ports: Vec<PortMapping>,
+    /// The command that will run in it, for showing.
+    pub command: Vec<String>,
+}
+
+/// A network and who is on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkView {
+    /// The network.
+    pub spec: NetworkSpec,
+    /// The containers on it, by name.
+    pub containers: Vec<ContainerName>,
+}
+
+/// Something the user should know about a change that succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Note {
+    /// Ports of a container that only has internal networks answer to nobody.
+    PortsIgnored(ContainerName),
+    /// Another tool's chain drops forwarded packets by policy, and wharf has no door there.
+    ForwardPolicyDrop {
+        /// As its tool prints it: `ip filter FORWARD`.
+        chain: String,
+        /// The commands that let wharf's traffic pass.
+        fix: Vec<String>,
+    },
+    /// Forwarding was not turned off again, since other bridges need it.
+    ForwardingLeftOn(Vec<String>),
+    /// A kernel feature is missing, and what that means.
+    MissingFeature(String),
+    /// Work that a dead process had left was finished or undone.
+    Recovered(String),
+}
+
+/// What a verb did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome<T> {
+    /// The result.
+    pub value: T,
+    /// The steps made, or that would be made; empty when everything was so already.
+    pub plan: Plan,
+    /// What the user should know.
+    pub notes: Vec<Note>,
+}
+
+/// A network's name or a container's, for errors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ObjectName {
+    /// A network.
+    Network(NetworkName),
+    /// A container.
+    Container(ContainerName),
+}
+
+impl std::fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Network(name) => write!(f, "network `{name}`"),
+            Self::Container(name) => write!(f, "container `{name}`"),
+        }
+    }
+}

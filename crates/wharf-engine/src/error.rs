@@ -1,0 +1,276 @@
+//! What can go wrong with a verb of the engine.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use wharf_core::ErrorKind;
+use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::network::NetworkError;
+use wharf_core::publish::PortMapping;
+
+use crate::api::ObjectName;
+use crate::kernel::{OpError, PlanError};
+
+/// Why a verb failed. Nothing changed, unless `Plan` says what is left.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// No such network or container.
+    #[error("no such {0}")]
+    NotFound(ObjectName),
+    /// The container's name is in use.
+    #[error("{0} exists already")]
+    Exists(ObjectName),
+    /// The network cannot be as asked for.
+    #[error("cannot create network `{name}`: {error}")]
+    Network {
+        /// The network.
+        name: NetworkName,
+        /// Why.
+        error: NetworkError,
+    },
+    /// Containers are on the network.
+    #[error("network `{network}` is in use by {}", names(.containers))]
+    NetworkInUse {
+        /// The network.
+        network: NetworkName,
+        /// Who.
+        containers: Vec<ContainerName>,
+    },
+    /// Another process is making or removing it.
+    #[error("{0} is being changed by another process")]
+    Busy(ObjectName),
+    /// The container is on the network already.
+    #[error("container `{container}` is on network `{network}` already")]
+    Attached {
+        /// The container.
+        container: ContainerName,
+        /// The network.
+        network: NetworkName,
+    },
+    /// The container is not on the network.
+    #[error("container `{container}` is not on network `{network}`")]
+    NotAttached {
+        /// The container.
+        container: ContainerName,
+        /// The network.
+        network: NetworkName,
+    },
+    /// An address is another container's or the gateway's.
+    #[error("address {addr} on network `{network}` is taken by {by}")]
+    AddressTaken {
+        /// The address.
+        addr: IpAddr,
+        /// The network.
+        network: NetworkName,
+        /// Whose it is: "container `web`", "the gateway".
+        by: String,
+    },
+    /// An address asked for that the network cannot give.
+    #[error("address {addr} cannot be had on network `{network}`: {why}")]
+    AddressUnfit {
+        /// The address.
+        addr: IpAddr,
+        /// The network.
+        network: NetworkName,
+        /// Why.
+        why: String,
+    },
+    /// Every address is taken.
+    #[error("network `{network}` has no free address in {pool}")]
+    PoolEmpty {
+        /// The network.
+        network: NetworkName,
+        /// Where addresses come from.
+        pool: ipnet::IpNet,
+    },
+    /// Another container has the port.
+    #[error("host port {wanted} is published by container `{by}` already ({theirs})")]
+    PortTaken {
+        /// Asked for.
+        wanted: PortMapping,
+        /// The holder.
+        by: ContainerName,
+        /// Its mapping.
+        theirs: PortMapping,
+    },
+    /// A process of the host listens on the port.
+    #[error("host port {wanted} is in use: a process of the host listens on {listener}")]
+    PortListening {
+        /// Asked for.
+        wanted: PortMapping,
+        /// Where it listens.
+        listener: std::net::SocketAddr,
+    },
+    /// A port mapping asked for twice in one call.
+    #[error("port mappings {0} and {1} exclude each other")]
+    PortsClash(PortMapping, PortMapping),
+    /// A mapping bound to an address the host does not have.
+    #[error("cannot publish {wanted}: {addr} is not an address of this host")]
+    HostIpMissing {
+        /// Asked for.
+        wanted: PortMapping,
+        /// The address.
+        addr: IpAddr,
+    },
+    /// The container has no such mapping.
+    #[error("container `{container}` does not publish {mapping}")]
+    PortNotFound {
+        /// The container.
+        container: ContainerName,
+        /// The mapping.
+        mapping: PortMapping,
+    },
+    /// An interface name is taken in the container.
+    #[error("interface `{interface}` exists already in {netns}")]
+    InterfaceTaken {
+        /// The interface.
+        interface: IfName,
+        /// Where.
+        netns: PathBuf,
+    },
+    /// The path is no network namespace, or is gone.
+    #[error("{path} is not a network namespace: {why}")]
+    NotANetns {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The namespace is wharf's own or has a container already.
+    #[error("{path} cannot be a container's namespace: {why}")]
+    NetnsUnfit {
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The container's process runs.
+    #[error("container `{0}` is running")]
+    Running(ContainerName),
+    /// A plan's step failed.
+    #[error("cannot {verb}")]
+    Plan {
+        /// What was being done: "attach container `web` to network `blue`".
+        verb: String,
+        /// What failed, and what was taken back.
+        #[source]
+        error: Box<PlanError>,
+    },
+    /// Something was asked of the kernel that it refused.
+    #[error("cannot {verb}: {detail}")]
+    System {
+        /// What was being done.
+        verb: String,
+        /// errno's text, or more.
+        detail: String,
+        /// errno, or 0.
+        errno: i32,
+    },
+    /// Not enough privileges.
+    #[error("wharf needs the capability CAP_NET_ADMIN and CAP_SYS_ADMIN in this namespace")]
+    Privileges,
+    /// The store cannot be used.
+    #[error("cannot use the store in {path}: {detail}")]
+    Store {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        detail: String,
+    },
+}
+
+fn names(containers: &[ContainerName]) -> String {
+    const SHOWN: usize = 5;
+    let mut text: Vec<String> = containers
+        .iter()
+        .take(SHOWN)
+        .map(|c| format!("`{c}`"))
+        .collect();
+    if containers.len() > SHOWN {
+        text.push(format!("{} more", containers.len() - SHOWN));
+    }
+    text.join(", ")
+}
+
+impl std::fmt::Display for PlanError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for PlanError {}
+
+impl EngineError {
+    /// The coarse kind.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::NotFound(_) | Self::NotAttached { .. } | Self::PortNotFound { .. } => {
+                ErrorKind::NotFound
+            }
+            Self::Exists(_)
+            | Self::NetworkInUse { .. }
+            | Self::Attached { .. }
+            | Self::AddressTaken { .. }
+            | Self::PoolEmpty { .. }
+            | Self::PortTaken { .. }
+            | Self::PortListening { .. }
+            | Self::InterfaceTaken { .. }
+            | Self::Running(_) => ErrorKind::Conflict,
+            Self::Busy(_) => ErrorKind::Retry,
+            Self::Network { error, .. } => error.kind(),
+            Self::AddressUnfit { .. }
+            | Self::PortsClash(..)
+            | Self::HostIpMissing { .. }
+            | Self::NotANetns { .. }
+            | Self::NetnsUnfit { .. } => ErrorKind::Config,
+            Self::Plan { error, .. } => error.error.kind(),
+            Self::System {
+                errno: libc::EPERM | libc::EACCES,
+                ..
+            }
+            | Self::Privileges => ErrorKind::Permission,
+            Self::System { .. } => ErrorKind::Kernel,
+            Self::Store { .. } => ErrorKind::Internal,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        Some(match self {
+            Self::NotFound(ObjectName::Network(_)) => "`wharf network ls` lists the networks".to_owned(),
+            Self::NotFound(ObjectName::Container(_)) => "`wharf ps` lists the containers".to_owned(),
+            Self::Exists(ObjectName::Container(name)) => format!("choose another name, or remove it with `wharf rm -f {name}`"),
+            Self::Network { error, .. } => return error.hint(),
+            Self::NetworkInUse { network, .. } => {
+                format!("remove the containers or disconnect them: `wharf network disconnect {network} NAME`; or use `wharf network rm -f {network}`")
+            }
+            Self::PortTaken { by, theirs, .. } => format!("choose another host port, or `wharf port rm {by} {theirs}`"),
+            Self::PortListening { wanted, .. } => {
+                format!("`ss -lnp sport = :{}` shows the process; choose another host port or host address", wanted.host.first())
+            }
+            Self::HostIpMissing { .. } => "`ip addr` shows the host's addresses".to_owned(),
+            Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
+            Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),
+            Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
+            Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
+            Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),
+            _ => return None,
+        })
+    }
+
+    /// The operation that the kernel refused, if it was one.
+    pub fn failed_op(&self) -> Option<&OpError> {
+        match self {
+            Self::Plan { error, .. } => Some(&error.error),
+            _ => None,
+        }
+    }
+
+    /// How many earlier steps there were and how many of them were taken back.
+    pub fn undone(&self) -> Option<(usize, usize)> {
+        match self {
+            Self::Plan { error, .. } => Some((error.undone, error.done)),
+            _ => None,
+        }
+    }
+}
