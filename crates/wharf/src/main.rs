@@ -1,2 +1,31 @@
 //! The `wharf` command.
-fn main() {}
+//!
+//! One binary, several callers: the name it is called by, or the caller's environment, chooses the front end.
+//! The front ends return an exit status; only `main` ends the process.
+
+use std::process::ExitCode;
+
+mod cli;
+mod output;
+mod tour;
+
+fn main() -> ExitCode {
+    // Further front ends get their arm here; the command line serves every other name.
+    #[expect(
+        clippy::match_single_binding,
+        reason = "each protocol's front end adds an arm"
+    )]
+    let status = match called_as().as_str() {
+        _ => cli::main(),
+    };
+    ExitCode::from(status)
+}
+
+/// The last part of the name the program was called by.
+fn called_as() -> String {
+    let name = std::env::args_os().next().unwrap_or_default();
+    std::path::Path::new(&name)
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}

@@ -1,0 +1,61 @@
+//! What every command needs: the printer, and the engine when it comes to that.
+
+use std::path::PathBuf;
+
+use wharf_engine::api::{Dirs, Mode, Outcome};
+use wharf_engine::engine::Engine;
+
+use crate::output::Printer;
+use crate::output::error::CommandError;
+
+/// The surroundings of one command.
+pub struct Context {
+    /// Where it prints.
+    pub printer: Printer,
+    /// Where wharf keeps what it knows.
+    pub dirs: Dirs,
+}
+
+impl Context {
+    /// The surroundings as the environment has them.
+    pub fn new(printer: Printer) -> Self {
+        let mut dirs = Dirs::default();
+        let chosen = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
+        if let Some(path) = chosen("WHARF_STATE_DIR") {
+            dirs.state = path;
+        }
+        if let Some(path) = chosen("WHARF_RUN_DIR") {
+            dirs.run = path;
+        }
+        Self { printer, dirs }
+    }
+
+    /// Opens the engine, and says what it had to mend.
+    ///
+    /// # Errors
+    /// The store or the privileges.
+    pub fn engine(&self) -> Result<Engine, CommandError> {
+        let mut engine = Engine::open(&self.dirs)?;
+        self.printer.notes(&engine.take_notes());
+        Ok(engine)
+    }
+
+    /// Ends a change: prints its notes, and for a dry run its plan instead of a result.
+    ///
+    /// # Errors
+    /// Those of printing.
+    pub fn outcome<T>(&self, outcome: Outcome<T>, mode: Mode) -> Result<Option<T>, CommandError> {
+        self.printer.notes(&outcome.notes);
+        match mode {
+            Mode::Apply => Ok(Some(outcome.value)),
+            Mode::DryRun => {
+                self.printer.plan(&outcome.plan)?;
+                Ok(None)
+            }
+        }
+    }
+}

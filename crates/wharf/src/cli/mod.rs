@@ -1,0 +1,169 @@
+//! The command line: what may be typed, and which verb of the engine it becomes.
+//!
+//! Each submodule has the arguments of its commands and a `run` for each. Not here: layout of results and
+//! errors (`output`), decisions (`wharf-core`), effects (`wharf-engine`).
+
+mod args;
+mod container;
+mod context;
+mod files;
+mod manual;
+mod names;
+mod network;
+mod port;
+mod process;
+mod topology;
+
+use clap::error::ErrorKind as ClapKind;
+use clap::{Parser, Subcommand};
+use wharf_core::ErrorKind;
+
+use crate::output::Printer;
+use crate::output::error::CommandError;
+use crate::tour;
+pub use context::Context;
+
+/// What a command ends with: an exit status, or an error to be printed.
+pub type Done = Result<u8, CommandError>;
+
+/// Container networking for one host: virtual switches, published ports, default deny
+#[derive(Debug, Parser)]
+#[command(
+    name = "wharf",
+    version,
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    after_help = "\
+Exit status: 0 done, 1 it failed, 2 wrong usage; `run` and `exec` end with the command's own status,
+or 125 (wharf failed), 126 (the command cannot be executed), 127 (there is no such command).
+
+WHARF_STATE_DIR and WHARF_RUN_DIR choose where wharf keeps what it knows
+(/var/lib/wharf and /run/wharf)."
+)]
+pub struct Cli {
+    /// Print results and errors as JSON
+    #[arg(long, global = true)]
+    json: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a program in a new container
+    Run(process::RunArgs),
+    /// Make a container without a program, or adopt a network namespace
+    Create(container::CreateArgs),
+    /// Run a further program in a container
+    Exec(process::ExecArgs),
+    /// List the containers
+    #[command(visible_alias = "ls", alias = "list")]
+    Ps(container::PsArgs),
+    /// Show containers in full
+    Inspect(container::InspectArgs),
+    /// Remove containers
+    #[command(visible_alias = "remove")]
+    Rm(container::RmArgs),
+    /// Make, show and remove networks, and put containers on them
+    #[command(subcommand, visible_alias = "net")]
+    Network(network::NetworkCommand),
+    /// Publish ports of containers that are there already
+    #[command(subcommand)]
+    Port(port::PortCommand),
+    /// Show what `apply` would change
+    Plan(topology::PlanArgs),
+    /// Make the networks and containers of a file what the file says
+    Apply(topology::ApplyArgs),
+    /// Remove the networks and containers of a file
+    Destroy(topology::DestroyArgs),
+    /// See container networking grow step by step, in private namespaces
+    Tour(tour::TourArgs),
+    /// Print a completion script for a shell
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page
+    Man,
+    /// Print the reference of the command line as Markdown
+    #[command(hide = true)]
+    Docs,
+}
+
+/// Reads the command line, does what it says, and gives the exit status.
+pub fn main() -> u8 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let printer = Printer::new(cli.json);
+    let ctx = Context::new(printer);
+    match dispatch(cli.command, &ctx) {
+        Ok(status) => status,
+        Err(error) => {
+            ctx.printer.error(&error);
+            error.exit_status()
+        }
+    }
+}
+
+fn dispatch(command: Command, ctx: &Context) -> Done {
+    match command {
+        Command::Run(args) => process::run(args, ctx),
+        Command::Create(args) => container::create(args, ctx),
+        Command::Exec(args) => process::exec(args, ctx),
+        Command::Ps(args) => container::ps(&args, ctx),
+        Command::Inspect(args) => container::inspect(&args, ctx),
+        Command::Rm(args) => container::rm(&args, ctx),
+        Command::Network(command) => network::run(command, ctx),
+        Command::Port(command) => port::run(command, ctx),
+        Command::Plan(args) => topology::plan(&args, ctx),
+        Command::Apply(args) => topology::apply(&args, ctx),
+        Command::Destroy(args) => topology::destroy(&args, ctx),
+        Command::Tour(args) => tour::run(args, ctx),
+        Command::Completions(args) => manual::completions(&args, ctx),
+        Command::Man => manual::man(ctx),
+        Command::Docs => manual::docs(ctx),
+    }
+}
+
+/// Help and version are results; the rest is wrong usage.
+fn usage(error: &clap::Error) -> u8 {
+    let json = std::env::args_os()
+        .skip(1)
+        .take_while(|arg| arg != "--")
+        .any(|arg| arg == "--json");
+    match error.kind() {
+        ClapKind::DisplayHelp | ClapKind::DisplayVersion => {
+            match Printer::new(false).text(&error.render().to_string()) {
+                Ok(()) => 0,
+                Err(failure) => failure.exit_status(),
+            }
+        }
+        _ => {
+            let text = error.render().to_string();
+            if json {
+                Printer::new(true).error(&usage_error(&text));
+            } else {
+                Printer::new(false).help(&text);
+            }
+            ErrorKind::Usage.exit_status()
+        }
+    }
+}
+
+/// clap's text (`error: …`, `tip: …`, `Usage: …`) as an error of ours.
+fn usage_error(text: &str) -> CommandError {
+    let part = |prefix: &str| {
+        text.lines()
+            .find_map(|line| line.trim_start().strip_prefix(prefix))
+            .map(str::trim)
+    };
+    let message = part("error: ").unwrap_or("a command is needed");
+    let error = CommandError::usage(message);
+    match part("tip: ").or_else(|| part("Usage: ")) {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,88 @@
+//! Notes on a change that succeeded, as lines.
+
+use serde_json::{Value, json};
+use wharf_engine::api::Note;
+
+/// The parts of a note: how grave, what kind, what to say, and the commands that mend it.
+struct Parts {
+    level: &'static str,
+    kind: &'static str,
+    message: String,
+    fix: Vec<String>,
+}
+
+fn parts(note: &Note) -> Parts {
+    let (level, kind, message, fix) = match note {
+        Note::PortsIgnored(container) => (
+            "warning",
+            "ports_ignored",
+            format!(
+                "published ports of `{container}` answer to nobody: it is on internal networks only"
+            ),
+            Vec::new(),
+        ),
+        Note::ForwardPolicyDrop { chain, fix } => (
+            "warning",
+            "forward_policy_drop",
+            format!(
+                "`{chain}` drops forwarded packets by policy, those of containers too; let them pass with"
+            ),
+            fix.clone(),
+        ),
+        Note::ForwardingLeftOn(bridges) => (
+            "note",
+            "forwarding_left_on",
+            format!("forwarding stays on: {} may need it", bridges.join(", ")),
+            Vec::new(),
+        ),
+        Note::MissingFeature(text) => ("warning", "missing_feature", text.clone(), Vec::new()),
+        Note::Recovered(text) => ("note", "recovered", text.clone(), Vec::new()),
+    };
+    Parts {
+        level,
+        kind,
+        message,
+        fix,
+    }
+}
+
+/// The lines for people; the commands of a fix are ready to be copied.
+pub fn text(note: &Note) -> String {
+    let parts = parts(note);
+    let colon = if parts.fix.is_empty() { "" } else { ":" };
+    let mut text = format!("{}: {}{colon}\n", parts.level, parts.message);
+    for command in parts.fix {
+        text += &format!("    {command}\n");
+    }
+    text
+}
+
+/// The object for programs, on one line.
+pub fn json(note: &Note) -> Value {
+    let parts = parts(note);
+    json!({"note": {"kind": parts.kind, "message": parts.message, "fix": parts.fix}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fix_can_be_copied() {
+        let note = Note::ForwardPolicyDrop {
+            chain: "ip filter FORWARD".to_owned(),
+            fix: vec!["iptables -I FORWARD -i wharf0 -j ACCEPT".to_owned()],
+        };
+        assert_eq!(
+            text(&note),
+            "warning: `ip filter FORWARD` drops forwarded packets by policy, those of containers too; \
+             let them pass with:\n    iptables -I FORWARD -i wharf0 -j ACCEPT\n"
+        );
+    }
+
+    #[test]
+    fn a_plain_note_is_one_line() {
+        let note = Note::Recovered("removed container `web`".to_owned());
+        assert_eq!(text(&note), "note: removed container `web`\n");
+    }
+}
