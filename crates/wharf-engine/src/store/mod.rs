@@ -153,7 +153,7 @@ impl RunStore {
             8,
             EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC,
         )?;
-        let opened = (|| {
+        let opened = (|| -> heed::Result<_> {
             let mut txn = store.env.write_txn()?;
             let env = &store.env;
             let tables = (
@@ -256,7 +256,7 @@ impl StateStore {
     /// The directory or the files cannot be made or read.
     pub fn open(state: &Path) -> Result<Self, EngineError> {
         let store = Store::open(&state.join("db"), 2, EnvFlags::empty())?;
-        let opened = (|| {
+        let opened = (|| -> heed::Result<_> {
             let mut txn = store.env.write_txn()?;
             let networks = store.env.create_database(&mut txn, Some("networks"))?;
             txn.commit()?;
@@ -273,7 +273,7 @@ impl StateStore {
     /// # Errors
     /// LMDB's.
     pub fn networks(&self) -> Result<Vec<NetworkSpec>, EngineError> {
-        let all = (|| {
+        let all = (|| -> heed::Result<Vec<_>> {
             let txn = self.store.env.read_txn()?;
             self.networks
                 .iter(&txn)?
@@ -288,7 +288,7 @@ impl StateStore {
     /// # Errors
     /// LMDB's.
     pub fn network(&self, name: &str) -> Result<Option<NetworkSpec>, EngineError> {
-        let got = (|| {
+        let got = (|| -> heed::Result<_> {
             let txn = self.store.env.read_txn()?;
             self.networks.get(&txn, name)
         })();
@@ -300,7 +300,7 @@ impl StateStore {
     /// # Errors
     /// LMDB's.
     pub fn put(&self, spec: &NetworkSpec) -> Result<(), EngineError> {
-        let put = (|| {
+        let put = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.put(&mut txn, spec.name.as_str(), spec)?;
             txn.commit()
@@ -313,7 +313,7 @@ impl StateStore {
     /// # Errors
     /// LMDB's.
     pub fn delete(&self, name: &str) -> Result<(), EngineError> {
-        let delete = (|| {
+        let delete = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.delete(&mut txn, name)?;
             txn.commit()
