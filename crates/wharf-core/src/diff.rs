@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::model::{Resource, ResourceKey, cable_ends};
 use crate::nft;
-use crate::op::Op;
+use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 
 /// The plan that turns `observed` into `desired`. Both list resources in the order in which they are made.
@@ -17,16 +17,26 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
     let is: HashMap<ResourceKey, &Resource> = observed.iter().map(|r| (r.key(), r)).collect();
     let wanted: HashSet<ResourceKey> = desired.iter().map(Resource::key).collect();
     let mut plan = Plan::default();
+    let mut replaced: HashSet<ResourceKey> = HashSet::new();
     for resource in desired {
         match is.get(&resource.key()) {
-            None => add(&mut plan, resource, because),
+            None => match observed
+                .iter()
+                .find(|old| in_the_way(resource, old) && !wanted.contains(&old.key()))
+            {
+                Some(old) => {
+                    replaced.insert(old.key());
+                    replace(&mut plan, old, resource, because);
+                }
+                None => add(&mut plan, resource, because),
+            },
             Some(old) if *old != resource => change(&mut plan, old, resource, because),
             Some(_) => {}
         }
     }
     let gone: Vec<&Resource> = observed
         .iter()
-        .filter(|r| !wanted.contains(&r.key()))
+        .filter(|r| !wanted.contains(&r.key()) && !replaced.contains(&r.key()))
         .collect();
     let takes_along: HashSet<ResourceKey> = gone.iter().flat_map(|r| cable_ends(r)).collect();
     for resource in gone.iter().rev() {
@@ -47,6 +57,39 @@ fn add(plan: &mut Plan, resource: &Resource, because: &str) {
         None => Undo::Irreversible("the setting goes with its link"),
     };
     plan.push(Op::make(resource), undo, because);
+}
+
+/// Two routes to one destination with one metric exclude each other.
+fn in_the_way(new: &Resource, old: &Resource) -> bool {
+    match (new, old) {
+        (
+            Resource::Route {
+                netns: a,
+                dst: b,
+                metric: c,
+                ..
+            },
+            Resource::Route {
+                netns: x,
+                dst: y,
+                metric: z,
+                ..
+            },
+        ) => (a, b, c) == (x, y, z),
+        _ => false,
+    }
+}
+
+/// One operation, so that there is no moment without a route.
+fn replace(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
+    let instead = |resource| match Op::make(resource) {
+        Op::RouteAdd(route) => Op::RouteAdd(RouteOp {
+            replace: true,
+            ..route
+        }),
+        op => op,
+    };
+    plan.push(instead(new), Undo::Ops(vec![instead(old)]), because);
 }
 
 fn change(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
