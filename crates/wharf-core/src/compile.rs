@@ -70,8 +70,8 @@ pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
 }
 
 /// The sysctl that lets the host's own 127.0.0.0/8 reach published ports on a network.
-pub fn route_localnet(net: &NetworkSpec) -> Resource {
-    bridge_sysctl(net, "ipv4", "route_localnet", "1")
+pub fn route_localnet(net: &NetworkSpec, on: bool) -> Resource {
+    bridge_sysctl(net, "ipv4", "route_localnet", if on { "1" } else { "0" })
 }
 
 fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Resource {
@@ -465,7 +465,7 @@ pub fn port_carriers<'a, 'c>(
 }
 
 /// The order in which kinds of resources are made. The sort by it is stable: within a kind the order stays.
-fn rank(resource: &Resource) -> u8 {
+pub fn rank(resource: &Resource) -> u8 {
     match resource {
         Resource::Netns(_) => 0,
         Resource::Nft(_) => 1,

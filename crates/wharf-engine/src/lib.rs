@@ -6,6 +6,8 @@
 //! Not here: command lines, printing, exit statuses.
 
 pub mod api;
+pub mod engine;
 pub mod error;
 pub mod kernel;
+pub mod process;
 pub mod store;

@@ -38,9 +38,10 @@ pub struct Store {
 pub struct LiveNetwork {
     /// The network.
     pub spec: NetworkSpec,
+    /// How many containers publish ports by it that answer on the host's loopback; while there are any,
     /// `route_localnet` is on.
     #[serde(default)]
-    pub route_localnet: bool,
+    pub loopback_users: u32,
     /// Being made or removed, by the journal's entry of the same name.
     #[serde(default)]
     pub busy: bool,
