@@ -9,6 +9,7 @@
 
 mod batch;
 mod chain;
+pub mod conntrack;
 
 mod dump;
 mod element;
@@ -20,6 +21,7 @@ mod set;
 mod set_codec;
 mod socket;
 mod table;
+mod trace;
 
 mod transport;
 mod types;
@@ -38,6 +40,7 @@ pub use rule::{Compat, Rule};
 pub use set::{DataType, IntervalStyle, Set, SetFlags};
 pub use socket::NfSocket;
 pub use table::{Table, TableFlags};
+pub use trace::{CtTrace, TraceEvent, TraceKind};
 
 pub use types::{Family, Hook};
 pub use userdata::Userdata;

@@ -185,7 +185,7 @@ table inet wharf {
     }
     chain pre {
         type nat hook prerouting priority dstnat; policy accept;
-        fib daddr type local dnat ip to meta l4proto . th dport map @publish4 comment "published"
+        meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @publish4 comment "published"
     }
     chain post {
         type nat hook postrouting priority srcnat; policy accept;
@@ -424,7 +424,7 @@ fn netdev_chains_and_positions() {
         })
         .add_rule(&rule(Verdict::Continue));
     socket.commit(&batch).unwrap();
-    let wanted = "table netdev n {\nchain in {\ntype filter hook ingress device \"lo\" priority -5; policy accept;
+    let wanted = "table netdev n {\nchain in {\ntype filter hook ingress device \"lo\" priority filter - 5; policy accept;
         counter accept\ncounter drop\ncounter continue\n}\n}";
     assert_same(&nft_list(), wanted);
     let mut batch = Batch::new();
