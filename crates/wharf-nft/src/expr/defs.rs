@@ -15,6 +15,7 @@ macro_rules! exprs {
 
             impl $Var {
                 fn encode(&self, w: &mut Writer) {
+                    let _ = &w; // unused where there are no attributes
                     $( self.$f.put($id, w); )*
                 }
                 fn decode(attrs: &Attrs<'_>) -> Result<Self, Malformed> {

@@ -1,4 +1,5 @@
 //! A private network namespace for each test, and `nft` as independent witness.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -75,4 +76,17 @@ pub fn assert_same(got: &str, wanted: &str) {
         clean(wanted),
         "\n--- got\n{got}\n--- wanted\n{wanted}"
     );
+}
+
+/// Loads a ruleset; what `nft` says if it refuses.
+pub fn try_nft(rules: &str) -> Option<String> {
+    let path = std::env::temp_dir().join(format!("wharf-nft-{}.nft", std::process::id()));
+    std::fs::write(&path, rules).expect("write rules");
+    let output = Command::new("nft")
+        .arg("-f")
+        .arg(&path)
+        .output()
+        .expect("start nft");
+    std::fs::remove_file(&path).expect("remove rules");
+    (!output.status.success()).then(|| String::from_utf8_lossy(&output.stderr).into_owned())
 }
