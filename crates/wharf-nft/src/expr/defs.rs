@@ -1,5 +1,7 @@
 //! The expressions, one table line per attribute: field, type, number, name in the kernel's header.
 
+use std::num::NonZeroU64;
+
 use super::codes::*;
 use super::field::{Bits, Field, Raw};
 use super::reg::Reg;
@@ -163,7 +165,7 @@ exprs! {
     Dynset "dynset" {
         set: String = 1 "NFTA_DYNSET_SET_NAME", set_id: Option<u32> = 2 "NFTA_DYNSET_SET_ID",
         op: DynsetOp = 3 "NFTA_DYNSET_OP", sreg_key: Reg = 4 "NFTA_DYNSET_SREG_KEY",
-        sreg_data: Option<Reg> = 5 "NFTA_DYNSET_SREG_DATA", timeout: Option<u64> = 6 "NFTA_DYNSET_TIMEOUT",
+        sreg_data: Option<Reg> = 5 "NFTA_DYNSET_SREG_DATA", timeout: Option<NonZeroU64> = 6 "NFTA_DYNSET_TIMEOUT",
         expr: Option<Box<Expr>> = 7 "NFTA_DYNSET_EXPR", flags: Bits = 9 "NFTA_DYNSET_FLAGS",
         exprs: Vec<Expr> = 10 "NFTA_DYNSET_EXPRESSIONS",
     }

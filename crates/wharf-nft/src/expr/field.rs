@@ -1,5 +1,7 @@
 //! How each kind of expression attribute is written and read; one implementation serves both directions.
 
+use std::num::NonZeroU64;
+
 use super::{Expr, Reg};
 use crate::verdict::{Data, get_value, put_value};
 use crate::wire::{Attrs, Malformed, Writer};
@@ -41,6 +43,16 @@ macro_rules! numbers {
     )* };
 }
 numbers! { u8 u16 u32 u64 }
+
+/// A number of which the kernel prints zero for "none", but does not take zero.
+impl Field for NonZeroU64 {
+    fn put(&self, id: u16, w: &mut Writer) {
+        w.u64(id, self.get());
+    }
+    fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
+        Ok(attrs.u64(id)?.and_then(Self::new))
+    }
+}
 
 /// Flag bits: absent and zero are the same, and zero is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
