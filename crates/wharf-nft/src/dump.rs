@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::batch::{NFTABLES, SetRef, msg};
+use crate::batch::SetRef;
 use crate::chain::Chain;
 use crate::element::{Element, list};
 use crate::error::NftError;
+use crate::msg::{self, NFTABLES};
 use crate::object::Object;
 use crate::rule::Rule;
 use crate::set::Set;

@@ -14,6 +14,9 @@ mod dump;
 mod element;
 mod error;
 pub mod expr;
+#[cfg(test)]
+mod fuzz;
+mod msg;
 mod object;
 mod rule;
 mod set;

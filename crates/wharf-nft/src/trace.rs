@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::batch::{NFTABLES, msg};
 use crate::chain::Policy;
 use crate::error::NftError;
+use crate::msg::{self, NFTABLES};
 use crate::socket::NfSocket;
 use crate::types::Family;
 use crate::verdict::Verdict;
@@ -107,7 +107,7 @@ pub struct TraceEvent {
 }
 
 impl TraceEvent {
-    fn decode(family: Family, attrs: &Attrs<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn decode(family: Family, attrs: &Attrs<'_>) -> Result<Self, Malformed> {
         let header = |id| attrs.get(id).map(<[u8]>::to_vec);
         Ok(Self {
             id: attrs.u32(ID)?.ok_or(Malformed("trace without id"))?,

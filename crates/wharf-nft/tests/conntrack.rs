@@ -1,5 +1,5 @@
 //! Connection tracking: entries made by the `conntrack` tool, read and removed by the crate.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! What the crate writes, as `nft list ruleset` reads it.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic too")]
 
 mod common;
 

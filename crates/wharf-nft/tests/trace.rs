@@ -1,5 +1,4 @@
 //! Trace messages of real packets, sent from and to the loopback device of a private namespace.
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 

@@ -24,6 +24,11 @@ macro_rules! exprs {
                     attrs.only(&[$($id),*])?;
                     Ok(Self { $( $f: Field::get(attrs, $id)?, )* })
                 }
+                #[cfg(test)]
+                fn any(random: &mut crate::fuzz::Random) -> Self {
+                    let _ = &random;
+                    Self { $( $f: Field::any(random), )* }
+                }
             }
 
             impl From<$Var> for Expr {
@@ -58,6 +63,13 @@ macro_rules! exprs {
                     $( Self::$Var(expr) => expr.encode(w), )*
                     Self::Unknown { raw, .. } => w.buf.extend_from_slice(raw.as_deref().unwrap_or_default()),
                 }
+            }
+
+            /// Any expression, for tests.
+            #[cfg(test)]
+            pub(crate) fn any(random: &mut crate::fuzz::Random) -> Self {
+                let all: &[fn(&mut crate::fuzz::Random) -> Self] = &[$( |r| Self::$Var($Var::any(r)) ),*];
+                random.pick(all)(random)
             }
 
             /// `None` if the name is not known.
