@@ -9,6 +9,7 @@ pub mod api;
 pub mod engine;
 pub mod error;
 pub mod kernel;
+pub mod observe;
 pub mod private;
 pub mod probe;
 pub mod process;

@@ -6,8 +6,9 @@ use wharf_core::compile;
 use wharf_core::model::Resource;
 use wharf_core::network::{HostFacts, NetworkRequest, NetworkSpec, resolve};
 use wharf_core::nft::Change;
-use wharf_engine::kernel::nft_encode::encode;
-use wharf_nft::NfSocket;
+use wharf_core::op::Op;
+use wharf_engine::kernel::Kernel;
+use wharf_engine::kernel::netlink::NetlinkKernel;
 
 fn network(nets: &mut Vec<NetworkSpec>, name: &str, edit: impl FnOnce(&mut NetworkRequest)) {
     let id = nets.len() as u8 + 1;
@@ -101,8 +102,11 @@ fn everything_loads_and_goes() {
                 "10.201.0.3".parse().unwrap(),
             ));
         }
-        let mut socket = NfSocket::open().unwrap();
-        socket.commit(&encode(&changes(all.clone()))).unwrap();
+        let mut kernel = NetlinkKernel::new();
+        kernel
+            .apply(&[&Op::Nft(changes(all.clone()))])
+            .map_err(|e| e.error)
+            .unwrap();
         let listed = Command::new("nft")
             .args(["list", "ruleset"])
             .output()
@@ -115,7 +119,10 @@ fn everything_loads_and_goes() {
             .rev()
             .filter_map(|c| c.inverse())
             .collect();
-        socket.commit(&encode(&dels)).unwrap();
+        kernel
+            .apply(&[&Op::Nft(dels)])
+            .map_err(|e| e.error)
+            .unwrap();
         let listed = Command::new("nft")
             .args(["list", "ruleset"])
             .output()

@@ -23,7 +23,7 @@ impl Engine {
     }
 
     fn try_open_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
-        let nft = self.kernel.nft()?;
+        let nft = self.kernel.nftables()?;
         let chains = nft.dump_chains()?;
         let mut batch = Batch::new();
         for chain in chains.iter().filter(|c| is_door(c) && concerns(c, net)) {
@@ -47,7 +47,7 @@ impl Engine {
     }
 
     fn try_close_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
-        let nft = self.kernel.nft()?;
+        let nft = self.kernel.nftables()?;
         let chains = nft.dump_chains()?;
         let mut batch = Batch::new();
         for chain in chains.iter().filter(|c| is_door(c)) {
@@ -71,7 +71,7 @@ impl Engine {
         if net.internal {
             return Vec::new();
         }
-        let Ok(chains) = self.kernel.nft().and_then(|nft| nft.dump_chains()) else {
+        let Ok(chains) = self.kernel.nftables().and_then(|nft| nft.dump_chains()) else {
             return Vec::new();
         };
         let closed: Vec<&Chain> = chains

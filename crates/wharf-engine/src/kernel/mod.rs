@@ -4,7 +4,6 @@
 //! administrator would type, run by a shell) and `fake` (in memory, can fail at any operation).
 
 pub mod netlink;
-pub mod nft_encode;
 
 use wharf_core::ErrorKind;
 use wharf_core::model::Netns;
