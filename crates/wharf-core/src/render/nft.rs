@@ -17,7 +17,7 @@ pub(super) fn command(changes: &[Change]) -> String {
     let lines = transaction(changes);
     match lines.as_slice() {
         [] => ":".to_owned(),
-        [one] => format!("nft {}", super::quote(one)),
+        [one] if !one.contains('\n') => format!("nft {}", super::quote(one)),
         many => format!("nft -f - <<'EOF'\n{}\nEOF", many.join("\n")),
     }
 }
@@ -80,12 +80,17 @@ fn add_rule(chain: &Chain, r: &Rule) -> String {
 pub fn object(object: &Object) -> String {
     match object {
         Object::Table(table) => format!("add table {} {}", table.family(), Table::NAME),
-        Object::Set(set) => format!(
-            "add {} {} {{ {} }}",
-            sort(set),
-            place(set.table, &set.name),
-            set_body(set).join(" ")
-        ),
+        Object::Set(set) => {
+            let add = |name, body: Vec<String>| {
+                let place = place(set.table, name);
+                format!("add {} {place} {{ {} }}", sort(set), body.join(" "))
+            };
+            let mut text = add(&set.name, set_body(set));
+            if has_nd(set.table, &set.name) {
+                text += &format!("\n{}", add(ND, nd_body(set)));
+            }
+            text
+        }
         Object::Chain(chain) => {
             let body = match base(chain) {
                 Some(base) => format!(" {{ {base} }}"),
@@ -93,25 +98,62 @@ pub fn object(object: &Object) -> String {
             };
             format!("add chain {}{body}", place(chain.table, &chain.name))
         }
-        Object::Element(e) => format!(
-            "add element {} {{ {} }}",
-            place(e.table, &e.set),
-            element(e, true)
-        ),
+        Object::Element(e) => element_lines("add", e, true),
     }
 }
 
 fn deletion(object: &Object) -> String {
     match object {
         Object::Table(table) => format!("delete table {} {}", table.family(), Table::NAME),
-        Object::Set(set) => format!("delete {} {}", sort(set), place(set.table, &set.name)),
+        Object::Set(set) => {
+            let mut text = format!("delete {} {}", sort(set), place(set.table, &set.name));
+            if has_nd(set.table, &set.name) {
+                text += &format!("\ndelete set {}", place(set.table, ND));
+            }
+            text
+        }
         Object::Chain(chain) => format!("delete chain {}", place(chain.table, &chain.name)),
-        Object::Element(e) => format!(
-            "delete element {} {{ {} }}",
-            place(e.table, &e.set),
-            element(e, false)
-        ),
+        Object::Element(e) => element_lines("delete", e, false),
     }
+}
+
+/// nft 1.0.6 compares types by name: where a rule looks up a key without a name ([`Key::NdTarget`]), it wants
+/// a set declared with that key. In nft's syntax, and only there, such a set stands beside `guard6` with the
+/// same elements.
+const ND_OF: &str = "guard6";
+const ND: &str = "guard6_nd";
+
+fn has_nd(table: Table, set: &str) -> bool {
+    table == Table::Bridge && set == ND_OF
+}
+
+fn nd_body(set: &Set) -> Vec<String> {
+    let mut body = vec!["typeof ether saddr . @th,64,128;".to_owned()];
+    body.extend(set.size.map(|n| format!("size {n};")));
+    body
+}
+
+/// The address as the number that stands for it in a key without a name.
+fn nd_element(e: &Element) -> String {
+    let part = |f: &Field| match f {
+        Field::Addr(addr) => format!("{:#034x}", crate::addr::to_number(*addr)),
+        other => field(other),
+    };
+    e.key.iter().map(part).collect::<Vec<_>>().join(" . ")
+}
+
+/// `verb element …`, and the same for the set beside.
+fn element_lines(verb: &str, e: &Element, with_data: bool) -> String {
+    let place_of = |set| place(e.table, set);
+    let mut text = format!(
+        "{verb} element {} {{ {} }}",
+        place_of(&e.set),
+        element(e, with_data)
+    );
+    if has_nd(e.table, &e.set) {
+        text += &format!("\n{verb} element {} {{ {} }}", place_of(ND), nd_element(e));
+    }
+    text
 }
 
 fn sort(set: &Set) -> &'static str {
@@ -230,8 +272,15 @@ fn test(m: &Match) -> String {
             _ => format!("{key} & {bits:#x} == 0"),
         },
         Test::Masked { mask, value } => format!("{key} & {mask:#x} == {value:#x}"),
-        Test::In(set) => format!("{key} @{set}"),
-        Test::NotIn(set) => format!("{key} != @{set}"),
+        Test::In(set) => format!("{key} @{}", looked_up(m, set)),
+        Test::NotIn(set) => format!("{key} != @{}", looked_up(m, set)),
+    }
+}
+
+fn looked_up(m: &Match, set: &'static str) -> &'static str {
+    match m.keys.contains(&Key::NdTarget) && set == ND_OF {
+        true => ND,
+        false => set,
     }
 }
 
@@ -390,24 +439,30 @@ pub fn ruleset(resources: &[Resource]) -> String {
 }
 
 fn set_block(set: &Set, objects: &[&Object]) -> String {
-    let mut text = format!("\t{} {} {{\n", sort(set), set.name);
-    for line in set_body(set) {
-        let _ = writeln!(text, "\t\t{}", line.trim_end_matches(';'));
-    }
-    let elements: Vec<String> = objects
+    let of_set: Vec<&Element> = objects
         .iter()
         .filter_map(|o| match o {
-            Object::Element(e) if e.table == set.table && e.set == set.name => {
-                Some(element(e, true))
-            }
+            Object::Element(e) if e.table == set.table && e.set == set.name => Some(e),
             _ => None,
         })
         .collect();
-    if !elements.is_empty() {
-        let lines = elements.join(",\n\t\t\t     ");
-        let _ = writeln!(text, "\t\telements = {{ {lines} }}");
+    let block = |name: &str, body: Vec<String>, elements: Vec<String>| {
+        let mut text = format!("\t{} {name} {{\n", sort(set));
+        for line in body {
+            let _ = writeln!(text, "\t\t{}", line.trim_end_matches(';'));
+        }
+        if !elements.is_empty() {
+            let lines = elements.join(",\n\t\t\t     ");
+            let _ = writeln!(text, "\t\telements = {{ {lines} }}");
+        }
+        text + "\t}\n"
+    };
+    let shown = of_set.iter().map(|e| element(e, true)).collect();
+    let mut text = block(&set.name, set_body(set), shown);
+    if has_nd(set.table, &set.name) {
+        let shown = of_set.iter().map(|e| nd_element(e)).collect();
+        text += &format!("\n{}", block(ND, nd_body(set), shown));
     }
-    text.push_str("\t}\n");
     text
 }
 
