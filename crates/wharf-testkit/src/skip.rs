@@ -71,8 +71,8 @@ fn has_program(name: &str) -> bool {
 /// Returns from the calling test, as SKIPPED, unless all needs are met.
 #[macro_export]
 macro_rules! require {
-    ($($need:expr),+ $(,)?) => {
-        if let Err(reason) = $crate::skip::require(&[$crate::skip::Need::Root, $($need),+]) {
+    ($($need:expr),* $(,)?) => {
+        if let Err(reason) = $crate::skip::require(&[$crate::skip::Need::Root, $($need),*]) {
             return $crate::skip::skipped(&reason);
         }
     };

@@ -1,6 +1,7 @@
 //! Everything a network engine could leave behind on a host, as sorted lines of text, and what differs between two.
 
 use crate::host::Host;
+use crate::netns::Netns;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -94,54 +95,48 @@ impl Snapshot {
     /// Looks at the host now.
     #[track_caller]
     pub fn of(host: &Host) -> Self {
-        let net = host.netns();
-        let mut sections = BTreeMap::new();
-        let mut put =
-            |name, lines: Vec<String>| _ = sections.insert(name, lines.into_iter().collect());
-        put("link", json_lines(&net.ip_json("-d link show")));
-        put("address", json_lines(&net.ip_json("addr show")));
-        put("route", json_lines(&net.ip_json("-4 route show table all")));
-        put(
-            "route6",
-            json_lines(&net.ip_json("-6 route show table all")),
-        );
-        put("rule", json_lines(&net.ip_json("-4 rule show")));
-        put("rule6", json_lines(&net.ip_json("-6 rule show")));
-        put(
-            "neighbour",
-            json_lines(&net.ip_json("neigh show nud permanent")),
-        );
-        put(
-            "fdb",
-            text_lines(
-                &net.command("bridge")
-                    .args(["fdb", "show"])
-                    .run()
-                    .ok()
-                    .stdout,
-            ),
-        );
-        put("sysctl", sysctls(host));
-        put("mount", mounts(host));
-        put("/run/netns", names(&host.path("/run/netns")));
-        put(
-            "/run",
-            names(&host.path("/run"))
-                .into_iter()
-                .filter(|name| !expected_in_run(name))
-                .collect(),
-        );
-        put(
-            "process",
-            host.processes().into_iter().map(|(_, line)| line).collect(),
-        );
+        let mut this = Self::of_netns(host.netns());
+        let processes = host.processes().into_iter().map(|(_, line)| line);
+        let in_run = names(&host.path("/run")).into_iter();
+        this.put("mount", mounts(host));
+        this.put("/run/netns", names(&host.path("/run/netns")));
+        this.put("/run", in_run.filter(|n| !expected_in_run(n)).collect());
+        this.put("process", processes.collect());
+        this
+    }
+
+    /// Looks at one network namespace, a container's for instance.
+    #[track_caller]
+    pub fn of_netns(net: &Netns) -> Self {
+        let bridge = net.command("bridge").args(["fdb", "show"]).run().ok();
         let nft = net
             .command("nft")
             .args(["-s", "list", "ruleset"])
             .run()
-            .ok()
-            .stdout;
-        Self { sections, nft }
+            .ok();
+        let sections = BTreeMap::new();
+        let mut this = Self {
+            sections,
+            nft: nft.stdout,
+        };
+        for (section, command) in [
+            ("link", "-d link show"),
+            ("address", "addr show"),
+            ("route", "-4 route show table all"),
+            ("route6", "-6 route show table all"),
+            ("rule", "-4 rule show"),
+            ("rule6", "-6 rule show"),
+            ("neighbour", "neigh show nud permanent"),
+        ] {
+            this.put(section, json_lines(&net.ip_json(command)));
+        }
+        this.put("fdb", text_lines(&bridge.stdout));
+        this.put("sysctl", sysctls(net));
+        this
+    }
+
+    fn put(&mut self, section: &'static str, lines: Vec<String>) {
+        self.sections.insert(section, lines.into_iter().collect());
     }
 
     /// The nftables ruleset without counters.
@@ -283,7 +278,7 @@ fn flat(value: &Value, key: &str) -> String {
     }
 }
 
-fn sysctls(host: &Host) -> Vec<String> {
+fn sysctls(net: &Netns) -> Vec<String> {
     let read = || {
         let mut lines = Vec::new();
         let mut read = |key: String| {
@@ -300,7 +295,7 @@ fn sysctls(host: &Host) -> Vec<String> {
         }
         lines
     };
-    host.netns().run(read)
+    net.run(read)
 }
 
 fn mounts(host: &Host) -> Vec<String> {
