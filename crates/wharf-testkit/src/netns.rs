@@ -96,6 +96,17 @@ impl Netns {
         self.command("sh").args(["-euc", script]).run().ok().stdout
     }
 
+    /// Has 127.0.0.1 routed to another machine instead of here, as an attacker would; `via` and `source` are IPv4.
+    #[track_caller]
+    pub fn give_loopback_away(&self, via: &str, source: &str) {
+        self.sh(&format!(
+            "sysctl -qw net.ipv4.conf.all.route_localnet=1
+             ip route del table local local 127.0.0.0/8 dev lo
+             ip route del table local local 127.0.0.1 dev lo
+             ip route add 127.0.0.1 via {via} src {source}"
+        ));
+    }
+
     /// The MAC address of one of its interfaces.
     #[track_caller]
     pub fn mac(&self, interface: &str) -> [u8; 6] {

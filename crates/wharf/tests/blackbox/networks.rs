@@ -20,21 +20,48 @@ fn create_inspect_ls_rm() {
     assert_eq!(text(&front, "subnets/0/gateway"), "10.88.1.254");
     assert_eq!(text(&front, "subnets/0/ip_range"), "10.88.1.128/26");
     assert_eq!(text(&front, "subnets/1/gateway"), "fd00:88:1::1");
-    assert_eq!((&front["internal"], &front["icc"], &front["masquerade"]), (&false.into(), &false.into(), &false.into()));
-    assert_eq!((&front["mtu"], &front["ipv6"]), (&1400.into(), &true.into()));
+    assert_eq!(
+        (&front["internal"], &front["icc"], &front["masquerade"]),
+        (&false.into(), &false.into(), &false.into())
+    );
+    assert_eq!(
+        (&front["mtu"], &front["ipv6"]),
+        (&1400.into(), &true.into())
+    );
     assert_eq!(text(&front, "labels/team"), "blue");
-    assert_eq!(text(&front, "options/com.docker.network.bridge.host_binding_ipv4"), "10.0.2.2");
+    assert_eq!(
+        text(
+            &front,
+            "options/com.docker.network.bridge.host_binding_ipv4"
+        ),
+        "10.0.2.2"
+    );
     assert_eq!(texts(&front, "containers"), Vec::<String>::new());
-    assert_eq!(host.w("network ls --json").json()[0], front, "ls shows the same");
+    assert_eq!(
+        host.w("network ls --json").json()[0],
+        front,
+        "ls shows the same"
+    );
     let seen = host.w("network ls").ok();
-    assert!(seen.stdout.contains("front") && seen.stdout.contains("10.88.1.0/24"), "{}", seen.transcript());
+    assert!(
+        seen.stdout.contains("front") && seen.stdout.contains("10.88.1.0/24"),
+        "{}",
+        seen.transcript()
+    );
 
     host.w("create c1 --network front").ok();
     let got = address_of(&host, "c1", false);
-    assert!((128..192).any(|n| got == at(false, 1, n)), "{got} is not in the range");
+    assert!(
+        (128..192).any(|n| got == at(false, 1, n)),
+        "{got} is not in the range"
+    );
     let routes = host.container("c1").ip("route show default");
     assert!(routes.contains("via 10.88.1.254"), "{routes}");
-    assert!(host.container("c1").ip("link show dev eth0").contains("mtu 1400"));
+    assert!(
+        host.container("c1")
+            .ip("link show dev eth0")
+            .contains("mtu 1400")
+    );
     host.w("network rm front").fails(1).says("c1");
     remove(&host, &["c1"], &["front"]);
     host.w("network rm front").fails(1).says("front");
@@ -45,7 +72,10 @@ fn create_inspect_ls_rm() {
 fn the_default_network_is_made_on_first_use() {
     require!();
     let host = host();
-    assert_eq!(names(&host.w("network ls --json").json()), Vec::<String>::new());
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        Vec::<String>::new()
+    );
     host.w("create c1").ok();
     assert_eq!(text(&host.inspect("c1"), "networks/0/network"), "default");
     assert_eq!(text(&host.inspect_network("default"), "bridge"), "wharf0");
@@ -73,7 +103,12 @@ fn automatic_subnets_avoid_every_route_of_the_host() {
          ip route add 172.16.0.0/13 via 10.0.2.1 table 77
          ip route add blackhole 172.24.0.0/14
          ip -6 route add fd00::/9 via 2001:db8:2::1");
-    let taken: [(u32, u32); 4] = [(0x0a00_0000, 8), (0xac10_0000, 13), (0xac18_0000, 14), (0xc0a8_0000, 23)];
+    let taken: [(u32, u32); 4] = [
+        (0x0a00_0000, 8),
+        (0xac10_0000, 13),
+        (0xac18_0000, 14),
+        (0xc0a8_0000, 23),
+    ];
     let mut given = Vec::new();
     for n in 0..6 {
         host.w(&format!("network create auto{n} --ipv6")).ok();
@@ -86,15 +121,26 @@ fn automatic_subnets_avoid_every_route_of_the_host() {
     }
     let v4 = given.iter().filter_map(|net| {
         let (base, length) = net.split_once('/')?;
-        Some((u32::from(base.parse::<std::net::Ipv4Addr>().ok()?), length.parse::<u32>().ok()?))
+        Some((
+            u32::from(base.parse::<std::net::Ipv4Addr>().ok()?),
+            length.parse::<u32>().ok()?,
+        ))
     });
     for (base, length) in v4 {
         for (other, other_length) in taken {
             let shift = 32 - length.min(other_length);
-            assert!(base >> shift != other >> shift, "{given:?} overlaps a route");
+            assert!(
+                base >> shift != other >> shift,
+                "{given:?} overlaps a route"
+            );
         }
     }
-    assert!(given.iter().all(|net| !net.starts_with("fd0") && !net.starts_with("fd7")), "{given:?}");
+    assert!(
+        given
+            .iter()
+            .all(|net| !net.starts_with("fd0") && !net.starts_with("fd7")),
+        "{given:?}"
+    );
 }
 
 #[test]
@@ -124,12 +170,20 @@ fn forwarding_is_on_while_there_is_a_network_and_then_as_before() {
 fn ipv6_is_off_inside_ipv4_networks() {
     require!();
     let host = host();
-    host.w("network create four --subnet 10.88.1.0/24 --bridge wharf-4").ok();
+    host.w("network create four --subnet 10.88.1.0/24 --bridge wharf-4")
+        .ok();
     host.w("create c1 --network four").ok();
     let c1 = host.container("c1");
-    assert_eq!(c1.sysctl("net.ipv6.conf.eth0.disable_ipv6").as_deref(), Some("1"));
+    assert_eq!(
+        c1.sysctl("net.ipv6.conf.eth0.disable_ipv6").as_deref(),
+        Some("1")
+    );
     assert_eq!(c1.ip("-6 addr show dev eth0").trim(), "");
-    assert_eq!(host.netns().ip("-6 addr show dev wharf-4").trim(), "", "nor on the bridge");
+    assert_eq!(
+        host.netns().ip("-6 addr show dev wharf-4").trim(),
+        "",
+        "nor on the bridge"
+    );
 }
 
 #[test]
@@ -137,7 +191,8 @@ fn an_ipv6_only_network_works_without_ipv4() {
     require!();
     let host = host();
     host.w("network create six --subnet fd00:88:1::/64").ok();
-    host.w("create c1 --network six --ip fd00:88:1::11 -p 8080:80").ok();
+    host.w("create c1 --network six --ip fd00:88:1::11 -p 8080:80")
+        .ok();
     host.w("create c2 --network six --ip fd00:88:1::12").ok();
     let (c1, c2) = (host.container("c1"), host.container("c2"));
     assert_eq!(c1.ip("-4 addr show dev eth0").trim(), "");
@@ -182,7 +237,9 @@ fn a_network_of_many_is_removed_together() {
     let before = Snapshot::of(&host);
     network(&host, "A", 1, "");
     let all: Vec<_> = (10..60).map(|n| format!("c{n}")).collect();
-    all.iter().zip(10..).for_each(|(name, n)| container(&host, name, "A", 1, n, ""));
+    all.iter()
+        .zip(10..)
+        .for_each(|(name, n)| container(&host, name, "A", 1, n, ""));
     let start = Instant::now();
     host.w(&format!("rm -f {}", all.join(" "))).ok();
     eprintln!("50 containers removed in {:?}", start.elapsed());

@@ -7,7 +7,9 @@
 use crate::common::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wharf_testkit::skip::Need;
-use wharf_testkit::{Echo, ForwardPolicy, Host, Matrix, Netns, Protocol, SctpEcho, Snapshot, Want, addr, require};
+use wharf_testkit::{
+    Echo, ForwardPolicy, Host, Matrix, Netns, Protocol, SctpEcho, Snapshot, Want, addr, require,
+};
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOOPBACK6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -27,7 +29,11 @@ struct World {
 }
 
 fn build(bridge_nf_call: bool, forward: ForwardPolicy) -> World {
-    let host = options().bridge_nf_call(bridge_nf_call).forward(forward).neighbour().start();
+    let host = options()
+        .bridge_nf_call(bridge_nf_call)
+        .forward(forward)
+        .neighbour()
+        .start();
     for (name, net, more) in [
         ("A", 1, ""),
         ("B", 2, ""),
@@ -39,7 +45,14 @@ fn build(bridge_nf_call: bool, forward: ForwardPolicy) -> World {
         network(&host, name, net, more);
     }
     host.w("network create V --subnet 10.88.7.0/24").ok();
-    container(&host, "a1", "A", 1, 11, "-p 8080:80 -p 127.0.0.1:8082:82 -p 8090:90/udp -p 8095:95/sctp");
+    container(
+        &host,
+        "a1",
+        "A",
+        1,
+        11,
+        "-p 8080:80 -p 127.0.0.1:8082:82 -p 8090:90/udp -p 8095:95/sctp",
+    );
     container(&host, "a2", "A", 1, 12, "");
     container(&host, "b1", "B", 2, 11, "-p 8180:80");
     container(&host, "i1", "I", 3, 11, "-p 8680:80");
@@ -47,8 +60,16 @@ fn build(bridge_nf_call: bool, forward: ForwardPolicy) -> World {
     container(&host, "n1", "N", 4, 11, "-p 8380:80");
     container(&host, "n2", "N", 4, 12, "");
     container(&host, "m1", "M", 5, 11, "-p 8480:80");
-    container(&host, "h1", "H", 6, 11, "-p 10.0.2.2:8580:80 -p [2001:db8:2::2]:8580:80");
-    host.w("create v1 --network V --ip 10.88.7.11 -p 8880:80").ok();
+    container(
+        &host,
+        "h1",
+        "H",
+        6,
+        11,
+        "-p 10.0.2.2:8580:80 -p [2001:db8:2::2]:8580:80",
+    );
+    host.w("create v1 --network V --ip 10.88.7.11 -p 8880:80")
+        .ok();
 
     let mut servers = Vec::new();
     for name in ["a1", "a2", "b1", "i1", "i2", "n1", "n2", "m1", "h1", "v1"] {
@@ -86,74 +107,256 @@ fn from_host(m: &mut Matrix, world: &World, v6: bool) {
     m.tcp("2 own address", host, here, 8080, Want::Reach("a1"));
     if v6 {
         m.tcp("3 [::1]", host, LOOPBACK6, 8080, Want::ReachOrRefused("a1"));
-        m.tcp("4 [::1] of an IPv4 container", host, LOOPBACK6, 8880, Want::ReachOrRefused("v1"));
+        m.tcp(
+            "4 [::1] of an IPv4 container",
+            host,
+            LOOPBACK6,
+            8880,
+            Want::ReachOrRefused("v1"),
+        );
     } else {
         m.tcp("3 127.0.0.1", host, LOOPBACK, 8080, Want::Reach("a1"));
-        m.tcp("4 127.0.0.1 of an IPv4 container", host, LOOPBACK, 8880, Want::Reach("v1"));
-        m.tcp("6 loopback mapping", host, LOOPBACK, 8082, Want::Reach("a1"));
+        m.tcp(
+            "4 127.0.0.1 of an IPv4 container",
+            host,
+            LOOPBACK,
+            8880,
+            Want::Reach("v1"),
+        );
+        m.tcp(
+            "6 loopback mapping",
+            host,
+            LOOPBACK,
+            8082,
+            Want::Reach("a1"),
+        );
         m.udp("8 udp 127.0.0.1", host, LOOPBACK, 8090, Want::Reach("a1"));
     }
-    m.tcp("5 gateway address", host, at(v6, 1, 1), 8080, Want::Reach("a1"));
-    m.tcp("7 loopback mapping elsewhere", host, here, 8082, Want::Refused);
+    m.tcp(
+        "5 gateway address",
+        host,
+        at(v6, 1, 1),
+        8080,
+        Want::Reach("a1"),
+    );
+    m.tcp(
+        "7 loopback mapping elsewhere",
+        host,
+        here,
+        8082,
+        Want::Refused,
+    );
     m.udp("8 udp own address", host, here, 8090, Want::Reach("a1"));
-    m.tcp("9 internal container", host, at(v6, 3, 11), 80, Want::Reach("i1"));
-    m.tcp("10 port of an internal network", host, here, 8680, Want::Refused);
+    m.tcp(
+        "9 internal container",
+        host,
+        at(v6, 3, 11),
+        80,
+        Want::Reach("i1"),
+    );
+    m.tcp(
+        "10 port of an internal network",
+        host,
+        here,
+        8680,
+        Want::Refused,
+    );
 }
 
 fn from_networks(m: &mut Matrix, world: &World, v6: bool) {
     let (a1, i1, here) = (&world.a1, &world.i1, addr::host(v6));
     let outside = addr::outside(v6);
-    m.tcp("11 out, masqueraded", a1, outside, 80, Want::ReachAs("outside", here));
-    m.udp("11 out, masqueraded", a1, outside, 90, Want::ReachAs("outside", here));
+    m.tcp(
+        "11 out, masqueraded",
+        a1,
+        outside,
+        80,
+        Want::ReachAs("outside", here),
+    );
+    m.udp(
+        "11 out, masqueraded",
+        a1,
+        outside,
+        90,
+        Want::ReachAs("outside", here),
+    );
     m.ping("11 out, ping", a1, outside, Want::Reply);
-    m.tcp("12 out, not masqueraded", &world.m1, outside, 80, Want::ReachAs("outside", at(v6, 5, 11)));
-    for (label, to) in [("host address", here), ("own gateway", at(v6, 1, 1)), ("other gateway", at(v6, 2, 1))] {
-        m.tcp(&format!("13 host service at {label}"), a1, to, SERVICE, Want::ReachAs("host", at(v6, 1, 11)));
-        m.udp(&format!("13 host service at {label}"), a1, to, SERVICE, Want::ReachAs("host", at(v6, 1, 11)));
+    m.tcp(
+        "12 out, not masqueraded",
+        &world.m1,
+        outside,
+        80,
+        Want::ReachAs("outside", at(v6, 5, 11)),
+    );
+    for (label, to) in [
+        ("host address", here),
+        ("own gateway", at(v6, 1, 1)),
+        ("other gateway", at(v6, 2, 1)),
+    ] {
+        m.tcp(
+            &format!("13 host service at {label}"),
+            a1,
+            to,
+            SERVICE,
+            Want::ReachAs("host", at(v6, 1, 11)),
+        );
+        m.udp(
+            &format!("13 host service at {label}"),
+            a1,
+            to,
+            SERVICE,
+            Want::ReachAs("host", at(v6, 1, 11)),
+        );
     }
     m.tcp("14 internal to outside", i1, outside, 80, Want::RefusedFast);
     m.ping("14 internal to outside", i1, outside, Want::RefusedFast);
-    m.tcp("15 internal to own gateway", i1, at(v6, 3, 1), SERVICE, Want::Reach("host"));
-    m.tcp("16 internal to host address", i1, here, SERVICE, Want::RefusedFast);
-    m.tcp("17 internal to another network's port", i1, here, 8080, Want::No);
-    m.tcp("17 internal, by own gateway", i1, at(v6, 3, 1), 8080, Want::No);
-    m.tcp("18 internal to sibling", i1, at(v6, 3, 12), 80, Want::Reach("i2"));
-    m.tcp("24 other network, published", a1, at(v6, 2, 11), 80, Want::No);
-    m.tcp("24 other network, not published", a1, at(v6, 2, 11), 81, Want::No);
+    m.tcp(
+        "15 internal to own gateway",
+        i1,
+        at(v6, 3, 1),
+        SERVICE,
+        Want::Reach("host"),
+    );
+    m.tcp(
+        "16 internal to host address",
+        i1,
+        here,
+        SERVICE,
+        Want::RefusedFast,
+    );
+    m.tcp(
+        "17 internal to another network's port",
+        i1,
+        here,
+        8080,
+        Want::No,
+    );
+    m.tcp(
+        "17 internal, by own gateway",
+        i1,
+        at(v6, 3, 1),
+        8080,
+        Want::No,
+    );
+    m.tcp(
+        "18 internal to sibling",
+        i1,
+        at(v6, 3, 12),
+        80,
+        Want::Reach("i2"),
+    );
+    m.tcp(
+        "24 other network, published",
+        a1,
+        at(v6, 2, 11),
+        80,
+        Want::No,
+    );
+    m.tcp(
+        "24 other network, not published",
+        a1,
+        at(v6, 2, 11),
+        81,
+        Want::No,
+    );
     m.udp("24 other network, udp", a1, at(v6, 2, 11), 91, Want::No);
     m.ping("24 other network, ping", a1, at(v6, 2, 11), Want::No);
     m.tcp("24 and back", &world.b1, at(v6, 1, 11), 81, Want::No);
-    for (label, to) in [("host address", here), ("own gateway", at(v6, 1, 1)), ("B's gateway", at(v6, 2, 1))] {
-        m.tcp(&format!("25 b1's port by {label}"), a1, to, 8180, Want::Reach("b1"));
+    for (label, to) in [
+        ("host address", here),
+        ("own gateway", at(v6, 1, 1)),
+        ("B's gateway", at(v6, 2, 1)),
+    ] {
+        m.tcp(
+            &format!("25 b1's port by {label}"),
+            a1,
+            to,
+            8180,
+            Want::Reach("b1"),
+        );
     }
-    m.tcp("26 port bound to the host address", a1, here, 8580, Want::Reach("h1"));
+    m.tcp(
+        "26 port bound to the host address",
+        a1,
+        here,
+        8580,
+        Want::Reach("h1"),
+    );
     m.tcp("26 port of M", a1, here, 8480, Want::Reach("m1"));
     m.tcp("27 internal container", a1, at(v6, 3, 11), 80, Want::No);
     m.ping("27 internal container", a1, at(v6, 3, 11), Want::No);
-    m.tcp("28 host at the internal gateway", a1, at(v6, 3, 1), SERVICE, Want::Reach("host"));
+    m.tcp(
+        "28 host at the internal gateway",
+        a1,
+        at(v6, 3, 1),
+        SERVICE,
+        Want::Reach("host"),
+    );
 }
 
 fn from_siblings(m: &mut Matrix, world: &World, v6: bool) {
     let (a1, a2, here) = (&world.a1, &world.a2, addr::host(v6));
     let (gateway, n_gateway) = (at(v6, 1, 1), at(v6, 4, 1));
     for port in [80, 81] {
-        m.tcp("19 sibling", a2, at(v6, 1, 11), port, Want::ReachAs("a1", at(v6, 1, 12)));
+        m.tcp(
+            "19 sibling",
+            a2,
+            at(v6, 1, 11),
+            port,
+            Want::ReachAs("a1", at(v6, 1, 12)),
+        );
     }
-    m.udp("19 sibling", a2, at(v6, 1, 11), 91, Want::ReachAs("a1", at(v6, 1, 12)));
+    m.udp(
+        "19 sibling",
+        a2,
+        at(v6, 1, 11),
+        91,
+        Want::ReachAs("a1", at(v6, 1, 12)),
+    );
     m.ping("19 sibling", a2, at(v6, 1, 11), Want::Reply);
     for to in [here, gateway] {
-        m.tcp("20 sibling's port", a2, to, 8080, Want::ReachAs("a1", gateway));
+        m.tcp(
+            "20 sibling's port",
+            a2,
+            to,
+            8080,
+            Want::ReachAs("a1", gateway),
+        );
     }
-    m.sctp("20 sibling's port", a2, here, 8095, Want::ReachAs("a1", gateway));
-    m.udp("21 sibling's udp port", a2, here, 8090, Want::ReachAs("a1", gateway));
+    m.sctp(
+        "20 sibling's port",
+        a2,
+        here,
+        8095,
+        Want::ReachAs("a1", gateway),
+    );
+    m.udp(
+        "21 sibling's udp port",
+        a2,
+        here,
+        8090,
+        Want::ReachAs("a1", gateway),
+    );
     m.tcp("22 loopback mapping", a2, here, 8082, Want::Refused);
     m.tcp("23 own port", a1, here, 8080, Want::ReachAs("a1", gateway));
     m.tcp("29 icc off", &world.n2, at(v6, 4, 11), 80, Want::No);
     m.udp("29 icc off", &world.n2, at(v6, 4, 11), 90, Want::No);
     m.ping("29 icc off", &world.n2, at(v6, 4, 11), Want::No);
-    m.tcp("30 icc off, published", &world.n2, here, 8380, Want::ReachAs("n1", n_gateway));
+    m.tcp(
+        "30 icc off, published",
+        &world.n2,
+        here,
+        8380,
+        Want::ReachAs("n1", n_gateway),
+    );
     m.tcp("31 from A to N's port", a1, here, 8380, Want::Reach("n1"));
-    m.tcp("31 from N to A's port", &world.n1, here, 8080, Want::Reach("a1"));
+    m.tcp(
+        "31 from N to A's port",
+        &world.n1,
+        here,
+        8080,
+        Want::Reach("a1"),
+    );
     let loopback = if v6 { LOOPBACK6 } else { LOOPBACK };
     m.tcp("42 own loopback", a1, loopback, 8080, Want::Refused);
 }
@@ -161,43 +364,147 @@ fn from_siblings(m: &mut Matrix, world: &World, v6: bool) {
 fn from_outside(m: &mut Matrix, world: &World, v6: bool) {
     let (outside, here) = (world.host.outside(), addr::host(v6));
     let source = if v6 { addr::ROUTER6 } else { addr::ROUTER4 };
-    m.tcp("32 published", outside, here, 8080, Want::ReachAs("a1", source));
-    m.udp("32 published", outside, here, 8090, Want::ReachAs("a1", source));
-    m.sctp("32 published", outside, here, 8095, Want::ReachAs("a1", source));
+    m.tcp(
+        "32 published",
+        outside,
+        here,
+        8080,
+        Want::ReachAs("a1", source),
+    );
+    m.udp(
+        "32 published",
+        outside,
+        here,
+        8090,
+        Want::ReachAs("a1", source),
+    );
+    m.sctp(
+        "32 published",
+        outside,
+        here,
+        8095,
+        Want::ReachAs("a1", source),
+    );
     m.tcp("33 loopback mapping", outside, here, 8082, Want::Refused);
-    m.tcp("35 container, published port", outside, at(v6, 1, 11), 80, Want::No);
-    m.udp("35 container, published port", outside, at(v6, 1, 11), 90, Want::No);
-    m.tcp("36 container, other port", outside, at(v6, 1, 11), 81, Want::No);
-    m.udp("36 container, other port", outside, at(v6, 1, 11), 91, Want::No);
+    m.tcp(
+        "35 container, published port",
+        outside,
+        at(v6, 1, 11),
+        80,
+        Want::No,
+    );
+    m.udp(
+        "35 container, published port",
+        outside,
+        at(v6, 1, 11),
+        90,
+        Want::No,
+    );
+    m.tcp(
+        "36 container, other port",
+        outside,
+        at(v6, 1, 11),
+        81,
+        Want::No,
+    );
+    m.udp(
+        "36 container, other port",
+        outside,
+        at(v6, 1, 11),
+        91,
+        Want::No,
+    );
     m.ping("36 container, ping", outside, at(v6, 1, 11), Want::No);
-    m.tcp("36 unmasqueraded container", outside, at(v6, 5, 11), 81, Want::No);
-    m.tcp("38 internal container", outside, at(v6, 3, 11), 80, Want::No);
-    m.tcp("39 host at the internal gateway", outside, at(v6, 3, 1), SERVICE, Want::No);
-    m.tcp("39 host at A's gateway", outside, at(v6, 1, 1), SERVICE, Want::No);
-    m.tcp("40 port of the icc-off network", outside, here, 8380, Want::ReachAs("n1", source));
-    m.tcp("41 port bound to the host address", outside, here, 8580, Want::ReachAs("h1", source));
+    m.tcp(
+        "36 unmasqueraded container",
+        outside,
+        at(v6, 5, 11),
+        81,
+        Want::No,
+    );
+    m.tcp(
+        "38 internal container",
+        outside,
+        at(v6, 3, 11),
+        80,
+        Want::No,
+    );
+    m.tcp(
+        "39 host at the internal gateway",
+        outside,
+        at(v6, 3, 1),
+        SERVICE,
+        Want::No,
+    );
+    m.tcp(
+        "39 host at A's gateway",
+        outside,
+        at(v6, 1, 1),
+        SERVICE,
+        Want::No,
+    );
+    m.tcp(
+        "40 port of the icc-off network",
+        outside,
+        here,
+        8380,
+        Want::ReachAs("n1", source),
+    );
+    m.tcp(
+        "41 port bound to the host address",
+        outside,
+        here,
+        8580,
+        Want::ReachAs("h1", source),
+    );
     if !v6 {
-        m.tcp("41 the same port elsewhere", outside, addr::HOST4_B, 8580, Want::Refused);
-        m.tcp("32 second host address", outside, addr::HOST4_B, 8080, Want::Reach("a1"));
+        m.tcp(
+            "41 the same port elsewhere",
+            outside,
+            addr::HOST4_B,
+            8580,
+            Want::Refused,
+        );
+        m.tcp(
+            "32 second host address",
+            outside,
+            addr::HOST4_B,
+            8080,
+            Want::Reach("a1"),
+        );
         // The neighbour gives its own loopback addresses away, to reach ours.
         let neighbour = world.host.neighbour();
-        m.tcp("34 loopback mapping from the wire", neighbour, LOOPBACK, 8082, Want::No);
-        m.tcp("34 any mapping from the wire", neighbour, LOOPBACK, 8080, Want::No);
-        m.tcp("34 host service from the wire", neighbour, LOOPBACK, SERVICE, Want::No);
+        m.tcp(
+            "34 loopback mapping from the wire",
+            neighbour,
+            LOOPBACK,
+            8082,
+            Want::No,
+        );
+        m.tcp(
+            "34 any mapping from the wire",
+            neighbour,
+            LOOPBACK,
+            8080,
+            Want::No,
+        );
+        m.tcp(
+            "34 host service from the wire",
+            neighbour,
+            LOOPBACK,
+            SERVICE,
+            Want::No,
+        );
     }
-}
-
-fn route_loopback_to_the_host(neighbour: &Netns) {
-    neighbour.sh("sysctl -qw net.ipv4.conf.all.route_localnet=1
-         ip route del table local local 127.0.0.0/8 dev lo
-         ip route del table local local 127.0.0.1 dev lo
-         ip route add 127.0.0.1 via 10.0.3.2 src 10.0.3.1");
 }
 
 #[track_caller]
 fn check(bridge_nf_call: bool, forward: ForwardPolicy) {
     let world = build(bridge_nf_call, forward);
-    route_loopback_to_the_host(world.host.neighbour());
+    world
+        .host
+        .neighbour()
+        .give_loopback_away("10.0.3.2", "10.0.3.1");
     let mut matrix = Matrix::new();
     for v6 in [false, true] {
         from_host(&mut matrix, &world, v6);
@@ -238,10 +545,21 @@ fn forward_drop_without_a_door_is_named_with_its_fix() {
     let host = options().forward(ForwardPolicy::Drop).start();
     let before = host.sh("iptables-nft -S; ip6tables-nft -S");
     network(&host, "A", 1, "");
-    let made = host.w(&format!("create a1 --network A {} -p 8080:80", ips(1, 11))).ok().says("FORWARD");
+    let made = host
+        .w(&format!("create a1 --network A {} -p 8080:80", ips(1, 11)))
+        .ok()
+        .says("FORWARD");
     let fix = made.stderr.contains("iptables -") || made.stderr.contains("nft ");
-    assert!(fix, "it should name the command that helps: {}", made.transcript());
-    assert_eq!(host.sh("iptables-nft -S; ip6tables-nft -S"), before, "another tool's policy is not wharf's to change");
+    assert!(
+        fix,
+        "it should name the command that helps: {}",
+        made.transcript()
+    );
+    assert_eq!(
+        host.sh("iptables-nft -S; ip6tables-nft -S"),
+        before,
+        "another tool's policy is not wharf's to change"
+    );
 }
 
 #[test]

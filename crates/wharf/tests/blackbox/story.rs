@@ -8,17 +8,41 @@ const CURL: [&str; 4] = ["-sS", "--noproxy", "*", "--max-time"];
 
 #[track_caller]
 fn fetch(from: &Netns, url: &str) -> String {
-    from.command("curl").args(CURL).arg("3").arg(url).run().ok().stdout
+    from.command("curl")
+        .args(CURL)
+        .arg("3")
+        .arg(url)
+        .run()
+        .ok()
+        .stdout
 }
 
 #[track_caller]
 fn start_web(host: &Host) {
     host.dir().write("hello.txt", "hello from web\n");
     let dir = host.dir().path().to_string_lossy().into_owned();
-    let server = ["run", "-d", "--name", "web", "-p", "5005:5000", "--", "python3", "-m", "http.server", "5000"];
-    host.wharf(&[&server[..], &["--directory", &dir]].concat()).ok();
+    let server = [
+        "run",
+        "-d",
+        "--name",
+        "web",
+        "-p",
+        "5005:5000",
+        "--",
+        "python3",
+        "-m",
+        "http.server",
+        "5000",
+    ];
+    host.wharf(&[&server[..], &["--directory", &dir]].concat())
+        .ok();
     eventually("the web server answers", || {
-        let curl = host.netns().command("curl").args(CURL).args(["1", "http://10.0.2.2:5005/hello.txt"]).run();
+        let curl = host
+            .netns()
+            .command("curl")
+            .args(CURL)
+            .args(["1", "http://10.0.2.2:5005/hello.txt"])
+            .run();
         (curl.stdout == "hello from web\n").then_some(())
     });
 }
@@ -33,15 +57,29 @@ fn a_web_server_is_seen_from_everywhere_and_nothing_else_is() {
     let published = "http://10.0.2.2:5005/hello.txt";
     let direct = format!("http://{web}:5000/hello.txt");
     for url in [published, "http://127.0.0.1:5005/hello.txt", &direct] {
-        assert_eq!(fetch(host.netns(), url), "hello from web\n", "{url} from the host");
+        assert_eq!(
+            fetch(host.netns(), url),
+            "hello from web\n",
+            "{url} from the host"
+        );
     }
-    assert_eq!(fetch(host.outside(), published), "hello from web\n", "from outside");
+    assert_eq!(
+        fetch(host.outside(), published),
+        "hello from web\n",
+        "from outside"
+    );
     for url in [published, "http://localhost:5000/hello.txt", &direct] {
-        let got = host.wharf(&["exec", "web", "--", "curl", "-sS", "--max-time", "3", url]).ok().stdout;
+        let got = host
+            .wharf(&["exec", "web", "--", "curl", "-sS", "--max-time", "3", url])
+            .ok()
+            .stdout;
         assert_eq!(got, "hello from web\n", "{url} from itself");
     }
     for url in [published, &direct] {
-        let got = host.wharf(&["run", "--rm", "--", "curl", "-sS", "--max-time", "3", url]).ok().stdout;
+        let got = host
+            .wharf(&["run", "--rm", "--", "curl", "-sS", "--max-time", "3", url])
+            .ok()
+            .stdout;
         assert_eq!(got, "hello from web\n", "{url} from a sibling");
     }
 
@@ -52,10 +90,20 @@ fn a_web_server_is_seen_from_everywhere_and_nothing_else_is() {
     assert_eq!(host.outside().tcp(addr::HOST4, 5001), Answer::Refused);
     for port in [5000, 5001, 5005] {
         let answer = host.outside().tcp_brief(web, port);
-        assert!(!answer.reached(), "outside to {web} port {port} directly: {answer}");
+        assert!(
+            !answer.reached(),
+            "outside to {web} port {port} directly: {answer}"
+        );
     }
-    assert!(!host.outside().ping_brief(web).reached(), "outside pings the container");
-    assert_eq!(inside.tcp(addr::OUTSIDE4, 80).source(), Some(addr::HOST4), "the container reaches the outside");
+    assert!(
+        !host.outside().ping_brief(web).reached(),
+        "outside pings the container"
+    );
+    assert_eq!(
+        inside.tcp(addr::OUTSIDE4, 80).source(),
+        Some(addr::HOST4),
+        "the container reaches the outside"
+    );
     assert_eq!(outside.served(), 1);
 
     assert_eq!(names(&host.w("ps --json").json()), ["web"]);
@@ -71,8 +119,19 @@ fn the_tour_plays_to_its_end_and_leaves_nothing() {
     let host = host();
     let before = Snapshot::of(&host);
     let tour = host.w("tour").ok();
-    for word in ["172.18.0.0/16", "netns0", "netns1", "5005", "ip_forward", "masquerade"] {
-        assert!(tour.stdout.contains(word), "the tour should speak of {word}: {}", tour.transcript());
+    for word in [
+        "172.18.0.0/16",
+        "netns0",
+        "netns1",
+        "5005",
+        "ip_forward",
+        "masquerade",
+    ] {
+        assert!(
+            tour.stdout.contains(word),
+            "the tour should speak of {word}: {}",
+            tour.transcript()
+        );
     }
     before.assert_same(&host, "wharf tour");
     let told = host.w("tour --json").json();
