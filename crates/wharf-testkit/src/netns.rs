@@ -101,8 +101,7 @@ impl Netns {
     pub fn give_loopback_away(&self, via: &str, source: &str) {
         self.sh(&format!(
             "sysctl -qw net.ipv4.conf.all.route_localnet=1
-             ip route del table local local 127.0.0.0/8 dev lo
-             ip route del table local local 127.0.0.1 dev lo
+             ip addr del 127.0.0.1/8 dev lo
              ip route add 127.0.0.1 via {via} src {source}"
         ));
     }

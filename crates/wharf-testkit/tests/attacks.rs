@@ -16,6 +16,7 @@ const BRIDGE: &str = "
         ip link set v$n master br0 up
         ip -n c$n addr add 10.88.1.$n/24 dev eth0
         ip -n c$n -6 addr add fd00:88:1::$n/64 dev eth0 nodad
+        ip -n c$n link set lo up
         ip -n c$n link set eth0 up
         ip -n c$n route add default via 10.88.1.1
     done
