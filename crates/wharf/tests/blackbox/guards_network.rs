@@ -65,6 +65,7 @@ fn a_host_that_was_a_router_stays_one() {
             "with a network" => {
                 network(&host, "A", 1, "");
                 container(&host, "a1", "A", 1, 11, "");
+                assert!(host.container("a1").ping(addr::OUTSIDE4).reached());
             }
             "after" => remove(&host, &["a1"], &["A"]),
             _ => {}
@@ -318,6 +319,11 @@ fn ping_to_a_published_host_is_the_hosts_own() {
     let host = host();
     network(&host, "A", 1, "");
     container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let web = Echo::tcp(&host.container("a1"), "a1", 80);
+    for v6 in [false, true] {
+        assert_eq!(host.outside().tcp(addr::host(v6), 8080).by(), Some("a1"));
+    }
+    drop(web);
     for v6 in [false, true] {
         assert_eq!(host.outside().ping(addr::host(v6)), Answer::Replied);
         assert_eq!(

@@ -240,6 +240,12 @@ fn a_network_of_many_is_removed_together() {
     all.iter()
         .zip(10..)
         .for_each(|(name, n)| container(&host, name, "A", 1, n, ""));
+    assert_eq!(
+        host.inspect_network("A")["containers"]
+            .as_array()
+            .map(Vec::len),
+        Some(50)
+    );
     let start = Instant::now();
     host.w(&format!("rm -f {}", all.join(" "))).ok();
     eprintln!("50 containers removed in {:?}", start.elapsed());

@@ -569,6 +569,8 @@ fn docker_user_is_as_before_when_all_is_removed() {
     let before = Snapshot::of(&host);
     network(&host, "A", 1, "");
     container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
     remove(&host, &["a1"], &["A"]);
     before.assert_same(&host, "a network beside Docker");
 }

@@ -263,7 +263,10 @@ fn a_resolver_on_the_hosts_loopback_is_not_given_to_the_container() {
     require!();
     let host = host();
     host.sh("echo 'nameserver 127.0.0.53' > /etc/resolv.conf");
-    let got = host.wharf(&sh("cat /etc/resolv.conf", &[])).ok();
+    let got = host
+        .wharf(&sh("cat /etc/resolv.conf; echo shown", &[]))
+        .ok();
+    assert!(got.stdout.ends_with("shown\n"), "{}", got.transcript());
     assert!(
         !got.stdout.contains("nameserver 127."),
         "nobody answers there: {}",
