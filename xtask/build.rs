@@ -33,7 +33,8 @@ fn main() {
             return;
         };
         let script = format!("GROUP({path})\n");
-        fs::write(Path::new(&out).join(format!("lib{asked}.a")), script).expect("OUT_DIR is writable");
+        fs::write(Path::new(&out).join(format!("lib{asked}.a")), script)
+            .expect("OUT_DIR is writable");
     }
     for arg in ["-static", "-no-pie", &format!("-L{out}")] {
         println!("cargo::rustc-link-arg-bins={arg}");
@@ -43,7 +44,10 @@ fn main() {
 /// The C compiler's own answer; it echoes the bare name when it has no such file.
 fn archive_path(name: &str) -> Option<String> {
     let file = format!("lib{name}.a");
-    let out = Command::new("cc").arg(format!("-print-file-name={file}")).output().ok()?;
+    let out = Command::new("cc")
+        .arg(format!("-print-file-name={file}"))
+        .output()
+        .ok()?;
     let path = String::from_utf8(out.stdout).ok()?.trim().to_owned();
     (path != file).then_some(path)
 }

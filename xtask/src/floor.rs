@@ -5,7 +5,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
-use std::os::fd::{AsFd, BorrowedFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use crate::netlink::{Batch, Socket};
 use crate::nft::{self, Publish};
@@ -97,7 +97,8 @@ pub fn network_add(bridge: &str, gateway: Cidr, nat: bool) -> Result<()> {
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").step("turn forwarding on")?;
     if nat {
         let netfilter = Socket::netfilter().step("open nfnetlink")?;
-        let table = nft::transaction(|b| nft::table_add(b, bridge, gateway.address, gateway.prefix));
+        let table =
+            nft::transaction(|b| nft::table_add(b, bridge, gateway.address, gateway.prefix));
         netfilter.request(&table).step("load the table")?;
     }
     Ok(())
@@ -108,7 +109,9 @@ pub fn network_del(bridge: &str) -> Result<()> {
     let route = Socket::route().step("open rtnetlink")?;
     let netfilter = Socket::netfilter().step("open nfnetlink")?;
     let index = sys::link_index(bridge).step("find the bridge")?;
-    netfilter.request(&nft::transaction(nft::table_del)).step("delete the table")?;
+    netfilter
+        .request(&nft::transaction(nft::table_del))
+        .step("delete the table")?;
     let mut batch = Batch::new();
     rt::link_del_group(&mut batch, index);
     route.request(&batch).step("delete the links")
@@ -137,7 +140,8 @@ pub fn attach(wish: &Attach<'_>) -> Result<()> {
         rt::addr_gen_none(&mut batch, wish.host_if);
     }
     route.request(&batch).step("make the veth pair")?;
-    sys::inside(netns.as_fd(), || container_side(wish)).step("enter the container's namespace")??;
+    sys::inside(netns.as_fd(), || container_side(wish))
+        .step("enter the container's namespace")??;
     if let Some(netfilter) = netfilter {
         let publish = nft::transaction(|b| nft::elements_add(b, wish.ports, wish.address.address));
         netfilter.allow_large_sends_for(wish.ports.len())?;
@@ -159,6 +163,14 @@ fn container_side(wish: &Attach<'_>) -> Result<()> {
     rt::addr_add(&mut batch, eth0, wish.address.address, wish.address.prefix);
     rt::default_route_add(&mut batch, eth0, wish.gateway);
     route.request(&batch).step("configure eth0")
+}
+
+/// `publish`: more ports of an attached container.
+pub fn publish(address: Ipv4Addr, ports: &[Publish]) -> Result<()> {
+    let netfilter = Socket::netfilter().step("open nfnetlink")?;
+    netfilter.allow_large_sends_for(ports.len())?;
+    let elements = nft::transaction(|b| nft::elements_add(b, ports, address));
+    netfilter.request(&elements).step("publish the ports")
 }
 
 /// `detach`: two sends.
@@ -204,11 +216,9 @@ fn delete_link_announced(index: u32) -> Result<()> {
         std::process::exit(0);
     }
     drop(report);
-    // SAFETY: `monitor` stays open for as long as the borrow is used.
-    let monitor_fd = unsafe { BorrowedFd::borrow_raw(monitor.as_raw_fd()) };
     let mut gone = false;
     while !gone {
-        if sys::wait_readable(monitor_fd, failure.as_fd()).step("wait for the announcement")? {
+        if sys::wait_readable(monitor.as_fd(), failure.as_fd()).step("wait for the announcement")? {
             return child_ended(&mut failure);
         }
         monitor

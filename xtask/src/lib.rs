@@ -4,6 +4,7 @@
 //! Nothing here is part of wharf, and none of it uses wharf's own crates: a yardstick made of the measured
 //! code would hide that code's cost.
 
+pub mod bench;
 pub mod floor;
 pub mod netlink;
 pub mod nft;

@@ -1,7 +1,7 @@
 //! A netlink message builder and a blocking socket, as small as they can be.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// Large enough for any acknowledgement or link announcement.
 const RECEIVE: usize = 16 * 1024;
@@ -21,7 +21,10 @@ pub struct Batch {
 impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
-        Self { bytes: Vec::with_capacity(1024), ..Self::default() }
+        Self {
+            bytes: Vec::with_capacity(1024),
+            ..Self::default()
+        }
     }
 
     /// Starts the next message; `family_header` is the fixed structure that follows the netlink header.
@@ -92,7 +95,8 @@ impl Batch {
     /// Pads to four bytes and corrects the length in the current message's header.
     fn pad(&mut self) {
         self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
-        let length = u32::try_from(self.bytes.len() - self.start).expect("a message stays below 4 GiB");
+        let length =
+            u32::try_from(self.bytes.len() - self.start).expect("a message stays below 4 GiB");
         self.bytes[self.start..self.start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 }
@@ -120,13 +124,24 @@ impl Socket {
         address.nl_groups = libc::RTMGRP_LINK as u32;
         let length = size_of::<libc::sockaddr_nl>() as libc::socklen_t;
         // SAFETY: `address` is a `sockaddr_nl` of `length` bytes and outlives the call.
-        let bound = unsafe { libc::bind(socket.0.as_raw_fd(), (&raw const address).cast(), length) };
-        if bound < 0 { Err(io::Error::last_os_error()) } else { Ok(socket) }
+        let bound =
+            unsafe { libc::bind(socket.0.as_raw_fd(), (&raw const address).cast(), length) };
+        if bound < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(socket)
+        }
     }
 
     fn open(protocol: i32) -> io::Result<Self> {
         // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) };
+        let fd = unsafe {
+            libc::socket(
+                libc::AF_NETLINK,
+                libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+                protocol,
+            )
+        };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -141,16 +156,33 @@ impl Socket {
         let fd = self.0.as_raw_fd();
         // SAFETY: the option's value is an int that outlives the call.
         let set = unsafe {
-            libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, (&raw const bytes).cast(), length)
+            libc::setsockopt(
+                fd,
+                libc::SOL_SOCKET,
+                libc::SO_SNDBUFFORCE,
+                (&raw const bytes).cast(),
+                length,
+            )
         };
-        if set < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        if set < 0 {
+            Err(io::Error::last_os_error())
+        } else {
+            Ok(())
+        }
     }
 
     /// Sends the batch and waits until the last message that asked for it is acknowledged.
     /// The first refusal ends the wait and is the error.
     pub fn request(&self, batch: &Batch) -> io::Result<()> {
         // SAFETY: the pointer and the length are those of `batch.bytes`.
-        let sent = unsafe { libc::send(self.0.as_raw_fd(), batch.bytes.as_ptr().cast(), batch.bytes.len(), 0) };
+        let sent = unsafe {
+            libc::send(
+                self.0.as_raw_fd(),
+                batch.bytes.as_ptr().cast(),
+                batch.bytes.len(),
+                0,
+            )
+        };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -160,7 +192,10 @@ impl Socket {
                 if i32::from(kind) != libc::NLMSG_ERROR {
                     return Ok(());
                 }
-                match payload.first_chunk().map_or(0, |errno| i32::from_ne_bytes(*errno)) {
+                match payload
+                    .first_chunk()
+                    .map_or(0, |errno| i32::from_ne_bytes(*errno))
+                {
                     0 => acknowledged |= sequence == batch.awaited,
                     errno => return Err(io::Error::from_raw_os_error(-errno)),
                 }
@@ -171,10 +206,20 @@ impl Socket {
     }
 
     /// Receives one datagram and shows each message in it: type, sequence number, payload.
-    pub fn receive(&self, mut each: impl FnMut(u16, u32, &[u8]) -> io::Result<()>) -> io::Result<()> {
+    pub fn receive(
+        &self,
+        mut each: impl FnMut(u16, u32, &[u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
         let mut buffer = [0u8; RECEIVE];
         // SAFETY: the pointer and the length are those of `buffer`.
-        let received = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let received = unsafe {
+            libc::recv(
+                self.0.as_raw_fd(),
+                buffer.as_mut_ptr().cast(),
+                buffer.len(),
+                0,
+            )
+        };
         let mut rest = match usize::try_from(received) {
             Ok(length) => &buffer[..length],
             Err(_) => return Err(io::Error::last_os_error()),
@@ -193,8 +238,8 @@ impl Socket {
     }
 }
 
-impl AsRawFd for Socket {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_raw_fd()
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

@@ -42,7 +42,11 @@ pub fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
 }
 
 fn message(batch: &mut Batch, kind: u16, flags: i32) -> &mut Batch {
-    batch.message(SUBSYSTEM << 8 | kind, flags | libc::NLM_F_ACK, &[INET, 0, 0, 0])
+    batch.message(
+        SUBSYSTEM << 8 | kind,
+        flags | libc::NLM_F_ACK,
+        &[INET, 0, 0, 0],
+    )
 }
 
 /// The floor's whole table, for the network `subnet`/`prefix` on `bridge`. As `nft` writes it:
@@ -86,7 +90,13 @@ pub fn table_del(batch: &mut Batch) {
 
 /// `add element inet floor publish { tcp . HOST : ADDRESS . CONTAINER, … }`
 pub fn elements_add(batch: &mut Batch, ports: &[Publish], address: Ipv4Addr) {
-    elements(batch, NEW_ELEMENTS, libc::NLM_F_CREATE | libc::NLM_F_EXCL, ports, Some(address));
+    elements(
+        batch,
+        NEW_ELEMENTS,
+        libc::NLM_F_CREATE | libc::NLM_F_EXCL,
+        ports,
+        Some(address),
+    );
 }
 
 /// `delete element inet floor publish { tcp . HOST, … }`
@@ -94,22 +104,31 @@ pub fn elements_del(batch: &mut Batch, ports: &[Publish]) {
     elements(batch, DEL_ELEMENTS, 0, ports, None);
 }
 
-fn elements(batch: &mut Batch, kind: u16, flags: i32, ports: &[Publish], address: Option<Ipv4Addr>) {
+fn elements(
+    batch: &mut Batch,
+    kind: u16,
+    flags: i32,
+    ports: &[Publish],
+    address: Option<Ipv4Addr>,
+) {
     for chunk in ports.chunks(CHUNK) {
-        message(batch, kind, flags).attr_str(1, TABLE).attr_str(2, MAP).nested(3, |list| {
-            for port in chunk {
-                list.nested(1, |element| {
-                    let host = port.host.to_be_bytes();
-                    let key = [libc::IPPROTO_TCP as u8, 0, 0, 0, host[0], host[1], 0, 0];
-                    data(element, 1, &key);
-                    if let Some(address) = address {
-                        let [a, b, c, d] = address.octets();
-                        let to = port.container.to_be_bytes();
-                        data(element, 2, &[a, b, c, d, to[0], to[1], 0, 0]);
-                    }
-                });
-            }
-        });
+        message(batch, kind, flags)
+            .attr_str(1, TABLE)
+            .attr_str(2, MAP)
+            .nested(3, |list| {
+                for port in chunk {
+                    list.nested(1, |element| {
+                        let host = port.host.to_be_bytes();
+                        let key = [libc::IPPROTO_TCP as u8, 0, 0, 0, host[0], host[1], 0, 0];
+                        data(element, 1, &key);
+                        if let Some(address) = address {
+                            let [a, b, c, d] = address.octets();
+                            let to = port.container.to_be_bytes();
+                            data(element, 2, &[a, b, c, d, to[0], to[1], 0, 0]);
+                        }
+                    });
+                }
+            });
     }
 }
 
@@ -170,7 +189,10 @@ fn meta(rule: &mut Batch, key: u32, register: u32) {
 
 fn payload(rule: &mut Batch, base: u32, offset: u32, length: u32, register: u32) {
     expression(rule, "payload", |e| {
-        e.attr_be32(1, register).attr_be32(2, base).attr_be32(3, offset).attr_be32(4, length);
+        e.attr_be32(1, register)
+            .attr_be32(2, base)
+            .attr_be32(3, offset)
+            .attr_be32(4, length);
     });
 }
 
@@ -199,7 +221,9 @@ fn require_local_destination(rule: &mut Batch) {
     const RESULT_ADDRTYPE: u32 = 3;
     const FLAG_DADDR: u32 = 2;
     expression(rule, "fib", |e| {
-        e.attr_be32(1, REGISTER).attr_be32(2, RESULT_ADDRTYPE).attr_be32(3, FLAG_DADDR);
+        e.attr_be32(1, REGISTER)
+            .attr_be32(2, RESULT_ADDRTYPE)
+            .attr_be32(3, FLAG_DADDR);
     });
     compare(rule, true, &u32::from(libc::RTN_LOCAL).to_ne_bytes());
 }
@@ -210,7 +234,9 @@ fn require_source(rule: &mut Batch, subnet: Ipv4Addr, prefix: u8) {
     let mask = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0);
     payload(rule, NETWORK_HEADER, SADDR, 4, REGISTER);
     expression(rule, "bitwise", |e| {
-        e.attr_be32(1, REGISTER).attr_be32(2, REGISTER).attr_be32(3, 4);
+        e.attr_be32(1, REGISTER)
+            .attr_be32(2, REGISTER)
+            .attr_be32(3, 4);
         data(e, 4, &mask.to_be_bytes());
         data(e, 5, &[0; 4]);
     });
@@ -224,7 +250,10 @@ fn translate_by_map(rule: &mut Batch) {
     meta(rule, L4PROTO, REGISTER_WORD_0);
     payload(rule, TRANSPORT_HEADER, 2, 2, REGISTER_WORD_1);
     expression(rule, "lookup", |e| {
-        e.attr_str(1, MAP).attr_be32(2, REGISTER).attr_be32(3, REGISTER).attr_be32(4, 1);
+        e.attr_str(1, MAP)
+            .attr_be32(2, REGISTER)
+            .attr_be32(3, REGISTER)
+            .attr_be32(4, 1);
     });
     expression(rule, "nat", |e| {
         e.attr_be32(1, DNAT)

@@ -38,7 +38,9 @@ fn link_header(index: u32, flags: u32) -> [u8; 16] {
 
 /// One queue at each end: with more the driver makes one per CPU, and shrinking them waits for RCU.
 fn one_queue(batch: &mut Batch) {
-    batch.attr_u32(libc::IFLA_NUM_TX_QUEUES, 1).attr_u32(libc::IFLA_NUM_RX_QUEUES, 1);
+    batch
+        .attr_u32(libc::IFLA_NUM_TX_QUEUES, 1)
+        .attr_u32(libc::IFLA_NUM_RX_QUEUES, 1);
 }
 
 /// `ip link add NAME address MAC up type bridge`
@@ -55,7 +57,9 @@ pub fn bridge_add(batch: &mut Batch, name: &str, mac: [u8; 6]) {
 /// `ip link add NAME master BRIDGE up … type veth peer name PEER netns NETNS …`, in one message.
 /// The peer cannot be created up: the driver refuses to open it before the pair is tied.
 pub fn veth_add(batch: &mut Batch, veth: &Veth<'_>) {
-    batch.message(libc::RTM_NEWLINK, CREATE, &link_header(0, UP)).attr_str(libc::IFLA_IFNAME, veth.name);
+    batch
+        .message(libc::RTM_NEWLINK, CREATE, &link_header(0, UP))
+        .attr_str(libc::IFLA_IFNAME, veth.name);
     if let Some(master) = veth.master {
         batch.attr_u32(libc::IFLA_MASTER, master);
     }
@@ -66,7 +70,10 @@ pub fn veth_add(batch: &mut Batch, veth: &Veth<'_>) {
             data.nested(VETH_PEER, |peer| {
                 peer.raw(&link_header(0, 0))
                     .attr_str(libc::IFLA_IFNAME, veth.peer)
-                    .attr(libc::IFLA_NET_NS_FD, &veth.peer_netns.as_raw_fd().to_ne_bytes());
+                    .attr(
+                        libc::IFLA_NET_NS_FD,
+                        &veth.peer_netns.as_raw_fd().to_ne_bytes(),
+                    );
                 one_queue(peer);
             });
         });

@@ -8,7 +8,11 @@ use std::process::Child;
 use std::time::Duration;
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
 }
 
 fn c_string(text: &str) -> io::Result<CString> {
@@ -60,7 +64,13 @@ pub fn mount(source: &str, target: &str, kind: &str, flags: libc::c_ulong) -> io
     let (source, target, kind) = (c_string(source)?, c_string(target)?, c_string(kind)?);
     // SAFETY: all three are zero-terminated strings that outlive the call; no data is passed.
     check(unsafe {
-        libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, std::ptr::null())
+        libc::mount(
+            source.as_ptr(),
+            target.as_ptr(),
+            kind.as_ptr(),
+            flags,
+            std::ptr::null(),
+        )
     })
     .map(drop)
 }
@@ -86,7 +96,11 @@ pub fn detach_from_caller() {
 
 /// Waits until one of two descriptors can be read; true when it is the second.
 pub fn wait_readable(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> io::Result<bool> {
-    let wish = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let wish = |fd: BorrowedFd<'_>| libc::pollfd {
+        fd: fd.as_raw_fd(),
+        events: libc::POLLIN,
+        revents: 0,
+    };
     let mut fds = [wish(first), wish(second)];
     // SAFETY: the pointer and the count are those of `fds`.
     check(unsafe { libc::poll(fds.as_mut_ptr(), 2, -1) })?;
@@ -111,7 +125,10 @@ pub fn wait_with_usage(child: &Child) -> io::Result<Ended> {
     // SAFETY: both pointers are to locals that outlive the call.
     check(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) })?;
     let cpu = duration(usage.ru_utime) + duration(usage.ru_stime);
-    Ok(Ended { cpu, status: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)) })
+    Ok(Ended {
+        cpu,
+        status: libc::WIFEXITED(status).then(|| libc::WEXITSTATUS(status)),
+    })
 }
 
 fn duration(time: libc::timeval) -> Duration {
@@ -138,17 +155,27 @@ pub fn pin_to_cpu(cpu: usize) -> io::Result<()> {
     // SAFETY: `set` is a valid set; the macro ignores numbers beyond it.
     unsafe { libc::CPU_SET(cpu, &mut set) };
     // SAFETY: the pointer and the size are those of `set`.
-    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }).map(drop)
+    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) })
+        .map(drop)
 }
 
 /// Makes closing this socket reset the connection, so that no port is kept in TIME_WAIT.
 pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+    let linger = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
     let length = size_of::<libc::linger>() as libc::socklen_t;
     let fd = socket.as_raw_fd();
     // SAFETY: the option's value is a `linger` that outlives the call.
     check(unsafe {
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_LINGER, (&raw const linger).cast(), length)
+        libc::setsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_LINGER,
+            (&raw const linger).cast(),
+            length,
+        )
     })
     .map(drop)
 }
