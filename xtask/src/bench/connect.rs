@@ -103,7 +103,11 @@ fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {
     }
     rest(context);
     traffic::serve(&container.open()?)?;
-    let label = format!("{}, {count} ports", arm.engine.label());
+    let label = format!(
+        "{}, {count} {}",
+        arm.engine.label(),
+        if count == 1 { "port" } else { "ports" }
+    );
     Ok(Case {
         label,
         arm,
