@@ -9,5 +9,9 @@ ip -n "$netns" link set lo up
 ip -n "$netns" link set eth0 up
 ip -n "$netns" addr add "$address/$prefix" dev eth0
 ip -n "$netns" route add default via "$gateway"
-set -- "$bridge" "$address" "$@"
-. "${0%/*}/publish.sh"
+for spec; do
+    to=$address:${spec#*:}
+    iptables -t nat -A PREROUTING -p tcp -m addrtype --dst-type LOCAL --dport "${spec%:*}" -j DNAT --to-destination "$to"
+    iptables -t nat -A OUTPUT -p tcp -m addrtype --dst-type LOCAL --dport "${spec%:*}" -j DNAT --to-destination "$to"
+    iptables -A FORWARD -d "$address" -o "$bridge" -p tcp --dport "${spec#*:}" -j ACCEPT
+done

@@ -126,6 +126,6 @@ fn publish(arm: &Arm, container: &Container, count: u16) -> Vec<Call> {
     let attach = arm
         .engine
         .attach(container, chunks.next().unwrap_or_default());
-    let more = chunks.map(|chunk| arm.engine.publish(container, chunk));
+    let more = chunks.filter_map(|chunk| arm.engine.publish(container, chunk));
     std::iter::once(attach).chain(more).collect()
 }

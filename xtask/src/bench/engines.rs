@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use serde_json::Value;
+
 use super::world::{Container, GATEWAY, Host, PREFIX, SCRATCH, SUBNET};
 use super::{Context, Result};
 
@@ -10,7 +12,7 @@ use super::{Context, Result};
 pub const BRIDGE: &str = "br0";
 
 /// One process to start.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Call {
     /// The program.
     pub program: PathBuf,
@@ -18,6 +20,10 @@ pub struct Call {
     pub args: Vec<String>,
     /// Additions to its environment.
     pub env: Vec<(&'static str, String)>,
+    /// Its standard input; with [`Call::next`], the next one gets this one's output as `prevResult`.
+    pub stdin: Option<Value>,
+    /// The process that completes the work: CNI is a chain of plugins.
+    pub next: Option<Box<Call>>,
 }
 
 /// Something that can plug containers into a network.
@@ -26,16 +32,16 @@ pub trait Engine {
     fn label(&self) -> &'static str;
     /// Makes the network; not timed.
     fn network_add(&self) -> Call;
-    /// Removes the network and `containers`, as that engine does it best.
-    fn network_del(
-        &self,
-        containers: &[Container],
-        ports: &dyn Fn(usize) -> Vec<String>,
-    ) -> Vec<Call>;
+    /// Removes the network and `containers`, as that engine does it best; nothing where that is not measured.
+    fn network_del(&self, _: &[Container], _: &dyn Fn(usize) -> Vec<String>) -> Vec<Call> {
+        Vec::new()
+    }
     /// Plugs `container` in and publishes `ports`, each `HOST:CONTAINER` or `FIRST-LAST:FIRST-LAST`.
     fn attach(&self, container: &Container, ports: &[String]) -> Call;
-    /// Publishes more `ports` of an attached container.
-    fn publish(&self, container: &Container, ports: &[String]) -> Call;
+    /// Publishes more `ports` of an attached container, if that engine can.
+    fn publish(&self, _: &Container, _: &[String]) -> Option<Call> {
+        None
+    }
     /// Plugs `container` in at its own address, with no port.
     fn attach_at(&self, container: &Container) -> Call {
         self.attach(container, &[])
@@ -72,7 +78,10 @@ pub fn wharf(context: &Context) -> Result<Option<Arm>> {
     };
     let host = context.world.host()?;
     let state = match &context.state_dir {
-        Some(directory) => format!("{}/host{}", directory.display(), host.id),
+        Some(directory) => directory
+            .join(format!("host{}", host.id))
+            .display()
+            .to_string(),
         None => host.directory("state"),
     };
     let run = host.directory("run");
@@ -110,7 +119,6 @@ pub fn script(context: &Context) -> Result<Option<Arm>> {
         ("network.sh", include_str!("network.sh")),
         ("attach.sh", include_str!("attach.sh")),
         ("detach.sh", include_str!("detach.sh")),
-        ("publish.sh", include_str!("publish.sh")),
     ] {
         fs::write(format!("{SCRATCH}/{name}"), text)?;
     }
@@ -130,7 +138,7 @@ fn call(program: &str, args: impl IntoIterator<Item = String>) -> Call {
     Call {
         program: program.into(),
         args: args.into_iter().collect(),
-        env: Vec::new(),
+        ..Call::default()
     }
 }
 
@@ -150,6 +158,7 @@ impl Wharf {
             program: self.program.clone(),
             args: args.into_iter().collect(),
             env: self.env.clone(),
+            ..Call::default()
         }
     }
 }
@@ -185,8 +194,8 @@ impl Engine for Wharf {
         )
     }
 
-    fn publish(&self, container: &Container, ports: &[String]) -> Call {
-        self.call(words(&format!("port add {}", container.name)).chain(ports.iter().cloned()))
+    fn publish(&self, container: &Container, ports: &[String]) -> Option<Call> {
+        Some(self.call(words(&format!("port add {}", container.name)).chain(ports.iter().cloned())))
     }
 
     fn attach_at(&self, container: &Container) -> Call {
@@ -216,7 +225,7 @@ impl Floor {
         Call {
             program: self.program.clone(),
             args,
-            env: Vec::new(),
+            ..Call::default()
         }
     }
 }
@@ -265,8 +274,8 @@ impl Engine for Floor {
         self.call(&words, ports, flags)
     }
 
-    fn publish(&self, container: &Container, ports: &[String]) -> Call {
-        self.call(&format!("publish {}", container.address), ports, "")
+    fn publish(&self, container: &Container, ports: &[String]) -> Option<Call> {
+        Some(self.call(&format!("publish {}", container.address), ports, ""))
     }
 
     fn detach(&self, container: &Container, ports: &[String]) -> Call {
@@ -323,11 +332,6 @@ impl Engine for Script {
         let fixed =
             format!("{SCRATCH}/attach.sh {BRIDGE} {name} {host_if} {address} {PREFIX} {GATEWAY}");
         call("sh", words(&fixed).chain(ports.iter().cloned()))
-    }
-
-    fn publish(&self, container: &Container, ports: &[String]) -> Call {
-        let publish = format!("{SCRATCH}/publish.sh {BRIDGE} {}", container.address);
-        call("sh", words(&publish).chain(ports.iter().cloned()))
     }
 
     fn detach(&self, container: &Container, ports: &[String]) -> Call {

@@ -91,6 +91,7 @@ fn traced(arm: &Arm, call: &Call) -> Result<Counts> {
             program: "strace".into(),
             args,
             env: call.env.clone(),
+            ..Call::default()
         },
     )?;
     debug_assert!(TRACE.starts_with(SCRATCH));

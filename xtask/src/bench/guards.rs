@@ -118,7 +118,7 @@ fn bed(arm: Arm) -> Result<Bed> {
     Ok(Bed {
         arm,
         client,
-        sibling: SocketAddrV4::new(containers[1].address, ECHO),
+        sibling: containers[1].address,
     })
 }
 

@@ -22,16 +22,44 @@ pub struct Cost {
     pub cpu: Duration,
 }
 
-/// Runs `call` in the host's namespace. A failure is an error with what the process said.
+/// Runs `call`, and what follows it, in the host's namespace; only the processes' own time counts.
+/// A failure is an error with what the process said.
 pub fn timed(host: &Host, call: &Call) -> Result<Cost> {
-    let complaints = format!("{SCRATCH}/stderr");
+    let (mut cost, mut output) = timed_once(host, call, None)?;
+    let mut next = &call.next;
+    while let Some(call) = next {
+        let (more, its_output) = timed_once(host, call, Some(&output))?;
+        cost = Cost {
+            wall: cost.wall + more.wall,
+            cpu: cost.cpu + more.cpu,
+        };
+        output = its_output;
+        next = &call.next;
+    }
+    Ok(cost)
+}
+
+/// One process. What it prints is kept only where somebody follows who wants to read it.
+fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<(Cost, String)> {
+    let [input, output, complaints] =
+        ["stdin", "stdout", "stderr"].map(|name| format!("{SCRATCH}/{name}"));
     let mut command = Command::new(&call.program);
     command
         .args(&call.args)
-        .envs(call.env.iter().map(|(key, value)| (key, value)))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(File::create(&complaints)?);
+        .envs(call.env.iter().map(|(key, value)| (key, value)));
+    command.stdin(match &call.stdin {
+        None => Stdio::null(),
+        Some(text) => {
+            fs::write(&input, with_previous(text, previous)?)?;
+            File::open(&input)?.into()
+        }
+    });
+    command.stdout(if call.next.is_some() {
+        File::create(&output)?.into()
+    } else {
+        Stdio::null()
+    });
+    command.stderr(File::create(&complaints)?);
     let (ended, wall) = sys::inside(host.netns.as_fd(), || {
         let start = Instant::now();
         let child = command.spawn()?;
@@ -40,8 +68,7 @@ pub fn timed(host: &Host, call: &Call) -> Result<Cost> {
     })??;
     if ended.status != Some(0) {
         let said = fs::read_to_string(&complaints).unwrap_or_default();
-        let mut words = call.args.join(" ");
-        words.truncate(words.floor_char_boundary(200));
+        let words: String = call.args.join(" ").chars().take(200).collect();
         let program = call.program.display();
         return Err(format!(
             "`{program} {words}` failed ({:?}): {}",
@@ -50,10 +77,27 @@ pub fn timed(host: &Host, call: &Call) -> Result<Cost> {
         )
         .into());
     }
-    Ok(Cost {
-        wall,
-        cpu: ended.cpu,
-    })
+    let output = if call.next.is_some() {
+        fs::read_to_string(output)?
+    } else {
+        String::new()
+    };
+    Ok((
+        Cost {
+            wall,
+            cpu: ended.cpu,
+        },
+        output,
+    ))
+}
+
+/// The input of a CNI plugin, with the result of the one before it unless there is one already.
+fn with_previous(input: &Value, previous: Option<&str>) -> Result<String> {
+    let mut input = input.clone();
+    if let Some(previous) = previous.filter(|text| !text.trim().is_empty()) {
+        input["prevResult"] = serde_json::from_str(previous)?;
+    }
+    Ok(input.to_string())
 }
 
 /// Rests, so that what the last process left for the kernel to do does not slow the next one: closing an

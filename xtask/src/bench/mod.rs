@@ -11,6 +11,7 @@ mod guards;
 mod lifecycle;
 mod measure;
 mod network_rm;
+mod peers;
 mod report;
 mod scale;
 mod traffic;
@@ -32,7 +33,8 @@ const USAGE: &str = "\
 usage: cargo xtask bench [BENCH]… [--rounds N] [--pause MS] [--quick] [--state-dir DIR] [--json]
 
 benches (all of them when none is named):
-  attach      an existing namespace onto an existing network with one published port, and off again
+  attach      an existing namespace onto an existing network with one published port, and off again;
+              beside the CNI plugins and Netavark too, where Debian's packages have put them
   ports       the same with 1 port, 20 ports and a range of 20
   scale       the same with 0, 100, 500 and 1000 containers attached already
   network-rm  a network with 100 containers, all of it removed
@@ -167,7 +169,9 @@ fn run(options: Options) -> Result<bool> {
             .max(1),
         pause: Duration::from_millis(options.pause.unwrap_or(25).max(5)),
         quick: options.quick,
-        state_dir: options.state_dir,
+        state_dir: options
+            .state_dir
+            .map(|dir| dir.join(format!("wharf-bench-{}", std::process::id()))),
     };
     let mut complete = true;
     let mut sections = Vec::new();
@@ -186,6 +190,10 @@ fn run(options: Options) -> Result<bool> {
                 complete = false;
             }
         }
+    }
+    if let Some(directory) = &context.state_dir {
+        // Nothing is there if wharf was not measured.
+        drop(std::fs::remove_dir_all(directory));
     }
     if options.json {
         println!("{}", report::json(&sections));
