@@ -42,7 +42,9 @@ pub fn run(context: &Context) -> Result<Section> {
             round + 1,
             context.rounds
         ));
-        for case in &mut cases {
+        for turn in 0..cases.len() {
+            let place = (turn + round) % cases.len();
+            let case = &mut cases[place];
             let to = SocketAddrV4::new(UPLINK, case.last_port);
             case.rates.push(traffic::rate(
                 &case.arm.host.outside,

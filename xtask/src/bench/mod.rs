@@ -18,7 +18,7 @@ mod traffic;
 mod world;
 
 use std::error::Error;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -180,7 +180,7 @@ fn run(options: Options) -> Result<bool> {
             Ok(section) => {
                 context.progress("");
                 if !options.json {
-                    println!("{}", section.markdown());
+                    print(&section.markdown());
                 }
                 sections.push(section);
             }
@@ -196,9 +196,14 @@ fn run(options: Options) -> Result<bool> {
         drop(std::fs::remove_dir_all(directory));
     }
     if options.json {
-        println!("{}", report::json(&sections));
+        print(&report::json(&sections));
     }
     Ok(complete)
+}
+
+/// Writes to stdout. A reader that has gone away is no failure: the measurement is done all the same.
+fn print(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
 }
 
 /// The floor program and, if it is there, wharf: release builds, wherever this program itself lies.
