@@ -70,8 +70,8 @@ pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
 }
 
 /// The sysctl that lets the host's own 127.0.0.0/8 reach published ports on a network.
-pub fn route_localnet(net: &NetworkSpec) -> Resource {
-    bridge_sysctl(net, "ipv4", "route_localnet", "1")
+pub fn route_localnet(net: &NetworkSpec, on: bool) -> Resource {
+    bridge_sysctl(net, "ipv4", "route_localnet", if on { "1" } else { "0" })
 }
 
 fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Resource {
@@ -414,5 +414,68 @@ pub fn loopback(netns: &Path) -> Resource {
     Resource::Up {
         netns: Netns::Path(netns.to_owned()),
         link: crate::name::IfName::loopback(),
+    }
+}
+
+/// Everything of a container: its namespace if wharf made it, its attachments, its published ports. In the
+/// order of making, with like next to like, so that one message or transaction serves many.
+///
+/// `network` answers for the networks; an attachment to one it does not know is passed over.
+pub fn container<'a>(
+    c: &Container,
+    network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
+) -> Vec<Resource> {
+    let mut all = Vec::new();
+    if c.netns.made_by_wharf {
+        all.push(Resource::Netns(c.netns.path.clone()));
+    }
+    all.push(loopback(&c.netns.path));
+    let carriers = port_carriers(c, &network);
+    for (_, net, addr) in &carriers {
+        all.extend(
+            c.ports
+                .iter()
+                .flat_map(|mapping| ports(net, mapping, *addr)),
+        );
+    }
+    for a in &c.attachments {
+        if let Some(net) = network(&a.network) {
+            let hairpin = !c.ports.is_empty()
+                && carriers
+                    .iter()
+                    .any(|(carrier, ..)| carrier.network == a.network);
+            all.extend(attachment(net, c, a, hairpin));
+        }
+    }
+    all.sort_by_key(rank);
+    all
+}
+
+/// By which attachment, on which network and at which address a container's ports of each family are served.
+pub fn port_carriers<'a, 'c>(
+    c: &'c Container,
+    network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
+) -> Vec<(&'c Attachment, &'a NetworkSpec, IpAddr)> {
+    let closed = |name: &crate::name::NetworkName| network(name).is_none_or(|n| n.internal);
+    let carrier = |family| {
+        let a = c.port_carrier(family, closed)?;
+        Some((a, network(&a.network)?, a.address(family)?.addr()))
+    };
+    Family::BOTH.into_iter().filter_map(carrier).collect()
+}
+
+/// The order in which kinds of resources are made. The sort by it is stable: within a kind the order stays.
+pub fn rank(resource: &Resource) -> u8 {
+    match resource {
+        Resource::Netns(_) => 0,
+        Resource::Nft(_) => 1,
+        Resource::Sysctl {
+            netns: Netns::Host, ..
+        } => 2,
+        Resource::Link(_) => 3,
+        Resource::Port(_) => 4,
+        Resource::Fdb { .. } => 5,
+        Resource::Neigh { .. } => 6,
+        _ => 7,
     }
 }

@@ -127,6 +127,8 @@ pub struct RouteOp {
     pub link: IfName,
     /// The metric, if not the kernel's default.
     pub metric: Option<u32>,
+    /// Instead of a route to the same destination with the same metric, if there is one.
+    pub replace: bool,
 }
 
 impl Op {
@@ -154,6 +156,7 @@ impl Op {
                 via,
                 link,
                 metric,
+                replace: false,
             }),
             Resource::Neigh { link, addr, mac } => Self::NeighAdd { link, addr, mac },
             Resource::Fdb { link, mac } => Self::FdbAdd { link, mac },
@@ -190,6 +193,7 @@ impl Op {
                 via,
                 link,
                 metric,
+                replace: false,
             }),
             Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },
             Resource::Fdb { link, mac } => Self::FdbDel { link, mac },

@@ -6,5 +6,11 @@
 //! Not here: command lines, printing, exit statuses.
 
 pub mod api;
+pub mod engine;
 pub mod error;
 pub mod kernel;
+pub mod observe;
+pub mod private;
+pub mod probe;
+pub mod process;
+pub mod store;

@@ -1,0 +1,350 @@
+//! What networks share on the host: base rules, forwarding, and giving both back.
+
+use std::collections::BTreeSet;
+
+use wharf_core::addr::Family;
+use wharf_core::compile;
+use wharf_core::diff::diff;
+use wharf_core::model::{Netns, Resource};
+use wharf_core::name::IfName;
+use wharf_core::network::NetworkSpec;
+use wharf_core::nft::{Change, Object, Table};
+use wharf_core::op::Op;
+use wharf_core::plan::{Plan, Undo};
+
+use crate::api::Note;
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::kernel::Kernel;
+use crate::store::LiveNetwork;
+
+/// What the run store remembers of the host, under these keys.
+mod key {
+    /// The base rules are in place.
+    pub const BASE: &str = "base";
+    /// The links there were when wharf turned forwarding on, with spaces between.
+    pub const HOST_LINKS: &str = "host-links";
+    /// Sysctls that wharf changed: this, then the path. The value is what it was.
+    pub const SYSCTL: &str = "sysctl/";
+}
+
+fn forwarding(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "net/ipv4/ip_forward",
+        Family::V6 => "net/ipv6/conf/all/forwarding",
+    }
+}
+
+/// A change of a sysctl that wharf gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Borrowed {
+    key: String,
+    was: String,
+    value: String,
+}
+
+/// What must be done to the host before a network can be.
+#[derive(Debug, Default)]
+pub(super) struct HostPart {
+    pub(super) plan: Plan,
+    borrowed: Vec<Borrowed>,
+    host_links: Option<Vec<IfName>>,
+}
+
+impl Engine {
+    /// The base rules if they are missing, and forwarding where a network needs it. Rules come first: while
+    /// forwarding is on, flows that were not forwarded before stay so.
+    pub(super) fn prepare_host(&mut self, net: &NetworkSpec) -> Result<HostPart, EngineError> {
+        let base_there = self
+            .run
+            .read(|txn| self.run.meta.get(txn, key::BASE).map(|v| v.is_some()))?;
+        let known_links = self.host_links()?;
+        let mut part = HostPart {
+            borrowed: self.borrow_forwarding(net)?,
+            ..HostPart::default()
+        };
+        if known_links.is_none()
+            && part
+                .borrowed
+                .iter()
+                .any(|b| b.key == forwarding(Family::V4) || b.key == forwarding(Family::V6))
+        {
+            part.host_links = Some(self.foreign_links()?);
+        }
+        let transit = compile::transit(part.host_links.as_deref().or(known_links.as_deref()));
+        if base_there {
+            if part.host_links.is_some() {
+                part.plan = diff(
+                    &transit,
+                    &compile::transit(None),
+                    "forwarding is turned on: other flows stay as they were",
+                );
+            }
+        } else {
+            let keys: BTreeSet<_> = transit.iter().map(Resource::key).collect();
+            let mut all: Vec<Resource> = compile::base()
+                .into_iter()
+                .filter(|r| !keys.contains(&r.key()))
+                .collect();
+            // The transit chain is called by the forward chain, so it stands where it stood in the base.
+            let at = all
+                .iter()
+                .position(|r| matches!(r, Resource::Nft(Object::Chain(_))))
+                .unwrap_or(all.len());
+            all.splice(at..at, transit);
+            part.plan = diff(&all, &[], "the rules all networks share are not there yet");
+        }
+        for b in &part.borrowed {
+            let set = |value: &str| Op::SysctlSet {
+                netns: Netns::Host,
+                key: b.key.clone(),
+                value: value.to_owned(),
+            };
+            part.plan.push(
+                set(&b.value),
+                Undo::Ops(vec![set(&b.was)]),
+                "the host is the containers' router",
+            );
+        }
+        Ok(part)
+    }
+
+    /// Remembers what [`Engine::prepare_host`] changed.
+    pub(super) fn record_host(&self, txn: &mut heed::RwTxn, part: &HostPart) -> heed::Result<()> {
+        self.run.meta.put(txn, key::BASE, "1")?;
+        if let Some(links) = &part.host_links {
+            let text: Vec<&str> = links.iter().map(IfName::as_str).collect();
+            self.run.meta.put(txn, key::HOST_LINKS, &text.join(" "))?;
+        }
+        for b in &part.borrowed {
+            self.run
+                .meta
+                .put(txn, &format!("{}{}", key::SYSCTL, b.key), &b.was)?;
+        }
+        Ok(())
+    }
+
+    /// What is left to do when the last network goes: the tables, and every sysctl as it was.
+    pub(super) fn release_host(&mut self) -> Result<Plan, EngineError> {
+        let mut plan = Plan::default();
+        let because = "the last network is gone";
+        let borrowed = self.borrowed_sysctls()?;
+        let needed_by = self.other_bridges()?;
+        for (sysctl, was) in borrowed {
+            let is_forwarding = [Family::V4, Family::V6]
+                .map(forwarding)
+                .contains(&sysctl.as_str());
+            if is_forwarding && !needed_by.is_empty() {
+                self.notes.push(Note::ForwardingLeftOn(
+                    needed_by.iter().map(IfName::to_string).collect(),
+                ));
+                continue;
+            }
+            let Some(is) = self.kernel.sysctl(&Netns::Host, &sysctl) else {
+                continue;
+            };
+            if is != was {
+                let set = |value: String| Op::SysctlSet {
+                    netns: Netns::Host,
+                    key: sysctl.clone(),
+                    value,
+                };
+                plan.push(set(was), Undo::Ops(vec![set(is)]), because);
+            }
+        }
+        let del = Table::ALL
+            .into_iter()
+            .map(|t| Change::Del(Object::Table(t)))
+            .collect();
+        plan.push(
+            Op::Nft(del),
+            Undo::Irreversible("`wharf repair` makes them again"),
+            because,
+        );
+        Ok(plan)
+    }
+
+    /// Forgets what [`Engine::release_host`] gave back.
+    pub(super) fn forget_host(&self, txn: &mut heed::RwTxn) -> heed::Result<()> {
+        self.run.meta.delete(txn, key::BASE)?;
+        self.run.meta.delete(txn, key::HOST_LINKS)?;
+        let keys: Vec<String> = self
+            .run
+            .meta
+            .prefix_iter(txn, key::SYSCTL)?
+            .map(|item| item.map(|(k, _)| k.to_owned()))
+            .collect::<heed::Result<_>>()?;
+        for key in keys {
+            self.run.meta.delete(txn, &key)?;
+        }
+        Ok(())
+    }
+
+    /// Makes all of wharf's rules again, from the store, in one transaction.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn rebuild_rules(&mut self) -> Result<(), EngineError> {
+        let _lock = self.lock_host()?;
+        let live: Vec<LiveNetwork> = self.run.read(|txn| {
+            self.run
+                .networks
+                .iter(txn)?
+                .map(|i| i.map(|(_, n)| n))
+                .collect()
+        })?;
+        let nets: super::Networks = live
+            .iter()
+            .map(|n| (n.spec.name.clone(), n.spec.clone()))
+            .collect();
+        let mut all = compile::base();
+        if let Some(links) = self.host_links()? {
+            let transit = compile::transit(Some(&links));
+            all.retain(|r| !transit.iter().any(|t| t.key() == r.key()));
+            let at = all
+                .iter()
+                .position(|r| matches!(r, Resource::Nft(Object::Chain(_))))
+                .unwrap_or(all.len());
+            all.splice(at..at, transit);
+        }
+        all.extend(live.iter().flat_map(|n| compile::network(&n.spec)));
+        for container in self.containers()? {
+            all.extend(compile::container(&container, |name| nets.get(name)));
+        }
+        let mut changes: Vec<Change> = Vec::new();
+        for table in Table::ALL {
+            changes.extend([
+                Change::Add(Object::Table(table)),
+                Change::Del(Object::Table(table)),
+            ]);
+        }
+        changes.extend(all.into_iter().filter_map(|r| match r {
+            Resource::Nft(object) => Some(Change::Add(object)),
+            _ => None,
+        }));
+        let op = Op::Nft(changes);
+        self.kernel.apply(&[&op]).map_err(|e| EngineError::System {
+            verb: "make wharf's rules again".to_owned(),
+            detail: e.error.to_string(),
+            errno: e.error.errno,
+        })
+    }
+
+    /// Sysctls that must change for a network to have a way out. Turning IPv6 forwarding on makes a host deaf
+    /// to router advertisements, unless it is told to hear them all the same (`accept_ra` 2,
+    /// Documentation/networking/ip-sysctl.rst).
+    fn borrow_forwarding(&mut self, net: &NetworkSpec) -> Result<Vec<Borrowed>, EngineError> {
+        let mut borrowed = Vec::new();
+        if net.internal {
+            return Ok(borrowed);
+        }
+        for family in net.subnets.iter().map(|s| s.family()) {
+            let sysctl = forwarding(family);
+            if self.kernel.sysctl(&Netns::Host, sysctl).as_deref() != Some("0") {
+                continue;
+            }
+            if family == Family::V6 {
+                for link in self
+                    .kernel
+                    .links(&Netns::Host)
+                    .map_err(|e| failed("list links", &e))?
+                {
+                    let accept_ra = format!("net/ipv6/conf/{}/accept_ra", link.name);
+                    if self.kernel.sysctl(&Netns::Host, &accept_ra).as_deref() == Some("1") {
+                        borrowed.push(Borrowed {
+                            key: accept_ra,
+                            was: "1".to_owned(),
+                            value: "2".to_owned(),
+                        });
+                    }
+                }
+            }
+            borrowed.push(Borrowed {
+                key: sysctl.to_owned(),
+                was: "0".to_owned(),
+                value: "1".to_owned(),
+            });
+        }
+        Ok(borrowed)
+    }
+
+    fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {
+        self.run.read(|txn| {
+            let all = self.run.meta.prefix_iter(txn, key::SYSCTL)?;
+            // Forwarding first: while it is on, `accept_ra` 1 would be deaf.
+            let mut all: Vec<(String, String)> = all
+                .map(|item| item.map(|(k, v)| (k[key::SYSCTL.len()..].to_owned(), v.to_owned())))
+                .collect::<heed::Result<_>>()?;
+            all.sort_by_key(|(k, _)| k.ends_with("accept_ra"));
+            Ok(all)
+        })
+    }
+
+    fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {
+        let text = self.run.read(|txn| {
+            self.run
+                .meta
+                .get(txn, key::HOST_LINKS)
+                .map(|v| v.map(str::to_owned))
+        })?;
+        Ok(text.map(|t| {
+            t.split_whitespace()
+                .filter_map(|name| name.parse().ok())
+                .collect()
+        }))
+    }
+
+    /// The host's links, loopback and wharf's bridges apart.
+    fn foreign_links(&mut self) -> Result<Vec<IfName>, EngineError> {
+        let own: Vec<IfName> = self.run.read(|txn| {
+            self.run
+                .networks
+                .iter(txn)?
+                .map(|i| i.map(|(_, n)| n.spec.bridge))
+                .collect()
+        })?;
+        let links = self
+            .kernel
+            .links(&Netns::Host)
+            .map_err(|e| failed("list links", &e))?;
+        Ok(links
+            .into_iter()
+            .filter_map(|l| l.name.parse().ok())
+            .filter(|name| !own.contains(name))
+            .collect())
+    }
+
+    /// Bridges that appeared since wharf turned forwarding on and are not wharf's: their owner found it on.
+    fn other_bridges(&mut self) -> Result<Vec<IfName>, EngineError> {
+        let Some(known) = self.host_links()? else {
+            return Ok(Vec::new());
+        };
+        let own: Vec<IfName> = self.run.read(|txn| {
+            self.run
+                .networks
+                .iter(txn)?
+                .map(|i| i.map(|(_, n)| n.spec.bridge))
+                .collect()
+        })?;
+        let links = self
+            .kernel
+            .links(&Netns::Host)
+            .map_err(|e| failed("list links", &e))?;
+        let bridges = links
+            .into_iter()
+            .filter(|l| l.kind.as_deref() == Some("bridge"));
+        Ok(bridges
+            .filter_map(|l| l.name.parse().ok())
+            .filter(|n| !known.contains(n) && !own.contains(n))
+            .collect())
+    }
+}
+
+/// An error of something read from the kernel.
+pub(super) fn failed(verb: &str, error: &crate::kernel::OpError) -> EngineError {
+    EngineError::System {
+        verb: verb.to_owned(),
+        detail: error.to_string(),
+        errno: error.errno,
+    }
+}

@@ -1,0 +1,86 @@
+//! Whose run store it is: which boot, which network namespace; and who asks.
+
+use wharf_core::attach::ProcessRef;
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+use crate::process::liveness::{self, ProcessId};
+use crate::process::netns;
+
+/// A refusal by the file system to somebody without privileges is a matter of privileges.
+pub(super) fn explain_denied(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Store { ref detail, .. } if detail.contains("ermission denied") => {
+            EngineError::Privileges
+        }
+        other => other,
+    }
+}
+
+/// This process, for the journal.
+pub(super) fn this_process() -> Result<ProcessRef, EngineError> {
+    let id = ProcessId::of(std::process::id()).ok_or_else(|| EngineError::System {
+        verb: "read /proc/self/stat".to_owned(),
+        detail: "is /proc mounted?".to_owned(),
+        errno: 0,
+    })?;
+    Ok(process_ref(id))
+}
+
+/// The stored form of a process.
+pub(super) fn process_ref(id: ProcessId) -> ProcessRef {
+    ProcessRef {
+        pid: id.pid as i32,
+        start_time: id.start_time,
+    }
+}
+
+/// Whether the process still runs.
+pub(super) fn lives(process: ProcessRef) -> bool {
+    liveness::is_alive(process.pid as u32, process.start_time)
+}
+
+impl Engine {
+    /// A run store of another boot, or of a namespace that is gone, holds ghosts: it is cleared. One of
+    /// another namespace that lives is somebody else's.
+    pub(super) fn settle(&mut self) -> Result<(), EngineError> {
+        let boot = liveness::boot_id().unwrap_or_default();
+        let inode = netns::current()
+            .map_err(|e| EngineError::System {
+                verb: "find the own network namespace".to_owned(),
+                detail: e.to_string(),
+                errno: 0,
+            })?
+            .inode();
+        let known: Option<(String, u64)> = self.run.read(|txn| {
+            let boot = self.run.meta.get(txn, "boot")?.map(str::to_owned);
+            let netns = self
+                .run
+                .meta
+                .get(txn, "netns")?
+                .and_then(|text| text.parse().ok());
+            Ok(boot.zip(netns))
+        })?;
+        match known {
+            Some((b, n)) if b == boot && n == inode => return Ok(()),
+            Some((b, n)) if b == boot && self.in_use()? && !liveness::members(n).is_empty() => {
+                return Err(EngineError::Store {
+                    path: self.dirs.run.clone(),
+                    detail: "it belongs to another network namespace, which is in use; set WHARF_RUN_DIR".to_owned(),
+                });
+            }
+            Some(_) => self.run.clear()?,
+            None => {}
+        }
+        self.run.write(|txn| {
+            self.run.meta.put(txn, "boot", &boot)?;
+            self.run.meta.put(txn, "netns", &inode.to_string())
+        })
+    }
+
+    fn in_use(&self) -> Result<bool, EngineError> {
+        self.run.read(|txn| {
+            Ok(!self.run.networks.is_empty(txn)? || !self.run.containers.is_empty(txn)?)
+        })
+    }
+}

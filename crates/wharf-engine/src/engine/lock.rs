@@ -1,0 +1,27 @@
+//! The lock for changes to what all networks share: base rules, forwarding, bridges.
+
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
+
+use crate::engine::Engine;
+use crate::error::EngineError;
+
+impl Engine {
+    /// Waits for the lock; dropping the file gives it back, and so does the death of the process.
+    pub(super) fn lock_host(&self) -> Result<File, EngineError> {
+        let path = self.dirs.run.join("host.lock");
+        let failed = |e: std::io::Error| EngineError::Store {
+            path: path.clone(),
+            detail: e.to_string(),
+        };
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(failed)?;
+        file.lock().map_err(failed)?;
+        Ok(file)
+    }
+}

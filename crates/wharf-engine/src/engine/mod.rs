@@ -1,0 +1,191 @@
+//! The verbs: each reads the store, decides with the core, writes the journal, changes the kernel, and
+//! writes the result.
+//!
+//! A verb that fails takes back what it did. A process that dies in the middle leaves a journal entry; the
+//! next engine that opens finishes or undoes its work (`recover`).
+
+use std::collections::BTreeMap;
+
+use wharf_core::attach::{Container, ProcessRef};
+use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::network::NetworkSpec;
+use wharf_core::op::Op;
+use wharf_core::plan::Plan;
+
+use crate::api::{Dirs, Mode, NetworkView, Note, ObjectName};
+use crate::error::EngineError;
+use crate::kernel::netlink::NetlinkKernel;
+use crate::kernel::{Kernel, PlanError, execute};
+use crate::store::{JournalEntry, RunStore, StateStore, Work};
+
+mod container;
+mod foreign;
+mod host;
+mod identity;
+mod lock;
+mod network;
+mod ports;
+mod recover;
+
+/// Networks by name, as a verb sees them.
+pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
+
+/// The engine: its stores and its way to the kernel.
+pub struct Engine {
+    dirs: Dirs,
+    run: RunStore,
+    state: Option<StateStore>,
+    kernel: NetlinkKernel,
+    me: ProcessRef,
+    notes: Vec<Note>,
+}
+
+impl Engine {
+    /// Opens the run store, and sees to what dead processes left.
+    ///
+    /// # Errors
+    /// The store cannot be used, belongs to another network namespace that lives, or privileges are missing.
+    pub fn open(dirs: &Dirs) -> Result<Self, EngineError> {
+        let run = RunStore::open(&dirs.run).map_err(identity::explain_denied)?;
+        let me = identity::this_process()?;
+        let mut engine = Self {
+            dirs: dirs.clone(),
+            run,
+            state: None,
+            kernel: NetlinkKernel::new(),
+            me,
+            notes: Vec::new(),
+        };
+        engine.settle()?;
+        engine.recover()?;
+        Ok(engine)
+    }
+
+    /// What happened that nobody asked for: work of dead processes that was finished or undone.
+    pub fn take_notes(&mut self) -> Vec<Note> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// All containers, by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn containers(&mut self) -> Result<Vec<Container>, EngineError> {
+        self.run.read(|txn| {
+            self.run
+                .containers
+                .iter(txn)?
+                .map(|item| item.map(|(_, c)| c))
+                .collect()
+        })
+    }
+
+    /// One container.
+    ///
+    /// # Errors
+    /// There is none of that name; the store's.
+    pub fn container(&mut self, name: &ContainerName) -> Result<Container, EngineError> {
+        let found = self
+            .run
+            .read(|txn| self.run.containers.get(txn, name.as_str()))?;
+        found.ok_or_else(|| EngineError::NotFound(ObjectName::Container(name.clone())))
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn networks(&mut self) -> Result<Vec<NetworkView>, EngineError> {
+        let mut views: BTreeMap<NetworkName, NetworkView> = BTreeMap::new();
+        let live: Vec<NetworkSpec> = self.run.read(|txn| {
+            self.run
+                .networks
+                .iter(txn)?
+                .map(|item| item.map(|(_, n)| n.spec))
+                .collect()
+        })?;
+        for spec in self.state()?.networks()?.into_iter().chain(live) {
+            views.entry(spec.name.clone()).or_insert(NetworkView {
+                spec,
+                containers: Vec::new(),
+            });
+        }
+        for container in self.containers()? {
+            for attachment in &container.attachments {
+                if let Some(view) = views.get_mut(&attachment.network) {
+                    view.containers.push(container.name.clone());
+                }
+            }
+        }
+        Ok(views.into_values().collect())
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// There is none of that name; the store's.
+    pub fn network(&mut self, name: &NetworkName) -> Result<NetworkView, EngineError> {
+        let found = self.networks()?.into_iter().find(|v| v.spec.name == *name);
+        found.ok_or_else(|| EngineError::NotFound(ObjectName::Network(name.clone())))
+    }
+
+    fn state(&mut self) -> Result<&StateStore, EngineError> {
+        if self.state.is_none() {
+            self.state =
+                Some(StateStore::open(&self.dirs.state).map_err(identity::explain_denied)?);
+        }
+        Ok(self.state.as_ref().expect("just opened"))
+    }
+
+    fn journal(&self, work: Work) -> JournalEntry {
+        JournalEntry {
+            process: self.me,
+            work,
+        }
+    }
+
+    /// Carries out a plan. When wharf's tables are not there (another tool flushed them), they are made
+    /// again from the store, and the plan is tried once more.
+    fn carry_out(&mut self, plan: &Plan, verb: impl FnOnce() -> String) -> Result<(), EngineError> {
+        let Err(mut error) = execute(&mut self.kernel, plan) else {
+            return Ok(());
+        };
+        if rules_missing(&error) && error.left.is_empty() && self.rebuild_rules().is_ok() {
+            match execute(&mut self.kernel, plan) {
+                Ok(()) => return Ok(()),
+                Err(again) => error = again,
+            }
+        }
+        Err(EngineError::Plan {
+            verb: verb(),
+            error,
+        })
+    }
+
+    /// Removes what a plan names, going on after failures: for the way back, where the first error is known.
+    fn carry_out_all(&mut self, plan: &Plan) {
+        if execute(&mut self.kernel, plan).is_err() {
+            for step in &plan.steps {
+                let _ = self.kernel.apply(&[&step.op]);
+            }
+        }
+    }
+}
+
+/// The failed step spoke to a table, chain or set that is not there.
+fn rules_missing(error: &PlanError) -> bool {
+    matches!(*error.error.op, Op::Nft(_)) && error.error.errno == libc::ENOENT
+}
+
+/// In a dry run nothing is written.
+fn applies(mode: Mode) -> bool {
+    mode == Mode::Apply
+}
+
+/// The text of a journal key.
+fn journal_key(name: &ObjectName) -> String {
+    match name {
+        ObjectName::Network(name) => format!("network/{name}"),
+        ObjectName::Container(name) => format!("container/{name}"),
+    }
+}

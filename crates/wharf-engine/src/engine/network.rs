@@ -1,0 +1,359 @@
+//! Networks: made, brought up when first needed, removed.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use wharf_core::addr::Family;
+use wharf_core::compile;
+use wharf_core::diff::diff;
+use wharf_core::model::Netns;
+use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::network::{DEFAULT_NETWORK, HostFacts, NetworkRequest, NetworkSpec, resolve};
+use wharf_core::plan::Plan;
+
+use crate::api::{Mode, Note, ObjectName, Outcome};
+use crate::engine::host::failed;
+use crate::engine::{Engine, Networks, applies, journal_key};
+use crate::error::EngineError;
+use crate::store::{LiveNetwork, Work};
+
+impl Engine {
+    /// Makes a network.
+    ///
+    /// # Errors
+    /// It cannot be as asked for; the kernel refused; the store's.
+    pub fn network_create(
+        &mut self,
+        request: &NetworkRequest,
+        mode: Mode,
+    ) -> Result<Outcome<NetworkSpec>, EngineError> {
+        let lock = self.lock_host()?;
+        let spec = self.resolve(request)?;
+        let plan = self.bring_up(&spec, mode, true)?;
+        drop(lock);
+        let notes = self.notes_of_forwarding(&spec)?;
+        Ok(Outcome {
+            value: spec,
+            plan,
+            notes,
+        })
+    }
+
+    fn resolve(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
+        let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        let facts = self.host_facts()?;
+        resolve(request, &existing, &facts).map_err(|error| EngineError::Network {
+            name: request.name.clone(),
+            error,
+        })
+    }
+
+    /// Sees to it that networks exist and are up; the default network is made on first use.
+    ///
+    /// Returns their definitions, and in a dry run the steps that bringing them up would take.
+    pub(super) fn ensure_up(
+        &mut self,
+        names: &[NetworkName],
+        mode: Mode,
+    ) -> Result<(Networks, Plan), EngineError> {
+        let mut nets = Networks::new();
+        let mut plan = Plan::default();
+        for name in names {
+            let (spec, steps) = match self.live(name)? {
+                Some(live) if !live.busy => (live.spec, Plan::default()),
+                _ => self.bring_up_named(name, mode)?,
+            };
+            nets.insert(name.clone(), spec);
+            plan.append(steps);
+        }
+        Ok((nets, plan))
+    }
+
+    fn bring_up_named(
+        &mut self,
+        name: &NetworkName,
+        mode: Mode,
+    ) -> Result<(NetworkSpec, Plan), EngineError> {
+        let _lock = self.lock_host()?;
+        if let Some(live) = self.live(name)? {
+            return if live.busy {
+                Err(EngineError::Busy(ObjectName::Network(name.clone())))
+            } else {
+                Ok((live.spec, Plan::default()))
+            };
+        }
+        if let Some(spec) = self.state()?.network(name.as_str())? {
+            let plan = self.bring_up(&spec, mode, false)?;
+            return Ok((spec, plan));
+        }
+        if name.as_str() != DEFAULT_NETWORK {
+            return Err(EngineError::NotFound(ObjectName::Network(name.clone())));
+        }
+        let spec = self.resolve(&NetworkRequest::new(name.clone()))?;
+        let plan = self.bring_up(&spec, mode, true)?;
+        Ok((spec, plan))
+    }
+
+    pub(super) fn live(&self, name: &NetworkName) -> Result<Option<LiveNetwork>, EngineError> {
+        self.run
+            .read(|txn| self.run.networks.get(txn, name.as_str()))
+    }
+
+    /// Makes a network's rules and bridge. The host lock is held. A new one is kept in the state store last,
+    /// so that it is there only when it works.
+    fn bring_up(&mut self, spec: &NetworkSpec, mode: Mode, new: bool) -> Result<Plan, EngineError> {
+        let part = self.prepare_host(spec)?;
+        let mut plan = part.plan.clone();
+        plan.append(diff(
+            &compile::network(spec),
+            &[],
+            &format!("network `{}` is new on this host", spec.name),
+        ));
+        if !applies(mode) {
+            return Ok(plan);
+        }
+        let key = journal_key(&ObjectName::Network(spec.name.clone()));
+        let mut live = LiveNetwork {
+            spec: spec.clone(),
+            loopback_users: 0,
+            busy: true,
+        };
+        self.run.write(|txn| {
+            self.run
+                .journal
+                .put(txn, &key, &self.journal(Work::NetworkUp))?;
+            self.run.networks.put(txn, spec.name.as_str(), &live)?;
+            self.record_host(txn, &part)
+        })?;
+        let done = self.carry_out(&plan, || format!("create network `{}`", spec.name));
+        let kept = done.and_then(|()| if new { self.state()?.put(spec) } else { Ok(()) });
+        if let Err(error) = kept {
+            self.take_down_failed(spec, &key)?;
+            return Err(error);
+        }
+        live.busy = false;
+        self.run.write(|txn| {
+            self.run.networks.put(txn, spec.name.as_str(), &live)?;
+            self.run.journal.delete(txn, &key)
+        })?;
+        self.open_doors(spec);
+        Ok(plan)
+    }
+
+    /// After a failure: whatever is there of the network goes, and of the host's part if nobody else needs it.
+    fn take_down_failed(&mut self, spec: &NetworkSpec, key: &str) -> Result<(), EngineError> {
+        let plan = self.take_down_plan(spec)?;
+        self.carry_out_all(&plan);
+        self.forget_network(spec, key)
+    }
+
+    pub(super) fn take_down_plan(&mut self, spec: &NetworkSpec) -> Result<Plan, EngineError> {
+        let mut plan = diff(
+            &[],
+            &compile::network(spec),
+            &format!("network `{}` is removed", spec.name),
+        );
+        if self.is_last(&spec.name)? {
+            plan.append(self.release_host()?);
+        }
+        Ok(plan)
+    }
+
+    fn is_last(&self, name: &NetworkName) -> Result<bool, EngineError> {
+        self.run.read(|txn| {
+            for item in self.run.networks.iter(txn)? {
+                if item?.0 != name.as_str() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+    }
+
+    pub(super) fn forget_network(
+        &mut self,
+        spec: &NetworkSpec,
+        key: &str,
+    ) -> Result<(), EngineError> {
+        let last = self.is_last(&spec.name)?;
+        self.run.write(|txn| {
+            self.run.networks.delete(txn, spec.name.as_str())?;
+            self.run.journal.delete(txn, key)?;
+            if last { self.forget_host(txn) } else { Ok(()) }
+        })
+    }
+
+    /// Removes networks; with `force` their containers are disconnected first.
+    ///
+    /// # Errors
+    /// One does not exist or is in use: then none is removed. The kernel's, the store's.
+    pub fn network_remove(
+        &mut self,
+        names: &[NetworkName],
+        force: bool,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let mut views = Vec::new();
+        for name in names {
+            let view = self.network(name)?;
+            if !force && !view.containers.is_empty() {
+                return Err(EngineError::NetworkInUse {
+                    network: name.clone(),
+                    containers: view.containers,
+                });
+            }
+            views.push(view);
+        }
+        let mut plan = Plan::default();
+        for view in views {
+            if !view.containers.is_empty() {
+                plan.append(self.disconnect_all(&view.spec.name, &view.containers, mode)?);
+            }
+            plan.append(self.remove_one(&view.spec, mode)?);
+        }
+        Ok(Outcome {
+            value: (),
+            plan,
+            notes: self.take_notes(),
+        })
+    }
+
+    fn remove_one(&mut self, spec: &NetworkSpec, mode: Mode) -> Result<Plan, EngineError> {
+        let _lock = self.lock_host()?;
+        let name = &spec.name;
+        if self.live(name)?.is_none() {
+            if applies(mode) {
+                self.state()?.delete(name.as_str())?;
+            }
+            return Ok(Plan::default());
+        }
+        let plan = self.take_down_plan(spec)?;
+        if !applies(mode) {
+            return Ok(plan);
+        }
+        let key = journal_key(&ObjectName::Network(name.clone()));
+        let users = self.run.write(|txn| {
+            let users = self.users(txn, name)?;
+            if users.is_empty() {
+                self.run
+                    .journal
+                    .put(txn, &key, &self.journal(Work::NetworkDown))?;
+                if let Some(live) = self.run.networks.get(txn, name.as_str())? {
+                    self.run.networks.put(
+                        txn,
+                        name.as_str(),
+                        &LiveNetwork { busy: true, ..live },
+                    )?;
+                }
+            }
+            Ok(users)
+        })?;
+        if !users.is_empty() {
+            return Err(EngineError::NetworkInUse {
+                network: name.clone(),
+                containers: users,
+            });
+        }
+        self.state()?.delete(name.as_str())?;
+        self.close_doors(spec);
+        let done = self.carry_out(&plan, || format!("remove network `{name}`"));
+        if done.is_err() {
+            self.carry_out_all(&plan);
+        }
+        self.forget_network(spec, &key)?;
+        done.map(|()| plan)
+    }
+
+    fn users(&self, txn: &heed::RoTxn, name: &NetworkName) -> heed::Result<Vec<ContainerName>> {
+        let mut users = Vec::new();
+        for item in self.run.containers.iter(txn)? {
+            let (_, container) = item?;
+            if container.attachment(name).is_some() {
+                users.push(container.name);
+            }
+        }
+        Ok(users)
+    }
+
+    /// Removes every network that has no container.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn network_prune(&mut self, mode: Mode) -> Result<Outcome<Vec<NetworkName>>, EngineError> {
+        let unused: Vec<NetworkName> = self
+            .networks()?
+            .into_iter()
+            .filter(|v| v.containers.is_empty())
+            .map(|v| v.spec.name)
+            .collect();
+        let outcome = self.network_remove(&unused, false, mode)?;
+        Ok(Outcome {
+            value: unused,
+            plan: outcome.plan,
+            notes: outcome.notes,
+        })
+    }
+
+    fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
+        let host = Netns::Host;
+        let read = |e: crate::kernel::OpError| failed("read the host's links and routes", &e);
+        let links = self.kernel.links(&host).map_err(read)?;
+        let addrs = self.kernel.addrs(&host).map_err(read)?;
+        let routes = self.kernel.routes(&host).map_err(read)?;
+        let name_of = |index: u32| {
+            links
+                .iter()
+                .find(|l| l.index == index)
+                .and_then(|l| l.name.parse::<IfName>().ok())
+        };
+        let on_link: Vec<_> = addrs
+            .iter()
+            .filter_map(|(index, net)| Some((net.trunc(), name_of(*index)?)))
+            .collect();
+        let mut taken: Vec<_> = routes.iter().map(|r| r.dst).collect();
+        taken.extend(on_link.iter().map(|(net, _)| *net));
+        Ok(HostFacts {
+            routes: taken,
+            on_link: on_link
+                .into_iter()
+                .filter(|(net, _)| net.prefix_len() < Family::of_net(*net).bits())
+                .collect(),
+            interfaces: links.iter().filter_map(|l| l.name.parse().ok()).collect(),
+            egress_mtu: self.kernel.default_route_mtu(),
+            id: random_id()?,
+            now: now(),
+        })
+    }
+
+    /// What the user must know when another tool's policy drops forwarded packets.
+    pub(super) fn notes_of_forwarding(
+        &mut self,
+        spec: &NetworkSpec,
+    ) -> Result<Vec<Note>, EngineError> {
+        let mut notes = self.take_notes();
+        notes.extend(self.closed_doors(spec));
+        Ok(notes)
+    }
+}
+
+/// 32 random bytes from the kernel.
+pub(super) fn random_id() -> Result<[u8; 32], EngineError> {
+    let mut id = [0u8; 32];
+    // SAFETY: the pointer and length are those of a live, writable array.
+    let got = unsafe { libc::getrandom(id.as_mut_ptr().cast(), id.len(), 0) };
+    if got == id.len() as isize {
+        return Ok(id);
+    }
+    let errno = std::io::Error::last_os_error();
+    Err(EngineError::System {
+        verb: "get random bytes".to_owned(),
+        detail: errno.to_string(),
+        errno: errno.raw_os_error().unwrap_or(0),
+    })
+}
+
+/// Seconds since 1970.
+pub(super) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}

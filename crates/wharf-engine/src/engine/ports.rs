@@ -1,0 +1,376 @@
+//! Published ports: taken, checked against the host, added to and removed from running containers.
+
+use std::net::IpAddr;
+
+use heed::{RoTxn, RwTxn};
+use wharf_core::addr::Family;
+use wharf_core::attach::Container;
+use wharf_core::compile;
+use wharf_core::diff::diff;
+use wharf_core::model::Netns;
+use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::op::Op;
+use wharf_core::plan::{Plan, Undo};
+use wharf_core::publish::PortMapping;
+
+use crate::api::{Mode, ObjectName, Outcome};
+use crate::engine::container::{flush_all, flush_udp};
+use crate::engine::host::failed;
+use crate::engine::{Engine, Networks, applies, journal_key};
+use crate::error::EngineError;
+use crate::kernel::Kernel;
+use crate::store::{LiveNetwork, Work};
+
+impl Engine {
+    /// Publishes further ports of a running container.
+    ///
+    /// # Errors
+    /// A port is taken; the kernel refused, and all is as before.
+    pub fn port_add(
+        &mut self,
+        name: &ContainerName,
+        ports: &[PortMapping],
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let before = self.container(name)?;
+        let nets = self.networks_of(std::slice::from_ref(&before))?;
+        let new: Vec<PortMapping> = ports
+            .iter()
+            .copied()
+            .filter(|p| !before.ports.contains(p))
+            .collect();
+        self.check_listeners(&new, &nets)?;
+        let mut after = before.clone();
+        after.ports.extend(&new);
+        let mut txn = self.run.begin()?;
+        self.take_ports(&mut txn, name, &new)?;
+        let mut plan = self.change_plan(
+            &txn,
+            &before,
+            &after,
+            &nets,
+            &format!("container `{name}` publishes more ports"),
+        )?;
+        plan.append(flush_udp(&new));
+        if applies(mode) && !new.is_empty() {
+            let key = journal_key(&ObjectName::Container(name.clone()));
+            self.count_new_loopback(
+                &mut txn,
+                &self.loopback_networks(&before, &nets),
+                &after,
+                &nets,
+            )?;
+            self.put(&mut txn, &after, Some((&key, Work::PortAdd(new.clone()))))?;
+            self.run.commit(txn)?;
+            let done = self.carry_out(&plan, || format!("publish ports of container `{name}`"));
+            let keep = if done.is_ok() { &after } else { &before };
+            let drop_ports: &[PortMapping] = if done.is_ok() { &[] } else { &new };
+            self.finish_ports(&after, keep, drop_ports, &nets, &key)?;
+            done?;
+        } else {
+            drop(txn);
+        }
+        let notes = self.take_notes();
+        Ok(Outcome {
+            value: (),
+            plan,
+            notes,
+        })
+    }
+
+    /// Closes published ports of a running container, and ends the flows that came by them.
+    ///
+    /// # Errors
+    /// The container does not publish one of them; the kernel refused.
+    pub fn port_remove(
+        &mut self,
+        name: &ContainerName,
+        ports: &[PortMapping],
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let before = self.container(name)?;
+        let nets = self.networks_of(std::slice::from_ref(&before))?;
+        for mapping in ports {
+            if !before.ports.contains(mapping) {
+                return Err(EngineError::PortNotFound {
+                    container: name.clone(),
+                    mapping: *mapping,
+                });
+            }
+        }
+        let mut after = before.clone();
+        after.ports.retain(|p| !ports.contains(p));
+        let mut txn = self.run.begin()?;
+        let mut plan = self.change_plan(
+            &txn,
+            &before,
+            &after,
+            &nets,
+            &format!("container `{name}` publishes fewer ports"),
+        )?;
+        plan.append(flush_all(ports));
+        if applies(mode) {
+            let key = journal_key(&ObjectName::Container(name.clone()));
+            self.put(
+                &mut txn,
+                &before,
+                Some((&key, Work::PortRemove(ports.to_vec()))),
+            )?;
+            self.run.commit(txn)?;
+            let done = self.carry_out(&plan, || format!("close ports of container `{name}`"));
+            if done.is_err() {
+                self.carry_out_all(&plan);
+            }
+            self.finish_ports(&before, &after, ports, &nets, &key)?;
+            done?;
+        } else {
+            drop(txn);
+        }
+        let notes = self.take_notes();
+        Ok(Outcome {
+            value: (),
+            plan,
+            notes,
+        })
+    }
+
+    pub(super) fn finish_ports(
+        &mut self,
+        was: &Container,
+        is: &Container,
+        dropped: &[PortMapping],
+        nets: &Networks,
+        key: &str,
+    ) -> Result<(), EngineError> {
+        let (before, after) = (
+            self.loopback_networks(was, nets),
+            self.loopback_networks(is, nets),
+        );
+        self.run.write(|txn| {
+            for mapping in dropped {
+                self.run.free_port(txn, mapping)?;
+            }
+            for name in before.iter().filter(|n| !after.contains(n)) {
+                self.count_loopback(txn, name, -1)?;
+            }
+            self.run.containers.put(txn, is.name.as_str(), is)?;
+            self.run.journal.delete(txn, key)
+        })?;
+        self.turn_loopback_off(nets)
+    }
+
+    /// From one state of a container to another; counts what newly needs the host's loopback.
+    pub(super) fn change_plan(
+        &self,
+        txn: &RwTxn,
+        before: &Container,
+        after: &Container,
+        nets: &Networks,
+        because: &str,
+    ) -> Result<Plan, EngineError> {
+        let network = |name: &NetworkName| nets.get(name);
+        let old = self.loopback_networks(before, nets);
+        let mut plan = self.loopback_plan(
+            txn,
+            self.loopback_networks(after, nets)
+                .into_iter()
+                .filter(|n| !old.contains(n)),
+            nets,
+        )?;
+        plan.append(diff(
+            &compile::container(after, network),
+            &compile::container(before, network),
+            because,
+        ));
+        Ok(plan)
+    }
+
+    /// Takes ports for a container in the store.
+    pub(super) fn take_ports(
+        &self,
+        txn: &mut RwTxn,
+        name: &ContainerName,
+        ports: &[PortMapping],
+    ) -> Result<(), EngineError> {
+        for (at, mapping) in ports.iter().enumerate() {
+            if let Some(other) = ports[..at]
+                .iter()
+                .find(|other| other.conflicts_with(mapping))
+            {
+                return Err(EngineError::PortsClash(*other, *mapping));
+            }
+            let holder = self
+                .run
+                .port_holder(txn, mapping)
+                .map_err(|e| self.run.fail(e))?;
+            if let Some((by, theirs)) = holder {
+                return Err(EngineError::PortTaken {
+                    wanted: *mapping,
+                    by,
+                    theirs,
+                });
+            }
+        }
+        for mapping in ports {
+            self.run
+                .take_port(txn, mapping, name)
+                .map_err(|e| self.run.fail(e))?;
+        }
+        Ok(())
+    }
+
+    /// A port that a process of the host listens on would be taken from it, and a host address that the host
+    /// does not have would never be asked.
+    pub(super) fn check_listeners(
+        &mut self,
+        ports: &[PortMapping],
+        nets: &Networks,
+    ) -> Result<(), EngineError> {
+        if ports.is_empty() || nets.values().all(|n| n.internal) {
+            return Ok(());
+        }
+        let binding = nets.values().find(|n| !n.internal);
+        for mapping in ports {
+            let bound = binding.map_or(*mapping, |net| compile::bind(net, mapping));
+            if let Some(addr) = bound.bound_to().filter(|a| !a.is_loopback()) {
+                self.check_host_ip(mapping, addr)?;
+            }
+            let found = self
+                .kernel
+                .listener_on(bound.protocol, bound.host, bound.host_ip);
+            if let Some(listener) = found.map_err(|e| failed("list the host's listeners", &e))? {
+                return Err(EngineError::PortListening {
+                    wanted: *mapping,
+                    listener,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn check_host_ip(&mut self, mapping: &PortMapping, addr: IpAddr) -> Result<(), EngineError> {
+        let addrs = self
+            .kernel
+            .addrs(&Netns::Host)
+            .map_err(|e| failed("list the host's addresses", &e))?;
+        if addrs.iter().any(|(_, net)| net.addr() == addr) {
+            return Ok(());
+        }
+        Err(EngineError::HostIpMissing {
+            wanted: *mapping,
+            addr,
+        })
+    }
+
+    /// The networks by which a container publishes ports that answer on the host's loopback.
+    pub(super) fn loopback_networks(
+        &self,
+        container: &Container,
+        nets: &Networks,
+    ) -> Vec<NetworkName> {
+        let carriers = compile::port_carriers(container, |name| nets.get(name));
+        let v4 = carriers
+            .into_iter()
+            .filter(|(.., addr)| Family::of(*addr) == Family::V4);
+        v4.filter(|(_, net, _)| {
+            container
+                .ports
+                .iter()
+                .any(|p| compile::bind(net, p).needs_loopback())
+        })
+        .map(|(a, ..)| a.network.clone())
+        .collect()
+    }
+
+    pub(super) fn turn_loopback_on(
+        &self,
+        txn: &RwTxn,
+        container: &Container,
+        nets: &Networks,
+    ) -> Result<Plan, EngineError> {
+        self.loopback_plan(
+            txn,
+            self.loopback_networks(container, nets).into_iter(),
+            nets,
+        )
+    }
+
+    /// The first publish that answers on 127.0.0.0/8 turns `route_localnet` on; the guard against loopback
+    /// addresses from the wire is part of the base rules, which are there before.
+    fn loopback_plan(
+        &self,
+        txn: &RwTxn,
+        names: impl Iterator<Item = NetworkName>,
+        nets: &Networks,
+    ) -> Result<Plan, EngineError> {
+        let mut plan = Plan::default();
+        for name in names {
+            let live = self
+                .run
+                .networks
+                .get(txn, name.as_str())
+                .map_err(|e| self.run.fail(e))?;
+            if live.is_none_or(|l| l.loopback_users == 0)
+                && let Some(net) = nets.get(&name)
+            {
+                let on = Op::make(&compile::route_localnet(net, true));
+                let off = Op::make(&compile::route_localnet(net, false));
+                plan.push(
+                    on,
+                    Undo::Ops(vec![off]),
+                    "a published port answers on the host's 127.0.0.1",
+                );
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Changes how many containers of a network publish on the host's loopback.
+    pub(super) fn count_loopback(
+        &self,
+        txn: &mut RwTxn,
+        name: &NetworkName,
+        by: i32,
+    ) -> heed::Result<()> {
+        let live: Option<LiveNetwork> = self.run.networks.get(txn as &RoTxn, name.as_str())?;
+        let Some(mut live) = live else { return Ok(()) };
+        live.loopback_users = live.loopback_users.saturating_add_signed(by);
+        self.run.networks.put(txn, name.as_str(), &live)
+    }
+
+    /// Counts a container in where it newly publishes on the host's loopback.
+    pub(super) fn count_new_loopback(
+        &self,
+        txn: &mut RwTxn,
+        before: &[NetworkName],
+        after: &Container,
+        nets: &Networks,
+    ) -> Result<(), EngineError> {
+        for name in self
+            .loopback_networks(after, nets)
+            .iter()
+            .filter(|n| !before.contains(n))
+        {
+            self.count_loopback(txn, name, 1)
+                .map_err(|e| self.run.fail(e))?;
+        }
+        Ok(())
+    }
+
+    /// Where nobody publishes on the host's loopback any more, `route_localnet` goes off again.
+    pub(super) fn turn_loopback_off(&mut self, nets: &Networks) -> Result<(), EngineError> {
+        for (name, net) in nets {
+            if self.live(name)?.is_some_and(|l| l.loopback_users == 0) {
+                let off = compile::route_localnet(net, false);
+                let key = format!("net/ipv4/conf/{}/route_localnet", net.bridge);
+                if self.kernel.sysctl(&Netns::Host, &key).as_deref() == Some("1") {
+                    let op = Op::make(&off);
+                    self.kernel
+                        .apply(&[&op])
+                        .map_err(|e| failed("turn route_localnet off", &e.error))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,161 @@
+//! Finishing or undoing what dead processes left.
+//!
+//! A journal entry says what its process had begun. If the process is gone, the work is undone when it was
+//! making something (nobody was told that it is there), and finished when it was removing something.
+
+use wharf_core::attach::{Container, Phase, assign_default_routes};
+use wharf_core::compile;
+use wharf_core::diff::diff;
+use wharf_core::model::Netns;
+
+use crate::api::Note;
+use crate::engine::container::flush_all;
+use crate::engine::{Engine, identity};
+use crate::error::EngineError;
+use crate::kernel::Kernel;
+use crate::store::{JournalEntry, Work};
+
+impl Engine {
+    /// Looks through the journal; in the usual case it is empty or its processes live.
+    pub(super) fn recover(&mut self) -> Result<(), EngineError> {
+        if self.dead_entries()?.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.lock_host()?;
+        for (key, entry) in self.dead_entries()? {
+            match key.split_once('/') {
+                Some(("network", name)) => self.recover_network(&key, name)?,
+                Some(("container", name)) => self.recover_container(&key, name, &entry)?,
+                _ => self
+                    .run
+                    .write(|txn| self.run.journal.delete(txn, &key).map(|_| ()))?,
+            }
+            self.notes.push(Note::Recovered(key));
+        }
+        Ok(())
+    }
+
+    fn dead_entries(&self) -> Result<Vec<(String, JournalEntry)>, EngineError> {
+        let all: Vec<(String, JournalEntry)> = self.run.read(|txn| {
+            self.run
+                .journal
+                .iter(txn)?
+                .map(|i| i.map(|(k, e)| (k.to_owned(), e)))
+                .collect()
+        })?;
+        Ok(all
+            .into_iter()
+            .filter(|(_, e)| e.process != self.me && !identity::lives(e.process))
+            .collect())
+    }
+
+    /// A network half made or half removed goes; if its definition is kept it comes up again when needed.
+    fn recover_network(&mut self, key: &str, name: &str) -> Result<(), EngineError> {
+        let live = self.run.read(|txn| self.run.networks.get(txn, name))?;
+        let Some(live) = live else {
+            return self
+                .run
+                .write(|txn| self.run.journal.delete(txn, key).map(|_| ()));
+        };
+        let plan = self.take_down_plan(&live.spec)?;
+        self.carry_out_all(&plan);
+        self.forget_network(&live.spec, key)
+    }
+
+    fn recover_container(
+        &mut self,
+        key: &str,
+        name: &str,
+        entry: &JournalEntry,
+    ) -> Result<(), EngineError> {
+        let found = self.run.read(|txn| self.run.containers.get(txn, name))?;
+        let Some(container) = found else {
+            return self
+                .run
+                .write(|txn| self.run.journal.delete(txn, key).map(|_| ()));
+        };
+        let nets = self.networks_of(std::slice::from_ref(&container))?;
+        // As it was before phases were set, so that everything it may have is named.
+        let mut whole = container.clone();
+        whole
+            .attachments
+            .iter_mut()
+            .for_each(|a| a.phase = Phase::Active);
+        match &entry.work {
+            Work::PortAdd(ports) | Work::PortRemove(ports) => {
+                let mut after = whole.clone();
+                after.ports.retain(|p| !ports.contains(p));
+                whole
+                    .ports
+                    .extend(ports.iter().filter(|p| !container.ports.contains(p)));
+                let plan = diff(
+                    &compile::container(&after, |n| nets.get(n)),
+                    &compile::container(&whole, |n| nets.get(n)),
+                    "",
+                );
+                self.carry_out_all(&plan);
+                self.carry_out_all(&flush_all(ports));
+                self.finish_ports(&whole, &after, ports, &nets, key)
+            }
+            Work::Attach => {
+                let mut after = container.clone();
+                after.attachments.retain(|a| a.phase == Phase::Active);
+                assign_default_routes(&mut after.attachments, |n| nets.get(n));
+                self.mend_attachments(&whole, &after, key, &nets)
+            }
+            _ => {
+                let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
+                self.carry_out_all(&plan);
+                self.carry_out_all(&flush_all(&whole.ports));
+                self.forget_container(&whole, &nets, key)?;
+                self.turn_loopback_off(&nets)
+            }
+        }
+    }
+
+    /// Takes away what is not to be, and makes sure of the ports and default routes of what is.
+    fn mend_attachments(
+        &mut self,
+        whole: &Container,
+        after: &Container,
+        key: &str,
+        nets: &super::Networks,
+    ) -> Result<(), EngineError> {
+        let plan = diff(
+            &compile::container(after, |n| nets.get(n)),
+            &compile::container(whole, |n| nets.get(n)),
+            "",
+        );
+        self.carry_out_all(&plan);
+        let inside = Netns::Path(after.netns.path.clone());
+        for a in &after.attachments {
+            let Some(net) = nets.get(&a.network) else {
+                continue;
+            };
+            let routes = compile::default_routes(net, &inside, a);
+            let again = routes.iter().map(|r| match wharf_core::op::Op::make(r) {
+                wharf_core::op::Op::RouteAdd(route) => {
+                    wharf_core::op::Op::RouteAdd(wharf_core::op::RouteOp {
+                        replace: true,
+                        ..route
+                    })
+                }
+                op => op,
+            });
+            for op in again {
+                let _ = self.kernel.apply(&[&op]);
+            }
+        }
+        let again: Vec<_> = compile::container(after, |n| nets.get(n))
+            .into_iter()
+            .filter(|r| {
+                matches!(
+                    r,
+                    wharf_core::model::Resource::Nft(_) | wharf_core::model::Resource::Port(_)
+                )
+            })
+            .collect();
+        self.carry_out_all(&diff(&again, &[], ""));
+        self.finish_leave(whole, after, nets, key)
+    }
+}

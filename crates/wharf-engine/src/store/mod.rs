@@ -1,0 +1,324 @@
+//! What wharf knows, in two LMDB environments.
+//!
+//! * the state store (`/var/lib/wharf`): networks, synced to disk;
+//! * the run store (`/run/wharf`): everything that ends with a boot: networks that are up, containers, leases,
+//!   published ports, the journal. It records which boot and which network namespace it belongs to.
+//!
+//! A change is one write transaction before the kernel is touched, which also writes the journal, and one
+//! after. LMDB lets one writer in at a time, across processes, and survives `kill -9` at any instant.
+
+use std::fs;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use heed::types::{Bytes, SerdeJson, Str};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn};
+use serde::{Deserialize, Serialize};
+use wharf_core::attach::{Container, ProcessRef};
+use wharf_core::network::NetworkSpec;
+
+use crate::error::EngineError;
+
+mod leases;
+mod ports;
+
+pub use leases::LeaseError;
+
+/// The most a store may grow to, in bytes; the file is as large as what is in it.
+const MAP_SIZE: usize = 1 << 30;
+
+/// One LMDB environment in a directory of its own, and how to name it in errors.
+pub struct Store {
+    env: Env,
+    path: PathBuf,
+}
+
+/// A network that is up, and what of the host it uses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveNetwork {
+    /// The network.
+    pub spec: NetworkSpec,
+    /// How many containers publish ports by it that answer on the host's loopback; while there are any,
+    /// `route_localnet` is on.
+    #[serde(default)]
+    pub loopback_users: u32,
+    /// Being made or removed, by the journal's entry of the same name.
+    #[serde(default)]
+    pub busy: bool,
+}
+
+/// What a process is about to change, written before it does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JournalEntry {
+    /// Who.
+    pub process: ProcessRef,
+    /// What.
+    pub work: Work,
+}
+
+/// A change that has begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// A network is being made.
+    NetworkUp,
+    /// A network is being removed.
+    NetworkDown,
+    /// A container is being made: undone after a crash.
+    Create,
+    /// A container is being removed: finished after a crash.
+    Remove,
+    /// Attachments in another phase than active are being made or removed.
+    Attach,
+    /// Ports are being added: undone after a crash.
+    PortAdd(Vec<wharf_core::publish::PortMapping>),
+    /// Ports are being removed: finished after a crash.
+    PortRemove(Vec<wharf_core::publish::PortMapping>),
+}
+
+type Json<T> = Database<Str, SerdeJson<T>>;
+
+/// The run store's databases.
+pub struct RunStore {
+    store: Store,
+    pub(crate) meta: Database<Str, Str>,
+    pub(crate) networks: Json<LiveNetwork>,
+    pub(crate) containers: Json<Container>,
+    pub(crate) journal: Json<JournalEntry>,
+    pub(crate) leases: Database<Bytes, Str>,
+    pub(crate) cursors: Database<Bytes, Bytes>,
+    pub(crate) ports: Database<Bytes, Str>,
+    pub(crate) port_ranges: Database<Bytes, Str>,
+}
+
+/// The state store's databases.
+pub struct StateStore {
+    store: Store,
+    networks: Json<NetworkSpec>,
+}
+
+impl Store {
+    /// Opens, and makes if it is not there: directory mode 0700, files 0600.
+    fn open(path: &Path, databases: u32, flags: EnvFlags) -> Result<Self, EngineError> {
+        let failed = |detail: String| EngineError::Store {
+            path: path.to_owned(),
+            detail,
+        };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(|e| failed(e.to_string()))?;
+        // LMDB would make its files with the umask's mode.
+        for file in ["data.mdb", "lock.mdb"] {
+            let made = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o600)
+                .open(path.join(file));
+            made.map_err(|e| failed(format!("{file}: {e}")))?;
+        }
+        let mut options = EnvOpenOptions::new();
+        options
+            .map_size(MAP_SIZE)
+            .max_dbs(databases)
+            .max_readers(4096);
+        // SAFETY: the files are only ever changed through LMDB, and no environment is opened twice in one
+        // process: an `Engine` owns its stores, and the binary has one engine at a time. Without sync a crash
+        // of the machine may lose the last changes, which is why only the run store goes without: it does
+        // not outlive the machine's boot.
+        let env = unsafe { options.flags(flags).open(path) };
+        let env = env.map_err(|e| failed(e.to_string()))?;
+        Ok(Self {
+            env,
+            path: path.to_owned(),
+        })
+    }
+
+    fn fail(&self, error: heed::Error) -> EngineError {
+        EngineError::Store {
+            path: self.path.clone(),
+            detail: error.to_string(),
+        }
+    }
+}
+
+impl RunStore {
+    /// Opens the run store below `run`.
+    ///
+    /// # Errors
+    /// The directory or the files cannot be made or read.
+    pub fn open(run: &Path) -> Result<Self, EngineError> {
+        let store = Store::open(
+            &run.join("db"),
+            8,
+            EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC,
+        )?;
+        let opened = (|| -> heed::Result<_> {
+            let mut txn = store.env.write_txn()?;
+            let env = &store.env;
+            let tables = (
+                env.create_database(&mut txn, Some("meta"))?,
+                env.create_database(&mut txn, Some("networks"))?,
+                env.create_database(&mut txn, Some("containers"))?,
+                env.create_database(&mut txn, Some("journal"))?,
+                env.create_database(&mut txn, Some("leases"))?,
+                env.create_database(&mut txn, Some("cursors"))?,
+                env.create_database(&mut txn, Some("ports"))?,
+                env.create_database(&mut txn, Some("port_ranges"))?,
+            );
+            txn.commit()?;
+            Ok(tables)
+        })();
+        match opened {
+            Ok((meta, networks, containers, journal, leases, cursors, ports, port_ranges)) => {
+                Ok(Self {
+                    store,
+                    meta,
+                    networks,
+                    containers,
+                    journal,
+                    leases,
+                    cursors,
+                    ports,
+                    port_ranges,
+                })
+            }
+            Err(error) => Err(store.fail(error)),
+        }
+    }
+
+    /// A view of the store as it is now.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn read<T>(&self, f: impl FnOnce(&RoTxn) -> heed::Result<T>) -> Result<T, EngineError> {
+        let result = self.store.env.read_txn().and_then(|txn| f(&txn));
+        result.map_err(|e| self.store.fail(e))
+    }
+
+    /// Begins a change; other writers wait. Dropped without [`RunStore::commit`], nothing has happened.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn begin(&self) -> Result<RwTxn<'_>, EngineError> {
+        self.store.env.write_txn().map_err(|e| self.store.fail(e))
+    }
+
+    /// Ends a change.
+    ///
+    /// # Errors
+    /// LMDB's: a full disk, above all.
+    pub fn commit(&self, txn: RwTxn<'_>) -> Result<(), EngineError> {
+        txn.commit().map_err(|e| self.store.fail(e))
+    }
+
+    /// A change in one piece.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn write<T>(
+        &self,
+        f: impl FnOnce(&mut RwTxn) -> heed::Result<T>,
+    ) -> Result<T, EngineError> {
+        let mut txn = self.begin()?;
+        let value = f(&mut txn).map_err(|e| self.store.fail(e))?;
+        self.commit(txn)?;
+        Ok(value)
+    }
+
+    /// Forgets everything: after a reboot, or when the namespace it belonged to is gone.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn clear(&self) -> Result<(), EngineError> {
+        self.write(|txn| {
+            self.meta.clear(txn)?;
+            self.networks.clear(txn)?;
+            self.containers.clear(txn)?;
+            self.journal.clear(txn)?;
+            self.leases.clear(txn)?;
+            self.cursors.clear(txn)?;
+            self.ports.clear(txn)?;
+            self.port_ranges.clear(txn)
+        })
+    }
+
+    /// Wraps LMDB's error in one that names the store.
+    pub fn fail(&self, error: heed::Error) -> EngineError {
+        self.store.fail(error)
+    }
+}
+
+impl StateStore {
+    /// Opens the state store below `state`.
+    ///
+    /// # Errors
+    /// The directory or the files cannot be made or read.
+    pub fn open(state: &Path) -> Result<Self, EngineError> {
+        let store = Store::open(&state.join("db"), 2, EnvFlags::empty())?;
+        let opened = (|| -> heed::Result<_> {
+            let mut txn = store.env.write_txn()?;
+            let networks = store.env.create_database(&mut txn, Some("networks"))?;
+            txn.commit()?;
+            Ok(networks)
+        })();
+        match opened {
+            Ok(networks) => Ok(Self { store, networks }),
+            Err(error) => Err(store.fail(error)),
+        }
+    }
+
+    /// All networks, by name.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn networks(&self) -> Result<Vec<NetworkSpec>, EngineError> {
+        let all = (|| -> heed::Result<Vec<_>> {
+            let txn = self.store.env.read_txn()?;
+            self.networks
+                .iter(&txn)?
+                .map(|item| item.map(|(_, spec)| spec))
+                .collect()
+        })();
+        all.map_err(|e| self.store.fail(e))
+    }
+
+    /// One network.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn network(&self, name: &str) -> Result<Option<NetworkSpec>, EngineError> {
+        let got = (|| -> heed::Result<_> {
+            let txn = self.store.env.read_txn()?;
+            self.networks.get(&txn, name)
+        })();
+        got.map_err(|e| self.store.fail(e))
+    }
+
+    /// Keeps a network, on disk when this returns.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn put(&self, spec: &NetworkSpec) -> Result<(), EngineError> {
+        let put = (|| -> heed::Result<()> {
+            let mut txn = self.store.env.write_txn()?;
+            self.networks.put(&mut txn, spec.name.as_str(), spec)?;
+            txn.commit()
+        })();
+        put.map_err(|e| self.store.fail(e))
+    }
+
+    /// Forgets a network, on disk when this returns.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn delete(&self, name: &str) -> Result<(), EngineError> {
+        let delete = (|| -> heed::Result<()> {
+            let mut txn = self.store.env.write_txn()?;
+            self.networks.delete(&mut txn, name)?;
+            txn.commit()
+        })();
+        delete.map_err(|e| self.store.fail(e))
+    }
+}

@@ -1,0 +1,199 @@
+//! `--dry-run` prints what an administrator would type: run by `sh` on a second host it gives the same network, and on the
+//! first host it changes nothing.
+
+use crate::common::*;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use wharf_testkit::{Echo, Host, Snapshot, addr, require};
+
+/// What was chosen at random and may differ: MAC addresses.
+fn comparable(host: &Host, containers: &[&str]) -> Vec<Snapshot> {
+    let mut views = vec![Snapshot::of(host).without(&["mount", "process", "/run"])];
+    views.extend(
+        containers
+            .iter()
+            .map(|name| Snapshot::of_netns(&host.container(name))),
+    );
+    views.into_iter().map(without_macs).collect()
+}
+
+/// Random MAC addresses (the second digit is 2, 6, a or e) and the link-local addresses made from them become one word.
+fn without_macs(snapshot: Snapshot) -> Snapshot {
+    let mut found = BTreeSet::new();
+    let text: String = ["link", "fdb", "neighbour", "address", "route6"]
+        .iter()
+        .flat_map(|section| snapshot.section(section))
+        .chain([snapshot.nft()])
+        .collect::<Vec<_>>()
+        .join(" ");
+    for word in text.split(|c: char| !(c.is_ascii_hexdigit() || c == ':')) {
+        let is_mac = word.len() == 17
+            && word.split(':').all(|part| part.len() == 2)
+            && word.split(':').count() == 6;
+        let is_link_local = word.starts_with("fe80::") && word.len() > 6;
+        if (is_mac && word != "ff:ff:ff:ff:ff:ff" && word != "00:00:00:00:00:00") || is_link_local {
+            found.insert(word.to_owned());
+        }
+    }
+    // The longest first, since an address may begin as another does.
+    let mut found: Vec<_> = found.into_iter().collect();
+    found.sort_by_key(|word| std::cmp::Reverse(word.len()));
+    let pairs: Vec<_> = found.iter().map(|word| (word.as_str(), "RANDOM")).collect();
+    snapshot.replace(&pairs)
+}
+
+/// The plan as JSON and as a script; nothing may change by asking.
+#[track_caller]
+fn plan(host: &Host, line: &str) -> (Value, String) {
+    let before = Snapshot::of(host);
+    let kept = ["ps --json", "network ls --json"].map(|line| host.w(line).ok().stdout);
+    let json = host.w(&format!("{line} --dry-run --json")).json();
+    let script = host.w(&format!("{line} --dry-run")).ok().stdout;
+    before.assert_same(host, &format!("`wharf {line} --dry-run`"));
+    assert_eq!(
+        ["ps --json", "network ls --json"].map(|line| host.w(line).ok().stdout),
+        kept,
+        "{line}"
+    );
+    let steps = json["steps"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no list `steps` in {json:#}"));
+    for step in steps {
+        for key in ["op", "command", "because"] {
+            assert!(!step[key].is_null(), "no `{key}` in {step:#}");
+        }
+        assert!(step.get("undo").is_some(), "no `undo` in {step:#}");
+    }
+    (json, script)
+}
+
+#[test]
+fn dry_run_executed_by_sh_gives_the_same_network() {
+    require!();
+    let (real, copy) = (host(), host());
+    let start = Snapshot::of(&copy);
+    let steps = [
+        "network create A --subnet 10.88.1.0/24 --subnet fd00:88:1::/64 --bridge wharf-a --label a=b",
+        "network create B --subnet 10.88.2.0/24 --bridge wharf-b --icc=false --mtu 1400",
+        "network create I --subnet 10.88.3.0/24 --internal --bridge wharf-i",
+        "create c1 --network A:ip=10.88.1.11,ip=fd00:88:1::11,mac=02:00:00:00:01:11,host-interface=vc1 -p 8080:80 -p 127.0.0.1:8082:82 -p 8090-8099:90-99/udp",
+        "create c2 --network I:ip=10.88.3.12,mac=02:00:00:00:01:12,host-interface=vc2",
+        "network connect B c2 --ip 10.88.2.12",
+        "port add c1 10.0.2.2:8081:81/sctp",
+        "port rm c1 8080:80",
+        "network disconnect B c2",
+        "rm -f c2",
+        "rm -f c1",
+        "network rm I B",
+        "network rm A",
+    ];
+    for line in steps {
+        let (json, script) = plan(&real, line);
+        assert!(
+            json["steps"]
+                .as_array()
+                .is_some_and(|steps| !steps.is_empty()),
+            "an empty plan for {line}"
+        );
+        let there = |host: &Host| -> Vec<&str> {
+            ["c1", "c2"]
+                .into_iter()
+                .filter(|name| host.path(&format!("/run/netns/{name}")).exists())
+                .collect()
+        };
+        let played = copy.command("sh").arg("-eu").input(&script).run();
+        assert_eq!(
+            played.code,
+            Some(0),
+            "{line}\n{script}\n{}",
+            played.transcript()
+        );
+        real.w(line).ok();
+        assert_eq!(
+            there(&copy),
+            there(&real),
+            "namespaces after {line}\n{script}"
+        );
+        // What `network connect` calls its host end is made up anew each time.
+        if line.starts_with("network connect") || line.starts_with("network disconnect") {
+            continue;
+        }
+        let containers = there(&real);
+        let pairs = comparable(&real, &containers)
+            .into_iter()
+            .zip(comparable(&copy, &containers));
+        for (number, (wanted, got)) in pairs.enumerate() {
+            let place = if number == 0 {
+                "host"
+            } else {
+                containers[number - 1]
+            };
+            let difference = wanted.difference(&got);
+            assert!(
+                difference.is_empty(),
+                "{line}\n- is wharf, + is the script, on {place}:\n{difference}\n\n{script}"
+            );
+        }
+    }
+    start.assert_same(
+        &copy,
+        "all scripts, the last ones removing what the first ones made",
+    );
+}
+
+#[test]
+fn a_network_made_by_script_carries_traffic() {
+    require!();
+    let (real, copy) = (host(), host());
+    for line in [
+        "network create A --subnet 10.88.1.0/24 --subnet fd00:88:1::/64 --bridge wharf-a",
+        "create c1 --network A:ip=10.88.1.11,ip=fd00:88:1::11,host-interface=vc1 -p 8080:80",
+    ] {
+        let (_, script) = plan(&real, line);
+        real.w(line).ok();
+        copy.command("sh").arg("-eu").input(&script).run().ok();
+    }
+    let c1 = copy.container("c1");
+    let _servers = (
+        Echo::tcp(&c1, "c1", 80),
+        Echo::tcp(copy.outside(), "outside", 80),
+    );
+    for v6 in [false, true] {
+        assert_eq!(copy.outside().tcp(addr::host(v6), 8080).by(), Some("c1"));
+        assert_eq!(c1.tcp(addr::outside(v6), 80).source(), Some(addr::host(v6)));
+        assert!(!copy.outside().tcp_brief(at(v6, 1, 11), 80).reached());
+    }
+}
+
+#[test]
+fn every_change_has_a_dry_run_and_an_error_is_the_same_error() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "c1", "A", 1, 11, "-p 8080:80");
+    for line in [
+        "create c2 --network A",
+        "rm -f c1",
+        "network create N",
+        "network prune",
+        "network disconnect A c1",
+        "port add c1 8081:80",
+        "port rm c1 8080:80",
+    ] {
+        plan(&host, line);
+    }
+    let before = Snapshot::of(&host);
+    let got = host
+        .w("run --dry-run --network A -- touch /tmp/must-not-exist")
+        .ok();
+    assert!(!got.stdout.is_empty());
+    before.assert_same(&host, "run --dry-run");
+    for line in [
+        "create c1 --network A",
+        "create c2 --network A -p 8080:80",
+        "network rm A",
+        "network create A",
+    ] {
+        host.w(&format!("{line} --dry-run")).fails(1);
+    }
+}

@@ -1,0 +1,19 @@
+//! The command as its users meet it: run in private hosts, judged by traffic and by what the host looks like.
+//!
+//! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
+
+mod common;
+mod dry_run;
+mod errors;
+mod errors_state;
+mod guards;
+mod guards_network;
+mod lifecycle;
+mod networks;
+mod options;
+mod publish;
+mod reachability;
+mod run;
+mod state;
+mod story;
+mod topology_file;

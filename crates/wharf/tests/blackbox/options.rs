@@ -1,0 +1,317 @@
+//! Network and attachment options by what they do to traffic.
+
+use crate::common::*;
+use wharf_testkit::{Answer, Echo, Matrix, SctpEcho, Snapshot, Want, addr, require};
+
+#[test]
+fn host_access_none_and_dns_close_the_hosts_services() {
+    require!();
+    let host = host();
+    let _servers = (
+        Echo::tcp(host.netns(), "host", 7000),
+        Echo::udp(host.netns(), "host", 7000),
+        Echo::tcp(host.netns(), "host", 53),
+        Echo::udp(host.netns(), "host", 53),
+        SctpEcho::new(host.netns(), "host", 7000),
+    );
+    let _far = Echo::tcp(host.outside(), "outside", 80);
+    for (name, net) in [("none", 1), ("dns", 2), ("all", 3)] {
+        network(&host, name, net, &format!("-o host-access={name}"));
+        container(
+            &host,
+            &format!("c-{name}"),
+            name,
+            net,
+            11,
+            &format!("-p 808{net}:80"),
+        );
+    }
+    let none = host.container("c-none");
+    let _none = Echo::tcp(&none, "c-none", 80);
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        for (name, net) in [("none", 1), ("dns", 2), ("all", 3)] {
+            let from = host.container(&format!("c-{name}"));
+            let want = |open: bool| if open { Want::Reach("host") } else { Want::No };
+            for to in [addr::host(v6), at(v6, net, 1), at(v6, 3, 1)] {
+                m.tcp(
+                    &format!("{name}: service"),
+                    &from,
+                    to,
+                    7000,
+                    want(name == "all"),
+                );
+                m.udp(
+                    &format!("{name}: service"),
+                    &from,
+                    to,
+                    7000,
+                    want(name == "all"),
+                );
+            }
+            for to in [addr::host(v6), at(v6, net, 1)] {
+                m.tcp(
+                    &format!("{name}: port 53"),
+                    &from,
+                    to,
+                    53,
+                    want(name != "none"),
+                );
+                m.udp(
+                    &format!("{name}: port 53"),
+                    &from,
+                    to,
+                    53,
+                    want(name != "none"),
+                );
+            }
+            m.ping(
+                &format!("{name}: gateway answers pings"),
+                &from,
+                at(v6, net, 1),
+                Want::Reply,
+            );
+            m.tcp(
+                &format!("{name}: outside"),
+                &from,
+                addr::outside(v6),
+                80,
+                Want::Reach("outside"),
+            );
+            m.tcp(
+                &format!("{name}: published port"),
+                &from,
+                addr::host(v6),
+                8081,
+                Want::Reach("c-none"),
+            );
+        }
+        m.tcp(
+            "the host itself",
+            host.netns(),
+            at(v6, 1, 11),
+            80,
+            Want::Reach("c-none"),
+        );
+    }
+    m.check();
+}
+
+#[test]
+fn routed_mode_opens_published_container_ports_directly() {
+    require!();
+    let host = host();
+    let routed = "-o com.docker.network.bridge.gateway_mode_ipv4=routed -o com.docker.network.bridge.gateway_mode_ipv6=routed";
+    network(&host, "R", 1, routed);
+    container(&host, "r1", "R", 1, 11, "-p 8080:80");
+    let r1 = host.container("r1");
+    let _servers = (
+        Echo::tcp(&r1, "r1", 80),
+        Echo::tcp(&r1, "r1", 81),
+        Echo::tcp(host.outside(), "outside", 80),
+    );
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        let source = if v6 { addr::ROUTER6 } else { addr::ROUTER4 };
+        m.tcp(
+            "published container port",
+            host.outside(),
+            at(v6, 1, 11),
+            80,
+            Want::ReachAs("r1", source),
+        );
+        m.tcp(
+            "other container port",
+            host.outside(),
+            at(v6, 1, 11),
+            81,
+            Want::No,
+        );
+        m.tcp(
+            "not translated",
+            host.outside(),
+            addr::host(v6),
+            8080,
+            Want::Refused,
+        );
+        m.ping("ping", host.outside(), at(v6, 1, 11), Want::Reply);
+        m.tcp(
+            "out with its own address",
+            &r1,
+            addr::outside(v6),
+            80,
+            Want::ReachAs("outside", at(v6, 1, 11)),
+        );
+    }
+    m.check();
+}
+
+#[test]
+fn isolate_false_on_both_sides_opens_networks_to_each_other() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "-o isolate=false");
+    network(&host, "B", 2, "-o isolate=false");
+    network(&host, "C", 3, "");
+    for (name, network, net) in [("a1", "A", 1), ("b1", "B", 2), ("c1", "C", 3)] {
+        container(&host, name, network, net, 11, "");
+    }
+    let _servers = ["a1", "b1", "c1"].map(|name| Echo::tcp(&host.container(name), name, 80));
+    let (a1, c1) = (host.container("a1"), host.container("c1"));
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        m.tcp("open to open", &a1, at(v6, 2, 11), 80, Want::Reach("b1"));
+        m.tcp("open to closed", &a1, at(v6, 3, 11), 80, Want::No);
+        m.tcp("closed to open", &c1, at(v6, 1, 11), 80, Want::No);
+    }
+    m.check();
+}
+
+#[test]
+fn isolated_gateway_mode_has_no_address_on_the_bridge() {
+    require!();
+    let host = host();
+    let isolated = "--internal --bridge wharf-i -o com.docker.network.bridge.gateway_mode_ipv4=isolated \
+                    -o com.docker.network.bridge.gateway_mode_ipv6=isolated";
+    network(&host, "I", 1, isolated);
+    container(&host, "i1", "I", 1, 11, "");
+    container(&host, "i2", "I", 1, 12, "");
+    let (i1, i2) = (host.container("i1"), host.container("i2"));
+    let _servers = (
+        Echo::tcp(&i1, "i1", 80),
+        Echo::tcp(host.netns(), "host", 7000),
+    );
+    assert_eq!(
+        host.netns().addresses("wharf-i"),
+        Vec::<std::net::IpAddr>::new()
+    );
+    for v6 in [false, true] {
+        assert_eq!(i2.tcp(at(v6, 1, 11), 80).by(), Some("i1"));
+        assert!(!i2.tcp_brief(at(v6, 1, 1), 7000).reached());
+        assert!(!host.netns().tcp_brief(at(v6, 1, 11), 80).reached());
+    }
+}
+
+#[test]
+fn static_mac_and_address() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    host.w(
+        "create c1 --network A:ip=10.88.1.77,ip=fd00:88:1::77,mac=02:00:5e:00:00:77,interface=lan0",
+    )
+    .ok();
+    let c1 = host.container("c1");
+    assert_eq!(c1.mac("lan0"), [2, 0, 0x5e, 0, 0, 0x77]);
+    assert_eq!(c1.addresses("lan0"), [at(false, 1, 77), at(true, 1, 77)]);
+    assert_eq!(
+        c1.ping(addr::OUTSIDE6),
+        Answer::Replied,
+        "the guard knows the chosen MAC"
+    );
+    host.w("create c2 --network A:mac=02:00:5e:00:00:77")
+        .fails(1);
+}
+
+#[test]
+fn an_address_is_not_given_again_at_once() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    let mut seen = Vec::new();
+    for n in 0..10 {
+        host.w(&format!("create c{n} --network A")).ok();
+        let address = address_of(&host, &format!("c{n}"), false);
+        assert!(!seen.contains(&address), "{address} again, after {seen:?}");
+        seen.push(address);
+        host.w(&format!("rm -f c{n}")).ok();
+    }
+}
+
+#[test]
+fn a_new_owner_of_an_address_is_reached_at_once() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "peer", "A", 1, 50, "");
+    for round in 0..3 {
+        container(&host, "c1", "A", 1, 11, "-p 8080:80");
+        let c1 = host.container("c1");
+        let _web = Echo::tcp(&c1, "c1", 80);
+        for v6 in [false, true] {
+            assert_eq!(
+                host.container("peer").tcp_brief(at(v6, 1, 11), 80).by(),
+                Some("c1"),
+                "round {round}"
+            );
+            assert_eq!(
+                host.outside().tcp_brief(addr::host(v6), 8080).by(),
+                Some("c1"),
+                "round {round}"
+            );
+        }
+        host.w("rm -f c1").ok();
+    }
+}
+
+#[test]
+fn snat_address_is_used_outward() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "-o com.docker.network.host_ipv4=10.0.2.3");
+    container(&host, "a1", "A", 1, 11, "");
+    let _far = Echo::tcp(host.outside(), "outside", 80);
+    assert_eq!(
+        host.container("a1").tcp(addr::OUTSIDE4, 80).source(),
+        Some(addr::HOST4_B)
+    );
+    assert_eq!(
+        host.container("a1").tcp(addr::OUTSIDE6, 80).source(),
+        Some(addr::HOST6)
+    );
+}
+
+#[test]
+fn metric_and_no_default_route() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "-o metric=250");
+    network(&host, "B", 2, "-o no_default_route=true");
+    container(&host, "a1", "A", 1, 11, "");
+    container(&host, "b1", "B", 2, 11, "");
+    let a1 = host.container("a1");
+    for family in ["-4", "-6"] {
+        let routes = a1.ip(&format!("{family} route show default"));
+        assert!(routes.contains("metric 250"), "{routes}");
+        assert_eq!(
+            host.container("b1")
+                .ip(&format!("{family} route show default"))
+                .trim(),
+            ""
+        );
+    }
+}
+
+#[test]
+fn what_is_nobodys_business_is_left_alone() {
+    require!();
+    let host = host();
+    host.sh("ip link add foreign type bridge; ip addr add 10.99.0.1/24 dev foreign; ip link set foreign up
+         ip netns add vm; ip link add v1 type veth peer name eth0 netns vm; ip link set v1 master foreign up
+         ip -n vm addr add 10.99.0.2/24 dev eth0; ip -n vm link set eth0 up; ip -n vm route add default via 10.99.0.1
+         nft add table inet theirs; nft add chain inet theirs input '{ type filter hook input priority 0; }'
+         nft add rule inet theirs input tcp dport 22 accept; ip rule add fwmark 0x99 lookup 99");
+    let before = Snapshot::of(&host);
+    let _host = Echo::tcp(host.netns(), "host", 7000);
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let vm = host.container("vm");
+    assert_eq!(
+        vm.tcp(ip("10.99.0.1"), 7000).source(),
+        Some(ip("10.99.0.2"))
+    );
+    assert_eq!(host.netns().ping(ip("10.99.0.2")), Answer::Replied);
+    assert!(Snapshot::of(&host).nft().contains("table inet theirs"));
+    remove(&host, &["a1"], &["A"]);
+    before.assert_same(&host, "beside a foreign bridge, table and rule");
+}

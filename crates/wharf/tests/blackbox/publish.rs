@@ -1,0 +1,268 @@
+//! Published ports: forms, ranges, host addresses, protocols, changes on a running container.
+
+use crate::common::*;
+use wharf_testkit::{Answer, Echo, Matrix, Protocol, SctpEcho, Snapshot, Want, addr, require};
+
+#[test]
+fn a_port_bound_to_one_host_address_answers_only_there() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(
+        &host,
+        "a1",
+        "A",
+        1,
+        11,
+        "-p 10.0.2.2:8080:80 -p [2001:db8:2::2]:8081:80",
+    );
+    container(&host, "a2", "A", 1, 12, "-p 10.0.2.3:8080:80");
+    let _servers = ["a1", "a2"].map(|name| Echo::tcp(&host.container(name), name, 80));
+    let mut m = Matrix::new();
+    for from in [host.outside(), host.netns(), &host.container("a1")] {
+        m.tcp("a1's address", from, addr::HOST4, 8080, Want::Reach("a1"));
+        m.tcp(
+            "same port, a2's address",
+            from,
+            addr::HOST4_B,
+            8080,
+            Want::Reach("a2"),
+        );
+        m.tcp("IPv6 address", from, addr::HOST6, 8081, Want::Reach("a1"));
+        m.tcp("bound to IPv4 only", from, addr::HOST6, 8080, Want::Refused);
+        m.tcp("bound to IPv6 only", from, addr::HOST4, 8081, Want::Refused);
+    }
+    m.tcp(
+        "not on loopback",
+        host.netns(),
+        ip("127.0.0.1"),
+        8080,
+        Want::Refused,
+    );
+    m.check();
+}
+
+#[test]
+fn an_address_added_later_answers_as_well() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    host.sh("ip addr add 10.0.2.77/24 dev up0");
+    assert_eq!(host.outside().tcp(ip("10.0.2.77"), 8080).by(), Some("a1"));
+}
+
+#[test]
+fn host_binding_option_is_the_address_of_ports_that_name_none() {
+    require!();
+    let host = host();
+    network(
+        &host,
+        "A",
+        1,
+        "-o com.docker.network.bridge.host_binding_ipv4=10.0.2.3",
+    );
+    container(&host, "a1", "A", 1, 11, "-p 8080:80 -p 10.0.2.2:8081:80");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4_B, 8080).by(), Some("a1"));
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080), Answer::Refused);
+    assert_eq!(host.outside().tcp(addr::HOST4, 8081).by(), Some("a1"));
+}
+
+#[test]
+fn a_range_maps_each_port_to_its_own_and_is_one_element() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(
+        &host,
+        "a1",
+        "A",
+        1,
+        11,
+        "-p 8000-8999:8000-8999 -p 9000-9002:80-82/udp",
+    );
+    let a1 = host.container("a1");
+    let _tcp = [8000u16, 8500, 8999]
+        .map(|port| Echo::tcp(&a1, if port == 8500 { "middle" } else { "edge" }, port));
+    let _udp =
+        [("u80", 80), ("u81", 81), ("u82", 82)].map(|(name, port)| Echo::udp(&a1, name, port));
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        let (out, here) = (host.outside(), addr::host(v6));
+        m.tcp("first", out, here, 8000, Want::Reach("edge"));
+        m.tcp("middle", out, here, 8500, Want::Reach("middle"));
+        m.tcp("last", out, here, 8999, Want::Reach("edge"));
+        m.tcp("before", out, here, 7999, Want::Refused);
+        m.tcp("behind", out, here, 9000, Want::Refused);
+        m.udp("shifted, first", out, here, 9000, Want::Reach("u80"));
+        m.udp("shifted, middle", out, here, 9001, Want::Reach("u81"));
+        m.udp("shifted, last", out, here, 9002, Want::Reach("u82"));
+        m.tcp(
+            "from the host",
+            host.netns(),
+            here,
+            8500,
+            Want::Reach("middle"),
+        );
+        m.tcp("from itself", &a1, here, 8500, Want::Reach("middle"));
+    }
+    m.check();
+    let rules = Snapshot::of(&host).nft().to_owned();
+    let mentions = rules.matches("8500").count();
+    assert_eq!(mentions, 0, "a range is not spelled out:\n{rules}");
+    assert!(
+        rules.lines().count() < 400,
+        "a thousand ports make {} lines of rules",
+        rules.lines().count()
+    );
+}
+
+#[test]
+fn sctp_is_published_and_translated() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8095:95/sctp");
+    container(&host, "a2", "A", 1, 12, "");
+    let _a1 = SctpEcho::new(&host.container("a1"), "a1", 95);
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        let source = if v6 { addr::ROUTER6 } else { addr::ROUTER4 };
+        m.sctp(
+            "outside",
+            host.outside(),
+            addr::host(v6),
+            8095,
+            Want::ReachAs("a1", source),
+        );
+        m.sctp(
+            "sibling",
+            &host.container("a2"),
+            addr::host(v6),
+            8095,
+            Want::ReachAs("a1", at(v6, 1, 1)),
+        );
+        m.sctp(
+            "sibling, direct",
+            &host.container("a2"),
+            at(v6, 1, 11),
+            95,
+            Want::ReachAs("a1", at(v6, 1, 12)),
+        );
+        m.add(
+            "the same number in TCP",
+            host.outside(),
+            Protocol::Tcp,
+            (addr::host(v6), 8095),
+            Want::Refused,
+        );
+        m.sctp("directly", host.outside(), at(v6, 1, 11), 95, Want::No);
+    }
+    m.check();
+}
+
+#[test]
+fn ports_come_and_go_on_a_running_container() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    let before = Snapshot::of(&host);
+    host.w("port add a1 8081:80 127.0.0.1:8082:80").ok();
+    for v6 in [false, true] {
+        assert_eq!(host.outside().tcp(addr::host(v6), 8081).by(), Some("a1"));
+    }
+    assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8082).by(), Some("a1"));
+    let listed = host.w("port ls a1").ok();
+    for part in ["8080", "8081", "8082", "127.0.0.1"] {
+        assert!(
+            listed.stdout.contains(part),
+            "{part}: {}",
+            listed.transcript()
+        );
+    }
+    assert_eq!(
+        host.inspect("a1")["ports"].as_array().map(Vec::len),
+        Some(3)
+    );
+    let all = host.w("port ls --json").json();
+    assert!(all.to_string().contains("8081"), "{all}");
+    host.w("port rm a1 8081:80 127.0.0.1:8082:80").ok();
+    assert_eq!(host.outside().tcp(addr::HOST4, 8081), Answer::Refused);
+    assert_eq!(
+        host.outside().tcp(addr::HOST4, 8080).by(),
+        Some("a1"),
+        "the other port stays"
+    );
+    before.assert_same(&host, "port add and port rm");
+    host.w("port rm a1 8081:80").fails(1);
+}
+
+#[test]
+fn route_localnet_only_while_a_port_needs_it() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    let on = || {
+        let text = host.netns().run(|| {
+            let dirs = std::fs::read_dir("/proc/sys/net/ipv4/conf").expect("sysctls");
+            let read =
+                |dir: std::fs::DirEntry| std::fs::read_to_string(dir.path().join("route_localnet"));
+            dirs.flatten()
+                .filter_map(|dir| read(dir).ok())
+                .collect::<String>()
+        });
+        text.contains('1')
+    };
+    container(&host, "a1", "A", 1, 11, "-p 10.0.2.2:8080:80");
+    assert!(!on(), "nothing is published on loopback");
+    host.w("port add a1 127.0.0.1:8082:80").ok();
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8082).by(), Some("a1"));
+    host.w("port rm a1 127.0.0.1:8082:80").ok();
+    assert!(!on(), "it is not needed any more");
+}
+
+#[test]
+fn loopback_mapping_in_ipv6_answers_or_is_refused_at_once() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    let made = host.w(&format!(
+        "create a1 --network A {} -p [::1]:8082:82",
+        ips(1, 11)
+    ));
+    if made.code == Some(0) {
+        let _server = Echo::tcp(&host.container("a1"), "a1", 82);
+        let answer = host.netns().tcp_brief(ip("::1"), 8082);
+        assert!(
+            answer.by() == Some("a1") || answer == Answer::Refused,
+            "{answer}"
+        );
+    } else {
+        made.fails(1).says("::1");
+    }
+}
+
+#[test]
+fn an_established_connection_ends_or_lives_but_never_moves() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    container(&host, "a2", "A", 1, 12, "");
+    let _servers = ["a1", "a2"].map(|name| Echo::tcp(&host.container(name), name, 80));
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+    for _ in 0..5 {
+        host.w("port rm a1 8080:80").ok();
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080), Answer::Refused);
+        host.w("port add a2 8080:80").ok();
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a2"));
+        host.w("port rm a2 8080:80").ok();
+        host.w("port add a1 8080:80").ok();
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+    }
+}

@@ -1,0 +1,162 @@
+//! `plan`, `apply`, `destroy`: a whole topology in a file.
+
+use crate::common::*;
+use wharf_testkit::{Echo, Host, Snapshot, addr, require};
+
+const TOML: &str = r#"
+[networks.front]
+subnets = ["10.88.1.0/24", "fd00:88:1::/64"]
+bridge = "wharf-f"
+
+[networks.back]
+subnets = ["10.88.2.0/24"]
+internal = true
+
+[containers.web]
+ports = ["8080:80"]
+networks = ["front:ip=10.88.1.11", "back"]
+
+[containers.db]
+networks = ["back:ip=10.88.2.12"]
+"#;
+
+const YAML: &str = "
+networks:
+  front:
+    subnets: [10.88.1.0/24, 'fd00:88:1::/64']
+    bridge: wharf-f
+  back:
+    subnets: [10.88.2.0/24]
+    internal: true
+containers:
+  web:
+    ports: ['8080:80']
+    networks: ['front:ip=10.88.1.11', back]
+  db:
+    networks: ['back:ip=10.88.2.12']
+";
+
+#[track_caller]
+fn steps(host: &Host, file: &str) -> usize {
+    let plan = host.w(&format!("plan {file} --json")).json();
+    plan["steps"]
+        .as_array()
+        .unwrap_or_else(|| panic!("no `steps` in {plan:#}"))
+        .len()
+}
+
+#[track_caller]
+fn check_traffic(host: &Host) {
+    let (web, db) = (host.container("web"), host.container("db"));
+    let _servers = (Echo::tcp(&web, "web", 80), Echo::tcp(&db, "db", 5432));
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("web"));
+    assert_eq!(web.tcp(at(false, 2, 12), 5432).by(), Some("db"));
+    assert!(!db.tcp_brief(addr::OUTSIDE4, 80).reached());
+}
+
+#[test]
+fn apply_is_idempotent_and_destroy_removes_all() {
+    require!();
+    for (name, text) in [("t.toml", TOML), ("t.yaml", YAML)] {
+        let host = host();
+        let file = host.dir().write(name, text);
+        let before = Snapshot::of(&host);
+        assert!(steps(&host, &file) > 0, "{name}");
+        let shown = host.w(&format!("plan {file}")).ok().stdout;
+        assert!(
+            shown.contains("front") || shown.contains("wharf-f"),
+            "the plan says what it would do:\n{shown}"
+        );
+        before.assert_same(&host, "plan");
+
+        host.w(&format!("apply {file}")).ok();
+        check_traffic(&host);
+        let with = Snapshot::of(&host);
+        assert_eq!(steps(&host, &file), 0, "a second plan is empty ({name})");
+        host.w(&format!("apply {file}")).ok();
+        with.assert_same(&host, "a second apply");
+
+        host.w(&format!("destroy {file}")).ok();
+        before.assert_same(&host, "destroy");
+        host.w(&format!("destroy {file}")).ok();
+        assert_eq!(
+            names(&host.w("network ls --json").json()),
+            Vec::<String>::new()
+        );
+    }
+}
+
+#[test]
+fn toml_and_yaml_mean_the_same() {
+    require!();
+    let host = host();
+    let (toml, yaml) = (
+        host.dir().write("t.toml", TOML),
+        host.dir().write("t.yaml", YAML),
+    );
+    host.w(&format!("apply {toml}")).ok();
+    assert_eq!(steps(&host, &yaml), 0);
+}
+
+#[test]
+fn apply_shows_the_difference_and_makes_only_that() {
+    require!();
+    let host = host();
+    let file = host.dir().write("t.toml", TOML);
+    host.w(&format!("apply {file}")).ok();
+    let web = host.container("web");
+    let changed =
+        TOML.replace("8080:80", "8081:80") + "\n[containers.cache]\nnetworks = [\"back\"]\n";
+    let file = host.dir().write("t.toml", &changed);
+    let count = steps(&host, &file);
+    assert!(count > 0);
+    let shown = host.w(&format!("apply {file}")).ok();
+    assert!(
+        (shown.stdout.clone() + &shown.stderr).contains("cache"),
+        "{}",
+        shown.transcript()
+    );
+    let _web = Echo::tcp(&web, "web", 80);
+    assert_eq!(
+        host.outside().tcp(addr::HOST4, 8081).by(),
+        Some("web"),
+        "the same namespace, another port"
+    );
+    assert!(!host.outside().tcp_brief(addr::HOST4, 8080).reached());
+    assert_eq!(names(&host.w("ps --json").json()), ["cache", "db", "web"]);
+    assert_eq!(steps(&host, &file), 0);
+}
+
+#[test]
+fn a_topology_that_cannot_be_leaves_nothing() {
+    require!();
+    let host = host();
+    let text = TOML.to_owned() + "\n[containers.late]\nnetworks = [\"front:ip=10.88.1.11\"]\n";
+    let file = host.dir().write("t.toml", &text);
+    let before = Snapshot::of(&host);
+    host.w(&format!("apply {file}")).fails(1).says("10.88.1.11");
+    before.assert_same(&host, "an apply that failed");
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        Vec::<String>::new()
+    );
+}
+
+#[test]
+fn completions_and_man_page_name_the_commands() {
+    require!();
+    let host = host();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = host.w(&format!("completions {shell}")).ok().stdout;
+        for word in ["network", "disconnect", "wharf"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    host.command("bash")
+        .arg("-n")
+        .input(&host.w("completions bash").ok().stdout)
+        .run()
+        .ok();
+    let page = host.w("man").ok().stdout;
+    assert!(page.contains(".TH") || page.contains("NAME"), "{page}");
+}

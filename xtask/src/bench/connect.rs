@@ -1,0 +1,133 @@
+//! `connect`: new connections through a published port, when there is one and when there are 10,000.
+
+use std::net::SocketAddrV4;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::engines::{self, Arm, Call, FloorKind};
+use super::measure::{Summary, paired_ratio, rest, timed};
+use super::report::Section;
+use super::traffic::{self, ECHO, Load};
+use super::world::{Container, UPLINK};
+use super::{Context, Result};
+
+const FIRST_PORT: u16 = 20_000;
+const SLICE: Duration = Duration::from_millis(400);
+
+struct Case {
+    label: String,
+    arm: Arm,
+    last_port: u16,
+    rates: Vec<f64>,
+}
+
+/// `connect`
+pub fn run(context: &Context) -> Result<Section> {
+    let many = if context.quick { 1_000 } else { 10_000 };
+    let mut cases = Vec::new();
+    for count in [1, many] {
+        if let Some(arm) = engines::wharf(context)? {
+            cases.push(case(context, arm, count)?);
+        }
+        cases.push(case(
+            context,
+            engines::floor(context, FloorKind::Quiet)?,
+            count,
+        )?);
+    }
+    for round in 0..context.rounds {
+        context.progress(&format!(
+            "connect: round {} of {}",
+            round + 1,
+            context.rounds
+        ));
+        for turn in 0..cases.len() {
+            let place = (turn + round) % cases.len();
+            let case = &mut cases[place];
+            let to = SocketAddrV4::new(UPLINK, case.last_port);
+            case.rates.push(traffic::rate(
+                &case.arm.host.outside,
+                to,
+                Load::Connections,
+                SLICE,
+            )?);
+        }
+    }
+
+    let columns = [
+        "through the last of",
+        "connections/s",
+        "µs each",
+        "÷ 1 port (time, paired)",
+    ];
+    let mut section = Section::new(
+        "connect",
+        "new connections from outside to a published port",
+        &columns,
+    );
+    let half = cases.len() / 2;
+    for (place, case) in cases.iter().enumerate() {
+        let rate = Summary::of(case.rates.clone());
+        let cost = paired_ratio(&cases[place % half].rates, &case.rates);
+        let cells = vec![
+            case.label.clone(),
+            rate.text(0),
+            format!("{:.1}", 1e6 / rate.median),
+            if place < half {
+                "1".to_owned()
+            } else {
+                cost.text(2)
+            },
+        ];
+        section.row(cells, json!({ "case": case.label, "per_second": rate.json(), "time_to_one_port": cost.json() }));
+        if place >= half && case.label.starts_with("wharf") {
+            section.goal(
+                format!("connection time, {many} ports ÷ 1 port"),
+                cost.median,
+                1.05,
+            );
+        }
+    }
+    section.note("connect, one byte each way, reset; client, path and server on one processor");
+    Ok(section)
+}
+
+fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {
+    timed(&arm.host, &arm.engine.network_add())?;
+    let container = arm.host.container(0)?;
+    context.progress(&format!(
+        "connect: publishing {count} ports with {}",
+        arm.engine.label()
+    ));
+    for call in publish(&arm, &container, count) {
+        timed(&arm.host, &call)?;
+    }
+    rest(context);
+    traffic::serve(&container.open()?)?;
+    let label = format!(
+        "{}, {count} {}",
+        arm.engine.label(),
+        if count == 1 { "port" } else { "ports" }
+    );
+    Ok(Case {
+        label,
+        arm,
+        last_port: FIRST_PORT + count - 1,
+        rates: Vec::new(),
+    })
+}
+
+/// All host ports lead to one port of the container, so that no engine can store them as one range.
+fn publish(arm: &Arm, container: &Container, count: u16) -> Vec<Call> {
+    const CHUNK: usize = 1000;
+    let specs: Vec<String> = (0..count)
+        .map(|n| format!("{}:{ECHO}", FIRST_PORT + n))
+        .collect();
+    let mut chunks = specs.chunks(CHUNK);
+    let attach = arm
+        .engine
+        .attach(container, chunks.next().unwrap_or_default());
+    let more = chunks.filter_map(|chunk| arm.engine.publish(container, chunk));
+    std::iter::once(attach).chain(more).collect()
+}

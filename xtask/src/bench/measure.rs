@@ -1,0 +1,254 @@
+//! Timing of whole processes, and what is made of the figures.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::engines::{Arm, Call};
+use super::world::{Container, Host, SCRATCH};
+use super::{Context, Result};
+use crate::sys;
+
+/// What one process cost, from its start until it was waited for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cost {
+    /// Wall clock.
+    pub wall: Duration,
+    /// Processor time of the process and of what it waited for, not of children it left behind.
+    pub cpu: Duration,
+}
+
+/// Runs `call`, and what follows it, in the host's namespace; only the processes' own time counts.
+/// A failure is an error with what the process said.
+pub fn timed(host: &Host, call: &Call) -> Result<Cost> {
+    let (mut cost, mut output) = timed_once(host, call, None)?;
+    let mut next = &call.next;
+    while let Some(call) = next {
+        let (more, its_output) = timed_once(host, call, Some(&output))?;
+        cost = Cost {
+            wall: cost.wall + more.wall,
+            cpu: cost.cpu + more.cpu,
+        };
+        output = its_output;
+        next = &call.next;
+    }
+    Ok(cost)
+}
+
+/// One process. What it prints is kept only where somebody follows who wants to read it.
+fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<(Cost, String)> {
+    let [input, output, complaints] =
+        ["stdin", "stdout", "stderr"].map(|name| format!("{SCRATCH}/{name}"));
+    let mut command = Command::new(&call.program);
+    command
+        .args(&call.args)
+        .envs(call.env.iter().map(|(key, value)| (key, value)));
+    command.stdin(match &call.stdin {
+        None => Stdio::null(),
+        Some(text) => {
+            fs::write(&input, with_previous(text, previous)?)?;
+            File::open(&input)?.into()
+        }
+    });
+    command.stdout(if call.next.is_some() {
+        File::create(&output)?.into()
+    } else {
+        Stdio::null()
+    });
+    command.stderr(File::create(&complaints)?);
+    let (ended, wall) = sys::inside(host.netns.as_fd(), || {
+        let start = Instant::now();
+        let child = command.spawn()?;
+        let ended = sys::wait_with_usage(&child)?;
+        std::io::Result::Ok((ended, start.elapsed()))
+    })??;
+    if ended.status != Some(0) {
+        let said = fs::read_to_string(&complaints).unwrap_or_default();
+        let words: String = call.args.join(" ").chars().take(200).collect();
+        let program = call.program.display();
+        return Err(format!(
+            "`{program} {words}` failed ({:?}): {}",
+            ended.status,
+            said.trim()
+        )
+        .into());
+    }
+    let output = if call.next.is_some() {
+        fs::read_to_string(output)?
+    } else {
+        String::new()
+    };
+    Ok((
+        Cost {
+            wall,
+            cpu: ended.cpu,
+        },
+        output,
+    ))
+}
+
+/// The input of a CNI plugin, with the result of the one before it unless there is one already.
+fn with_previous(input: &Value, previous: Option<&str>) -> Result<String> {
+    let mut input = input.clone();
+    if let Some(previous) = previous.filter(|text| !text.trim().is_empty()) {
+        input["prevResult"] = serde_json::from_str(previous)?;
+    }
+    Ok(input.to_string())
+}
+
+/// Rests, so that what the last process left for the kernel to do does not slow the next one: closing an
+/// nfnetlink socket waits for deletions that are still settling, whoever made them.
+pub fn rest(context: &Context) {
+    thread::sleep(context.pause);
+    sys::collect_orphans();
+}
+
+/// The costs of plugging in and of taking away.
+#[derive(Clone, Debug, Default)]
+pub struct Cycle {
+    /// Attach.
+    pub up: Vec<Cost>,
+    /// Detach.
+    pub down: Vec<Cost>,
+}
+
+/// One contestant in [`alternate`]: where, what, with which ports.
+pub struct Entry<'a> {
+    /// The engine and its host.
+    pub arm: &'a Arm,
+    /// The container that comes and goes.
+    pub container: &'a Container,
+    /// The ports it publishes.
+    pub ports: Vec<String>,
+}
+
+/// Lets the entries take turns at attach and detach, and drops the first two rounds.
+pub fn alternate(context: &Context, what: &str, entries: &[Entry<'_>]) -> Result<Vec<Cycle>> {
+    const WARM_UP: usize = 2;
+    let mut cycles = vec![Cycle::default(); entries.len()];
+    for round in 0..context.rounds + WARM_UP {
+        context.progress(&format!(
+            "{what}: round {} of {}",
+            round + 1,
+            context.rounds + WARM_UP
+        ));
+        for turn in 0..entries.len() {
+            // Nobody always comes after the same neighbour.
+            let place = if round % 2 == 0 {
+                turn
+            } else {
+                entries.len() - 1 - turn
+            };
+            let Entry {
+                arm,
+                container,
+                ports,
+            } = &entries[place];
+            let up = timed(&arm.host, &arm.engine.attach(container, ports))?;
+            rest(context);
+            let down = timed(&arm.host, &arm.engine.detach(container, ports))?;
+            rest(context);
+            if round >= WARM_UP {
+                cycles[place].up.push(up);
+                cycles[place].down.push(down);
+            }
+        }
+    }
+    Ok(cycles)
+}
+
+/// The middle of some figures.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// A quarter of them is below.
+    pub q1: f64,
+    /// Half of them is below.
+    pub median: f64,
+    /// Three quarters are below.
+    pub q3: f64,
+    /// How many there were.
+    pub n: usize,
+}
+
+impl Summary {
+    /// Sums up `values`; zeroes when there are none.
+    pub fn of(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        let Some(last) = values.len().checked_sub(1) else {
+            return Self::default();
+        };
+        let at = |part: f64| {
+            let place = part * last as f64;
+            let (low, high) = (
+                values[place.floor() as usize],
+                values[place.ceil() as usize],
+            );
+            low + (high - low) * place.fract()
+        };
+        Self {
+            q1: at(0.25),
+            median: at(0.5),
+            q3: at(0.75),
+            n: values.len(),
+        }
+    }
+
+    /// Wall clock, in milliseconds.
+    pub fn wall(costs: &[Cost]) -> Self {
+        Self::of(
+            costs
+                .iter()
+                .map(|cost| cost.wall.as_secs_f64() * 1e3)
+                .collect(),
+        )
+    }
+
+    /// Processor time, in milliseconds.
+    pub fn cpu(costs: &[Cost]) -> Self {
+        Self::of(
+            costs
+                .iter()
+                .map(|cost| cost.cpu.as_secs_f64() * 1e3)
+                .collect(),
+        )
+    }
+
+    /// `median (q1–q3)`
+    pub fn text(&self, digits: usize) -> String {
+        format!(
+            "{:.digits$} ({:.digits$}–{:.digits$})",
+            self.median, self.q1, self.q3
+        )
+    }
+
+    /// For `--json`.
+    pub fn json(&self) -> Value {
+        json!({ "median": self.median, "q1": self.q1, "q3": self.q3, "n": self.n })
+    }
+}
+
+/// Figures that were taken in turns, each divided by its neighbour of the same round: what both suffered
+/// from others' load drops out.
+pub fn paired_ratio(of: &[f64], to: &[f64]) -> Summary {
+    Summary::of(of.iter().zip(to).map(|(a, b)| a / b).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Summary;
+
+    #[test]
+    fn quartiles_are_interpolated() {
+        let summary = Summary::of(vec![4.0, 1.0, 3.0, 2.0]);
+        assert_eq!((summary.q1, summary.median, summary.q3), (1.75, 2.5, 3.25));
+    }
+
+    #[test]
+    fn no_figures_are_zero() {
+        assert_eq!(Summary::of(Vec::new()).n, 0);
+    }
+}
