@@ -63,6 +63,13 @@ fn a_failed_start_has_dockers_exit_code_and_leaves_nothing() {
         assert_eq!(text, ProcessError::NotExecutable { command, errno });
         assert_eq!(text.exit_code(), 126);
 
+        // Looked up: a file that may not be executed is one, a directory of that name is none.
+        let mut looked_up = container(&["text"]);
+        looked_up.env = vec![("PATH".into(), "/nowhere:/run:/bin".into())];
+        assert_eq!(failure_of(&looked_up).exit_code(), 126);
+        looked_up.argv = vec!["netns".into()];
+        assert_eq!(failure_of(&looked_up).exit_code(), 127);
+
         assert_eq!(failure_of(&container(&[])), ProcessError::EmptyCommand);
         let mut process = container(&["true"]);
         process.cwd = Some("/no/such/directory".into());

@@ -54,9 +54,9 @@ pub fn become_unprivileged() -> bool {
 
 /// Mounts a file system of this kind, or changes a mount's propagation.
 pub fn mount(kind: Option<&str>, target: &str, flags: libc::c_ulong) {
-    let kind = kind.map(|kind| CString::new(kind).unwrap());
+    let kind = kind.map(|kind| CString::new(kind).expect("no NUL byte"));
     let kind = kind.as_ref().map_or(std::ptr::null(), |k| k.as_ptr());
-    let path = CString::new(target).unwrap();
+    let path = CString::new(target).expect("no NUL byte");
     // SAFETY: all pointers are null or NUL-terminated strings that live on.
     let done = unsafe { libc::mount(kind, path.as_ptr(), kind, flags, std::ptr::null()) };
     assert_eq!(
