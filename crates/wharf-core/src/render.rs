@@ -14,9 +14,11 @@ use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
 
+mod listing;
 mod nft;
 
-pub use nft::{object, rule, ruleset, transaction};
+pub use listing::ruleset;
+pub use nft::{object, rule, transaction};
 
 /// The commands that do what `op` does; several are on lines of their own.
 pub fn command(op: &Op) -> String {
