@@ -42,7 +42,7 @@ pub fn command(op: &Op) -> String {
         Op::AddrDel { netns, link, addr } => {
             format!("{} addr del {addr} dev {}", ip(netns), quote(link))
         }
-        Op::RouteAdd(r) => route("add", r),
+        Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
         Op::RouteDel(r) => route("del", r),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
