@@ -3,6 +3,8 @@
 //! [`Kernel`] is the one door. Behind it are `netlink` (the real one), `script` (the commands an
 //! administrator would type, run by a shell) and `fake` (in memory, can fail at any operation).
 
+pub mod netlink;
+
 use wharf_core::ErrorKind;
 use wharf_core::model::Netns;
 use wharf_core::op::Op;

@@ -1,0 +1,284 @@
+//! Operations as rtnetlink messages.
+
+use std::net::IpAddr;
+use std::os::fd::RawFd;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
+};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use wharf_core::addr::Mac;
+use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::name::IfName;
+use wharf_core::op::RouteOp;
+
+use super::socket::Request;
+
+/// `RT_TABLE_MAIN`.
+const MAIN: u8 = 254;
+
+fn request(message: Message, flags: u16) -> Request {
+    Request { message, flags }
+}
+
+fn by_name(name: &IfName) -> LinkMessage {
+    let mut link = LinkMessage::default();
+    link.attributes
+        .push(LinkAttribute::IfName(name.as_str().to_owned()));
+    link
+}
+
+/// `RTM_GETLINK` by name, without statistics.
+pub(crate) fn link_get(name: &IfName) -> Request {
+    let mut link = by_name(name);
+    link.attributes
+        .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    request(Message::GetLink(link), 0)
+}
+
+/// `RTM_NEWLINK`. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
+pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawFd>) -> Request {
+    let mut message = by_name(&link.name);
+    let attributes = &mut message.attributes;
+    let mut info = Vec::new();
+    attributes.extend(
+        link.mac
+            .map(|mac| LinkAttribute::Address(mac.0.to_vec())),
+    );
+    attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    attributes.extend(master.map(LinkAttribute::Controller));
+    if link.group != 0 {
+        attributes.push(LinkAttribute::Group(link.group));
+    }
+    match &link.kind {
+        LinkKind::Bridge => info.push(LinkInfo::Kind(InfoKind::Bridge)),
+        LinkKind::Veth { peer, peer_mac, .. } => {
+            // One queue instead of one for each processor: else the driver shrinks them again, and waits.
+            let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
+            attributes.extend(queues.clone());
+            let mut other = by_name(peer);
+            other.attributes.extend(queues);
+            other
+                .attributes
+                .extend(peer_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+            other.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+            other
+                .attributes
+                .extend(peer_netns.map(LinkAttribute::NetNsFd));
+            info.push(LinkInfo::Kind(InfoKind::Veth));
+            info.push(LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))));
+        }
+    }
+    attributes.push(LinkAttribute::LinkInfo(info));
+    if link.up {
+        set_up(&mut message, true);
+    }
+    request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+fn set_up(message: &mut LinkMessage, up: bool) {
+    message.header.change_mask = LinkFlags::Up;
+    message.header.flags = if up {
+        LinkFlags::Up
+    } else {
+        LinkFlags::empty()
+    };
+}
+
+/// `RTM_NEWLINK` on a link that is there: up or down.
+pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
+    let mut message = by_name(name);
+    set_up(&mut message, up);
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on a bridge port. It has no addresses, so the kernel is kept from making one.
+pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
+    let mut message = by_name(&port.link);
+    message.attributes.extend([
+        LinkAttribute::IfAlias(port.alias.clone()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::HairpinMode(port.hairpin),
+                InfoBridgePort::Learning(port.learning),
+                InfoBridgePort::Locked(port.locked),
+            ])),
+        ]),
+    ]);
+    if ipv6 {
+        message
+            .attributes
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+                vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+            )]));
+    }
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_SETLINK`: the group.
+pub(crate) fn group_set(index: u32, group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Group(group));
+    request(Message::SetLink(message), 0)
+}
+
+/// `RTM_DELLINK` of one link.
+pub(crate) fn link_del(index: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    request(Message::DelLink(message), 0)
+}
+
+/// `RTM_DELLINK` of a whole group.
+pub(crate) fn group_del(group: u32) -> Request {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::Group(group));
+    request(Message::DelLink(message), 0)
+}
+
+fn family(addr: IpAddr) -> AddressFamily {
+    match addr {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    }
+}
+
+fn address(index: u32, addr: IpNet) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = family(addr.addr());
+    message.header.prefix_len = addr.prefix_len();
+    message.header.index = index;
+    message.header.scope = match addr.addr().is_loopback() {
+        true => AddressScope::Host,
+        false => AddressScope::Universe,
+    };
+    message.attributes.extend([
+        AddressAttribute::Local(addr.addr()),
+        AddressAttribute::Address(addr.addr()),
+    ]);
+    message
+}
+
+/// `RTM_NEWADDR`. Duplicates are not looked for: wharf hands each address out once.
+pub(crate) fn addr_add(index: u32, addr: IpNet) -> Request {
+    let mut message = address(index, addr);
+    if addr.addr().is_ipv6() {
+        message.header.flags = AddressHeaderFlags::Nodad;
+        message
+            .attributes
+            .push(AddressAttribute::Flags(AddressFlags::Nodad));
+    }
+    request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `RTM_DELADDR`.
+pub(crate) fn addr_del(index: u32, addr: IpNet) -> Request {
+    request(Message::DelAddress(address(index, addr)), 0)
+}
+
+fn route(index: u32, op: &RouteOp) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(op.dst.addr());
+    message.header.destination_prefix_length = op.dst.prefix_len();
+    message.header.table = MAIN;
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::Unicast;
+    if op.dst.prefix_len() > 0 {
+        message
+            .attributes
+            .push(RouteAttribute::Destination(op.dst.network().into()));
+    }
+    message.attributes.extend([
+        RouteAttribute::Gateway(op.via.into()),
+        RouteAttribute::Oif(index),
+    ]);
+    message
+        .attributes
+        .extend(op.metric.map(RouteAttribute::Priority));
+    message
+}
+
+/// `RTM_NEWROUTE`.
+pub(crate) fn route_add(index: u32, op: &RouteOp) -> Request {
+    request(
+        Message::NewRoute(route(index, op)),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// `RTM_DELROUTE`.
+pub(crate) fn route_del(index: u32, op: &RouteOp) -> Request {
+    request(Message::DelRoute(route(index, op)), 0)
+}
+
+fn neighbour(index: u32, addr: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(addr);
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Permanent;
+    let addr = match addr {
+        IpAddr::V4(addr) => NeighbourAddress::Inet(addr),
+        IpAddr::V6(addr) => NeighbourAddress::Inet6(addr),
+    };
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(addr));
+    message
+        .attributes
+        .extend(mac.map(|mac| NeighbourAttribute::LinkLayerAddress(mac.0.to_vec())));
+    message
+}
+
+/// `RTM_NEWNEIGH`, replacing what is there.
+pub(crate) fn neigh_add(index: u32, addr: IpAddr, mac: Mac) -> Request {
+    let message = neighbour(index, addr, Some(mac));
+    request(
+        Message::NewNeighbour(message),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// `RTM_DELNEIGH`.
+pub(crate) fn neigh_del(index: u32, addr: IpAddr) -> Request {
+    request(Message::DelNeighbour(neighbour(index, addr, None)), 0)
+}
+
+fn forwarding(index: u32, mac: Mac) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    message.header.ifindex = index;
+    message.header.state = NeighbourState::Noarp;
+    message.header.flags = NeighbourFlags::Controller;
+    message
+        .attributes
+        .push(NeighbourAttribute::LinkLayerAddress(mac.0.to_vec()));
+    message
+}
+
+/// `RTM_NEWNEIGH` in a bridge's table (`NTF_MASTER`, `NUD_NOARP`: static).
+pub(crate) fn fdb_add(index: u32, mac: Mac) -> Request {
+    request(
+        Message::NewNeighbour(forwarding(index, mac)),
+        NLM_F_CREATE | NLM_F_REPLACE,
+    )
+}
+
+/// `RTM_DELNEIGH` in a bridge's table.
+pub(crate) fn fdb_del(index: u32, mac: Mac) -> Request {
+    request(Message::DelNeighbour(forwarding(index, mac)), 0)
+}

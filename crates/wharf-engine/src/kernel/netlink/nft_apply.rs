@@ -1,0 +1,113 @@
+//! Transactions of nftables, and flows that connection tracking shall forget.
+
+use std::io;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use wharf_core::nft::Change;
+use wharf_core::publish::Protocol;
+use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Tuple};
+use wharf_nft::{Family, NftError};
+
+use super::NetlinkKernel;
+use super::nft_encode::batch;
+
+/// Error number (0 if none) and text.
+type Refusal = (i32, Option<String>);
+
+/// As an error of the system where there is a number.
+pub(crate) fn to_io(error: NftError) -> io::Error {
+    match error.errno() {
+        Some(errno) => io::Error::from_raw_os_error(errno),
+        None => io::Error::other(error.to_string()),
+    }
+}
+
+fn refusal(error: NftError) -> Refusal {
+    match error {
+        NftError::Refused {
+            errno,
+            label,
+            ext_ack,
+            ..
+        } => {
+            let text = match ext_ack {
+                Some(words) => format!("{label}: {words}"),
+                None => label,
+            };
+            (errno, Some(text))
+        }
+        other => (other.errno().unwrap_or(0), Some(other.to_string())),
+    }
+}
+
+impl NetlinkKernel {
+    /// One transaction. Deletions of what is not there are taken out of it, and it is tried again.
+    pub(super) fn nft(&mut self, changes: &[Change]) -> Result<(), Refusal> {
+        self.nf_deleted |= changes.iter().any(|c| !matches!(c, Change::Add(_)));
+        let nf = self
+            .nf()
+            .map_err(|e| (e.raw_os_error().unwrap_or(0), Some(e.to_string())))?;
+        let mut left: Vec<(usize, &Change)> = changes.iter().enumerate().collect();
+        loop {
+            let (batch, origin) = batch(left.iter().copied());
+            let error = match nf.commit(&batch) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let missing = match &error {
+                NftError::Refused {
+                    index: Some(index),
+                    errno: libc::ENOENT,
+                    ..
+                } => origin.get(*index).copied(),
+                _ => None,
+            };
+            let skip = missing.filter(|at| matches!(changes.get(*at), Some(Change::Del(_))));
+            let Some(at) = skip else {
+                return Err(refusal(error));
+            };
+            left.retain(|(i, _)| *i != at);
+        }
+    }
+}
+
+/// Has connection tracking forget the flows that came to these ports of the host.
+pub(super) fn forget(
+    protocol: Protocol,
+    host_ip: Option<IpAddr>,
+    ports: RangeInclusive<u16>,
+) -> Result<(), Refusal> {
+    let mut conntrack = Conntrack::open().map_err(refusal)?;
+    match conntrack.count() {
+        // Nothing there, or no connection tracking in this kernel (yet).
+        Ok(0) | Err(NftError::Refused { .. }) => return Ok(()),
+        Ok(_) => {}
+        Err(error) => return Err(refusal(error)),
+    }
+    let families: &[Family] = match host_ip {
+        Some(IpAddr::V4(_)) => &[Family::Ip],
+        Some(IpAddr::V6(_)) => &[Family::Ip6],
+        None => &[Family::Ip, Family::Ip6],
+    };
+    for family in families {
+        let mut filter = ConntrackFilter::new(*family);
+        filter.proto = Some(protocol.number());
+        filter.orig_dst = host_ip;
+        if ports.start() == ports.end() {
+            filter.orig_dport = Some(*ports.start());
+            conntrack.flush(&filter).map_err(refusal)?;
+            continue;
+        }
+        for entry in conntrack.dump_matching(&filter).map_err(refusal)? {
+            if entry.orig.dport.is_some_and(|port| ports.contains(&port)) {
+                let tuple = Tuple {
+                    zone: entry.zone,
+                    ..entry.orig
+                };
+                conntrack.delete(&tuple, entry.id).map_err(refusal)?;
+            }
+        }
+    }
+    Ok(())
+}

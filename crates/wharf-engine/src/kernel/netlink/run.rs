@@ -1,0 +1,330 @@
+//! One batch of operations on its way into the kernel.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+use wharf_core::model::{LinkKind, Netns};
+use wharf_core::name::IfName;
+use wharf_core::op::Op;
+
+use super::socket::{Answer, Request};
+use super::{Failure, NetlinkKernel, message, netns, sysctl};
+
+/// `LOOPBACK_IFINDEX` (`net/core/dev.c`): the first link of every namespace.
+const LOOPBACK: u32 = 1;
+
+/// The state between the first operation and the last.
+pub(super) struct Run<'a> {
+    pub(super) kernel: &'a mut NetlinkKernel,
+    pub(super) ops: &'a [&'a Op],
+    pub(super) applied: Vec<bool>,
+    /// Not sent yet, all for `place`.
+    waiting: Vec<(usize, Request)>,
+    place: Netns,
+    /// Numbers of links. Only for this batch: others may delete and make links between batches.
+    pub(super) known: HashMap<(Netns, IfName), u32>,
+    ipv6: Option<bool>,
+}
+
+/// Where an operation takes effect.
+pub(super) fn place(op: &Op) -> &Netns {
+    match op {
+        Op::LinkAdd(link) => &link.netns,
+        Op::LinkDel { netns, .. }
+        | Op::LinkUp { netns, .. }
+        | Op::AddrAdd { netns, .. }
+        | Op::AddrDel { netns, .. }
+        | Op::SysctlSet { netns, .. } => netns,
+        Op::RouteAdd(route) | Op::RouteDel(route) => &route.netns,
+        _ => &Netns::Host,
+    }
+}
+
+/// The link whose number the message needs.
+fn needs(op: &Op) -> Option<&IfName> {
+    match op {
+        Op::LinkAdd(link) => link.master.as_ref(),
+        Op::AddrAdd { link, .. }
+        | Op::AddrDel { link, .. }
+        | Op::NeighAdd { link, .. }
+        | Op::NeighDel { link, .. }
+        | Op::FdbAdd { link, .. }
+        | Op::FdbDel { link, .. } => Some(link),
+        Op::RouteAdd(route) | Op::RouteDel(route) => Some(&route.link),
+        _ => None,
+    }
+}
+
+/// Whether the operation takes something away; what is not there is then no error.
+fn removes(op: &Op) -> bool {
+    matches!(
+        op,
+        Op::NetnsDel(_)
+            | Op::LinkDel { .. }
+            | Op::LinkUp { up: false, .. }
+            | Op::AddrDel { .. }
+            | Op::RouteDel(_)
+            | Op::NeighDel { .. }
+            | Op::FdbDel { .. }
+    )
+}
+
+/// The ways in which the kernel says "not there".
+fn missing(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::ENODEV | libc::ENOENT | libc::ESRCH | libc::EADDRNOTAVAIL
+    )
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(kernel: &'a mut NetlinkKernel, ops: &'a [&'a Op]) -> Self {
+        Self {
+            kernel,
+            ops,
+            applied: vec![false; ops.len()],
+            waiting: Vec::new(),
+            place: Netns::Host,
+            known: HashMap::new(),
+            ipv6: None,
+        }
+    }
+
+    pub(super) fn into_applied(self) -> Vec<bool> {
+        self.applied
+    }
+
+    pub(super) fn all(&mut self) -> Result<(), Failure> {
+        let mut at = 0;
+        while at < self.ops.len() {
+            at = self.step(at)?;
+        }
+        self.flush()
+    }
+
+    /// Carries out, or puts on the pile, the operation at `at` and perhaps others behind it; where to go on.
+    fn step(&mut self, at: usize) -> Result<usize, Failure> {
+        match self.ops[at] {
+            Op::NetnsAdd(path) => {
+                self.flush()?;
+                self.netns_add(path).map_err(|e| Failure::io(at, &e))?;
+            }
+            Op::NetnsDel(path) => {
+                self.flush()?;
+                // An open descriptor would keep it alive.
+                self.kernel.spaces.remove(path);
+                self.known.clear();
+                netns::delete(path).map_err(|e| Failure::io(at, &e))?;
+            }
+            Op::SysctlSet { .. } => {
+                self.flush()?;
+                return self.sysctls(at);
+            }
+            Op::LinkDel { .. } => {
+                self.flush()?;
+                return self.delete_links(at);
+            }
+            Op::Nft(changes) => {
+                self.flush()?;
+                self.kernel
+                    .nft(changes)
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
+            Op::ConntrackFlush {
+                protocol,
+                host_ip,
+                first,
+                last,
+            } => {
+                self.flush()?;
+                super::nft_apply::forget(*protocol, *host_ip, *first..=*last)
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
+            op => {
+                self.rtnetlink(at, op)?;
+                return Ok(at + 1);
+            }
+        }
+        self.applied[at] = true;
+        Ok(at + 1)
+    }
+
+    /// How many operations from `at` on are of one kind.
+    pub(super) fn stretch(&self, at: usize, of_kind: impl Fn(&Op) -> bool) -> usize {
+        self.ops[at..].iter().take_while(|op| of_kind(op)).count()
+    }
+
+    fn netns_add(&mut self, path: &Path) -> io::Result<()> {
+        let netns = netns::create(path)?;
+        let space = super::Space { netns, rt: None };
+        self.kernel.spaces.insert(path.to_owned(), space);
+        Ok(())
+    }
+
+    fn sysctls(&mut self, at: usize) -> Result<usize, Failure> {
+        let place = place(self.ops[at]);
+        let of_kind = |op: &Op| matches!(op, Op::SysctlSet { netns, .. } if netns == place);
+        let count = self.stretch(at, of_kind);
+        let (ops, applied) = (&self.ops[at..at + count], &mut self.applied[at..]);
+        let mut reached = at;
+        let set_all = || {
+            for (i, op) in ops.iter().enumerate() {
+                reached = at + i;
+                if let Op::SysctlSet { key, value, .. } = op {
+                    sysctl::set(key, value)?;
+                    applied[i] = true;
+                }
+            }
+            Ok(())
+        };
+        let result = self.kernel.inside(place, set_all);
+        result.map_err(|e| Failure::io(reached, &e))?;
+        Ok(at + count)
+    }
+
+    /// Puts a message on the pile.
+    fn rtnetlink(&mut self, at: usize, op: &'a Op) -> Result<(), Failure> {
+        let place = place(op);
+        if *place != self.place {
+            self.flush()?;
+            self.place = place.clone();
+        }
+        let index = match needs(op) {
+            None => 0,
+            Some(name) => match self.index(at, name) {
+                Ok(Some(index)) => index,
+                Ok(None) if removes(op) => {
+                    self.applied[at] = true;
+                    return Ok(());
+                }
+                Ok(None) => {
+                    let detail = format!("there is no link {name}");
+                    return Err(Failure::new(at, libc::ENODEV, detail));
+                }
+                // The namespace itself is gone.
+                Err(failure) if failure.at == at && removes(op) && missing(failure.errno) => {
+                    self.applied[at] = true;
+                    return Ok(());
+                }
+                Err(failure) => return Err(failure),
+            },
+        };
+        let request = match op {
+            Op::LinkAdd(link) => {
+                let mut inside = None;
+                if let LinkKind::Veth {
+                    peer, peer_netns, ..
+                } = &link.kind
+                {
+                    self.known.remove(&(peer_netns.clone(), peer.clone()));
+                    if *peer_netns != Netns::Host {
+                        let space = self.kernel.space(peer_netns);
+                        let space = space.map_err(|e| Failure::io(at, &e))?;
+                        inside = Some(space.netns.as_fd().as_raw_fd());
+                    }
+                }
+                self.known.remove(&(link.netns.clone(), link.name.clone()));
+                message::link_add(link, link.master.is_some().then_some(index), inside)
+            }
+            Op::LinkUp { link, up, .. } => message::link_up(link, *up),
+            Op::PortSet(port) => {
+                let ipv6 = *self.ipv6.get_or_insert_with(sysctl::has_ipv6);
+                message::port_set(port, ipv6)
+            }
+            Op::AddrAdd { addr, .. } => message::addr_add(index, *addr),
+            Op::AddrDel { addr, .. } => message::addr_del(index, *addr),
+            Op::RouteAdd(route) => message::route_add(index, route),
+            Op::RouteDel(route) => message::route_del(index, route),
+            Op::NeighAdd { addr, mac, .. } => message::neigh_add(index, *addr, *mac),
+            Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
+            Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
+            Op::FdbDel { mac, .. } => message::fdb_del(index, *mac),
+            Op::NetnsAdd(_)
+            | Op::NetnsDel(_)
+            | Op::LinkDel { .. }
+            | Op::SysctlSet { .. }
+            | Op::Nft(_)
+            | Op::ConntrackFlush { .. } => unreachable!("not by rtnetlink"),
+        };
+        self.waiting.push((at, request));
+        Ok(())
+    }
+
+    /// The number of a link at the present place; asked for behind what waits.
+    fn index(&mut self, at: usize, name: &IfName) -> Result<Option<u32>, Failure> {
+        if *name == IfName::loopback() {
+            return Ok(Some(LOOPBACK));
+        }
+        let key = (self.place.clone(), name.clone());
+        if let Some(index) = self.known.get(&key) {
+            return Ok(Some(*index));
+        }
+        self.waiting.push((at, message::link_get(name)));
+        let Some(answer) = self.exchange(Some(at))? else {
+            return Ok(None);
+        };
+        match (answer.errno, answer.index) {
+            (0, Some(index)) => {
+                self.known.insert(key, index);
+                Ok(Some(index))
+            }
+            (0, None) | (libc::ENODEV, _) => Ok(None),
+            (errno, _) => Err(Failure::new(at, errno, answer.detail)),
+        }
+    }
+
+    /// Sends what waits.
+    pub(super) fn flush(&mut self) -> Result<(), Failure> {
+        self.exchange(None).map(|_| ())
+    }
+
+    /// Sends what waits; `question` says that the last message is one, whose answer is returned.
+    fn exchange(&mut self, question: Option<usize>) -> Result<Option<Answer>, Failure> {
+        if self.waiting.is_empty() {
+            return Ok(None);
+        }
+        let (places, requests): (Vec<usize>, Vec<Request>) =
+            std::mem::take(&mut self.waiting).into_iter().unzip();
+        let first = places[0];
+        let fail = |e: io::Error| Failure::io(first, &e);
+        let mut answers = match self.kernel.rt(&self.place) {
+            Ok(rt) => rt.exchange(requests).map_err(fail)?,
+            // Only removals may find the namespace gone, and only if none but removals wait.
+            Err(error) => return self.without_namespace(&places, question, &error),
+        };
+        let asked = question.and_then(|_| answers.pop());
+        let mut failed = None;
+        for (at, answer) in places.into_iter().zip(answers) {
+            let fine = answer.errno == 0 || (removes(self.ops[at]) && missing(answer.errno));
+            self.applied[at] = fine;
+            if !fine && failed.is_none() {
+                failed = Some(Failure::new(at, answer.errno, answer.detail));
+            }
+        }
+        match failed {
+            Some(failure) => Err(failure),
+            None => Ok(asked),
+        }
+    }
+
+    fn without_namespace(
+        &mut self,
+        places: &[usize],
+        question: Option<usize>,
+        error: &io::Error,
+    ) -> Result<Option<Answer>, Failure> {
+        let gone = error.raw_os_error().is_some_and(missing);
+        for at in places.iter().filter(|at| Some(**at) != question) {
+            if !(gone && removes(self.ops[*at])) {
+                return Err(Failure::io(*at, error));
+            }
+            self.applied[*at] = true;
+        }
+        match question {
+            Some(at) => Err(Failure::io(at, error)),
+            None => Ok(None),
+        }
+    }
+}

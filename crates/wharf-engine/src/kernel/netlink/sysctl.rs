@@ -1,0 +1,72 @@
+//! Sysctls, by their files.
+
+use std::io;
+use std::path::Path;
+
+/// Where they are.
+const ROOT: &str = "/proc/sys";
+
+/// Whether the kernel has IPv6 at all.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Sets a value in the thread's namespace and makes sure that it stayed.
+pub(super) fn set(key: &str, value: &str) -> io::Result<()> {
+    match write(key, value) {
+        Err(error)
+            if error.raw_os_error() == Some(libc::ENOENT)
+                && turns_ipv6_off(key, value)
+                && !has_ipv6() =>
+        {
+            return Ok(());
+        }
+        other => other?,
+    }
+    let now = get(key)?;
+    if now.split_whitespace().eq(value.split_whitespace()) {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "{key} was set to {value}, but is {now}"
+    )))
+}
+
+fn write(key: &str, value: &str) -> io::Result<()> {
+    use std::io::Write;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .open(format!("{ROOT}/{key}"))?
+        .write_all(value.as_bytes())
+}
+
+/// The value in the thread's namespace, without the line's end.
+pub(crate) fn get(key: &str) -> io::Result<String> {
+    let text = std::fs::read_to_string(format!("{ROOT}/{key}"))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// What a kernel without IPv6 does by itself.
+fn turns_ipv6_off(key: &str, value: &str) -> bool {
+    let off = if key.ends_with("/disable_ipv6") {
+        "1"
+    } else {
+        "0"
+    };
+    key.starts_with("net/ipv6/") && value == off
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_ipv6_only_turning_it_off_is_fine() {
+        assert!(turns_ipv6_off("net/ipv6/conf/br0/disable_ipv6", "1"));
+        assert!(!turns_ipv6_off("net/ipv6/conf/br0/disable_ipv6", "0"));
+        assert!(turns_ipv6_off("net/ipv6/conf/br0/accept_ra", "0"));
+        assert!(!turns_ipv6_off("net/ipv6/conf/all/forwarding", "1"));
+        assert!(!turns_ipv6_off("net/ipv4/conf/br0/accept_redirects", "0"));
+    }
+}
