@@ -14,31 +14,59 @@ use crate::plan::{Plan, Undo};
 ///
 /// The result is empty when both hold the same.
 pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan {
-    let is: HashMap<ResourceKey, &Resource> = observed.iter().map(|r| (r.key(), r)).collect();
+    let mut is: HashMap<ResourceKey, &Resource> = observed.iter().map(|r| (r.key(), r)).collect();
     let wanted: HashSet<ResourceKey> = desired.iter().map(Resource::key).collect();
     let mut plan = Plan::default();
     for resource in desired {
-        match is.get(&resource.key()) {
+        match is.get(&resource.key()).copied() {
             None => add(&mut plan, resource, because),
-            Some(old) if *old != resource => change(&mut plan, old, resource, because),
-            Some(_) => {}
+            Some(old) if old == resource => {}
+            Some(old) if changes_in_place(old, resource) => {
+                change(&mut plan, old, resource, because);
+            }
+            Some(old) => {
+                // What lives in it goes with it, and is made again when its turn comes.
+                let along = takes_along(old, observed);
+                let along: Vec<&Resource> = along
+                    .into_iter()
+                    .filter(|r| is.remove(&r.key()).is_some())
+                    .collect();
+                delete(&mut plan, old, &along, because);
+                add(&mut plan, resource, because);
+            }
         }
     }
-    let gone: Vec<&Resource> = observed
+    let mut gone: Vec<&Resource> = observed
         .iter()
-        .filter(|r| !wanted.contains(&r.key()))
+        .filter(|r| !wanted.contains(&r.key()) && is.contains_key(&r.key()))
         .collect();
-    let takes_along: HashSet<ResourceKey> = gone.iter().flat_map(|r| cable_ends(r)).collect();
-    for resource in gone.iter().rev() {
-        if !resource
-            .lives_in()
-            .iter()
-            .any(|key| takes_along.contains(key))
-        {
-            delete(&mut plan, resource, because);
+    let ends: HashSet<ResourceKey> = gone.iter().flat_map(|r| cable_ends(r)).collect();
+    while let Some(resource) = gone.pop() {
+        if resource.lives_in().iter().any(|key| ends.contains(key)) {
+            continue;
         }
+        let along = takes_along(resource, observed);
+        let along: Vec<&Resource> = along
+            .into_iter()
+            .filter(|r| is.remove(&r.key()).is_some())
+            .collect();
+        delete(&mut plan, resource, &along, because);
     }
     join_transactions(plan)
+}
+
+/// What vanishes with a resource, in the order of making.
+fn takes_along<'a>(resource: &Resource, observed: &'a [Resource]) -> Vec<&'a Resource> {
+    let mut keys: HashSet<ResourceKey> = cable_ends(resource).into_iter().collect();
+    let mut along = Vec::new();
+    // Whatever lives in another is made after it.
+    for r in observed {
+        if r.lives_in().iter().any(|key| keys.contains(key)) {
+            keys.extend(cable_ends(r));
+            along.push(r);
+        }
+    }
+    along
 }
 
 fn add(plan: &mut Plan, resource: &Resource, because: &str) {
@@ -49,28 +77,40 @@ fn add(plan: &mut Plan, resource: &Resource, because: &str) {
     plan.push(Op::make(resource), undo, because);
 }
 
-fn change(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
+fn changes_in_place(old: &Resource, new: &Resource) -> bool {
     match (old, new) {
-        (Resource::Nft(nft::Object::Chain(a)), Resource::Nft(nft::Object::Chain(b)))
-            if a.base == b.base =>
-        {
-            let undo = Undo::Ops(vec![Op::Nft(vec![nft::Change::Rules(a.clone())])]);
-            plan.push(Op::Nft(vec![nft::Change::Rules(b.clone())]), undo, because);
+        (Resource::Nft(nft::Object::Chain(a)), Resource::Nft(nft::Object::Chain(b))) => {
+            a.base == b.base
         }
-        (Resource::Port(_), _) | (Resource::Sysctl { .. }, _) | (Resource::Neigh { .. }, _) => {
-            plan.push(Op::make(new), Undo::Ops(vec![Op::make(old)]), because);
-        }
-        _ => {
-            delete(plan, old, because);
-            add(plan, new, because);
-        }
+        (Resource::Port(_) | Resource::Sysctl { .. } | Resource::Neigh { .. }, _) => true,
+        _ => false,
     }
 }
 
-fn delete(plan: &mut Plan, resource: &Resource, because: &str) {
-    if let Some(op) = Op::remove(resource) {
-        plan.push(op, Undo::Ops(vec![Op::make(resource)]), because);
+fn change(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
+    let (op, undo) = match (old, new) {
+        (Resource::Nft(nft::Object::Chain(a)), Resource::Nft(nft::Object::Chain(b))) => {
+            let rules = |c: &nft::Chain| Op::Nft(vec![nft::Change::Rules(c.clone())]);
+            (rules(b), rules(a))
+        }
+        _ => (Op::make(new), Op::make(old)),
+    };
+    plan.push(op, Undo::Ops(vec![undo]), because);
+}
+
+/// Deletes a resource; the way back makes it and what vanished with it.
+fn delete(plan: &mut Plan, resource: &Resource, along: &[&Resource], because: &str) {
+    let Some(op) = Op::remove(resource) else {
+        return;
+    };
+    let mut undo: Vec<Op> = Vec::new();
+    for made in std::iter::once(Op::make(resource)).chain(along.iter().map(|r| Op::make(r))) {
+        match (undo.last_mut(), made) {
+            (Some(Op::Nft(before)), Op::Nft(changes)) => before.extend(changes),
+            (_, made) => undo.push(made),
+        }
     }
+    plan.push(op, Undo::Ops(undo), because);
 }
 
 /// Makes one transaction of nftables changes that follow each other.

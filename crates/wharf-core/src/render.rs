@@ -1,1 +1,349 @@
-//! r
+//! Operations as the commands an administrator would type: `sh` with iproute2, nft, procps and conntrack.
+//!
+//! The text is what `--dry-run` prints and what `ScriptKernel` runs, so it is complete and quoted. Not for:
+//! carrying out operations; wharf itself starts no program.
+
+use std::path::Path;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use crate::addr::Family;
+use crate::model::{Link, LinkKind, Netns, Port};
+use crate::op::{Op, RouteOp};
+use crate::plan::{Plan, Undo};
+use crate::publish::Protocol;
+
+mod nft;
+
+pub use nft::{object, rule, ruleset, transaction};
+
+/// The commands that do what `op` does; several are on lines of their own.
+pub fn command(op: &Op) -> String {
+    match op {
+        Op::NetnsAdd(path) => netns_add(path),
+        Op::NetnsDel(path) => netns_del(path),
+        Op::LinkAdd(link) => link_add(link),
+        Op::LinkDel { netns, link } => format!("{} link del dev {}", ip(netns), quote(link)),
+        Op::LinkUp { netns, link, up } => {
+            let way = if *up { "up" } else { "down" };
+            format!("{} link set dev {} {way}", ip(netns), quote(link))
+        }
+        Op::PortSet(port) => port_set(port),
+        Op::AddrAdd { netns, link, addr } => {
+            let nodad = match Family::of_net(*addr) {
+                Family::V4 => "",
+                Family::V6 => " nodad",
+            };
+            format!("{} addr add {addr} dev {}{nodad}", ip(netns), quote(link))
+        }
+        Op::AddrDel { netns, link, addr } => {
+            format!("{} addr del {addr} dev {}", ip(netns), quote(link))
+        }
+        Op::RouteAdd(r) => route("add", r),
+        Op::RouteDel(r) => route("del", r),
+        Op::NeighAdd { link, addr, mac } => {
+            let dev = quote(link);
+            format!("ip neigh replace {addr} lladdr {mac} dev {dev} nud permanent")
+        }
+        Op::NeighDel { link, addr } => format!("ip neigh del {addr} dev {}", quote(link)),
+        Op::FdbAdd { link, mac } => {
+            format!("bridge fdb add {mac} dev {} master static", quote(link))
+        }
+        Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
+        Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
+        Op::Nft(changes) => nft::command(changes),
+        Op::ConntrackFlush {
+            protocol,
+            host_ip,
+            first,
+            last,
+        } => conntrack(*protocol, *host_ip, *first, *last),
+    }
+}
+
+/// The operation's name, as plans show it: `link add`.
+pub fn op_name(op: &Op) -> &'static str {
+    match op {
+        Op::NetnsAdd(_) => "netns add",
+        Op::NetnsDel(_) => "netns del",
+        Op::LinkAdd(_) => "link add",
+        Op::LinkDel { .. } => "link del",
+        Op::LinkUp { .. } => "link up",
+        Op::PortSet(_) => "port set",
+        Op::AddrAdd { .. } => "addr add",
+        Op::AddrDel { .. } => "addr del",
+        Op::RouteAdd(_) => "route add",
+        Op::RouteDel(_) => "route del",
+        Op::NeighAdd { .. } => "neigh add",
+        Op::NeighDel { .. } => "neigh del",
+        Op::FdbAdd { .. } => "fdb add",
+        Op::FdbDel { .. } => "fdb del",
+        Op::SysctlSet { .. } => "sysctl set",
+        Op::Nft(_) => "nft",
+        Op::ConntrackFlush { .. } => "conntrack flush",
+    }
+}
+
+/// A plan as scripts read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PlanJson {
+    /// The steps; none means "already so".
+    pub steps: Vec<StepJson>,
+}
+
+/// A step as scripts read it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct StepJson {
+    /// The operation: `link add`.
+    pub op: &'static str,
+    /// The command an administrator would type.
+    pub command: String,
+    /// Why.
+    pub because: String,
+    /// The way back.
+    pub undo: UndoJson,
+}
+
+/// The way back: commands, or why there is none.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum UndoJson {
+    /// Commands in order.
+    Commands(Vec<String>),
+    /// Why it is not taken back.
+    Irreversible(&'static str),
+}
+
+/// A plan in the form that `--json` shows: `{steps: [{op, command, because, undo}]}`.
+pub fn plan_json(plan: &Plan) -> PlanJson {
+    let steps = plan.steps.iter().map(|step| StepJson {
+        op: op_name(&step.op),
+        command: command(&step.op),
+        because: step.because.clone(),
+        undo: match &step.undo {
+            Undo::Ops(ops) => UndoJson::Commands(ops.iter().map(command).collect()),
+            Undo::Irreversible(why) => UndoJson::Irreversible(why),
+        },
+    });
+    PlanJson {
+        steps: steps.collect(),
+    }
+}
+
+/// All commands of a plan, in order, one step after the other.
+pub fn script(plan: &Plan) -> String {
+    plan.steps
+        .iter()
+        .map(|step| command(&step.op) + "\n")
+        .collect()
+}
+
+/// A word for `sh`: as it is, or in single quotes when it holds anything a shell could take otherwise.
+pub fn quote(word: impl AsRef<str>) -> String {
+    let word = word.as_ref();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./:@%+=,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+fn quote_path(path: &Path) -> String {
+    quote(path.to_string_lossy())
+}
+
+/// The name under which iproute2 knows a namespace.
+fn netns_name(path: &Path) -> Option<&str> {
+    let dir = path.parent()?;
+    if dir != Path::new("/run/netns") && dir != Path::new("/var/run/netns") {
+        return None;
+    }
+    let name = path.file_name()?.to_str()?;
+    (!name.starts_with('-')).then_some(name)
+}
+
+/// `ip` for a namespace.
+fn ip(netns: &Netns) -> String {
+    match netns {
+        Netns::Host => "ip".to_owned(),
+        Netns::Path(path) => match netns_name(path) {
+            Some(name) => format!("ip -n {}", quote(name)),
+            None => format!("nsenter --net={} ip", quote_path(path)),
+        },
+    }
+}
+
+/// What another command is put behind to run in a namespace, with a space at the end.
+fn inside(netns: &Netns) -> String {
+    match netns {
+        Netns::Host => String::new(),
+        Netns::Path(path) => match netns_name(path) {
+            Some(name) => format!("ip netns exec {} ", quote(name)),
+            None => format!("nsenter --net={} ", quote_path(path)),
+        },
+    }
+}
+
+fn netns_add(path: &Path) -> String {
+    match netns_name(path) {
+        Some(name) => format!("ip netns add {}", quote(name)),
+        None => {
+            let path = quote_path(path);
+            format!("touch {path} && unshare --net={path} true")
+        }
+    }
+}
+
+fn netns_del(path: &Path) -> String {
+    match netns_name(path) {
+        Some(name) => format!("ip netns del {}", quote(name)),
+        None => {
+            let path = quote_path(path);
+            format!("umount {path} && rm {path}")
+        }
+    }
+}
+
+/// The kernel gives each end of a cable one queue by itself only for the end that is not asked about; both
+/// are named, since more queues cost memory and time to make.
+fn link_add(link: &Link) -> String {
+    let mut text = format!("{} link add name {}", ip(&link.netns), quote(&link.name));
+    let mut word = |w: String| {
+        text.push(' ');
+        text.push_str(&w);
+    };
+    if link.up {
+        word("up".to_owned());
+    }
+    if let Some(mtu) = link.mtu {
+        word(format!("mtu {mtu}"));
+    }
+    if let Some(mac) = link.mac {
+        word(format!("address {mac}"));
+    }
+    if matches!(link.kind, LinkKind::Veth { .. }) {
+        word("numtxqueues 1 numrxqueues 1".to_owned());
+    }
+    if link.group != 0 {
+        word(format!("group {:#x}", link.group));
+    }
+    if let Some(master) = &link.master {
+        word(format!("master {}", quote(master)));
+    }
+    match &link.kind {
+        LinkKind::Bridge => word("type bridge".to_owned()),
+        LinkKind::Veth {
+            peer,
+            peer_netns,
+            peer_mac,
+        } => {
+            word(format!("type veth peer name {}", quote(peer)));
+            if let Some(mtu) = link.mtu {
+                word(format!("mtu {mtu}"));
+            }
+            if let Some(mac) = peer_mac {
+                word(format!("address {mac}"));
+            }
+            word("numtxqueues 1 numrxqueues 1".to_owned());
+            if *peer_netns != link.netns {
+                word(peer_place(peer_netns));
+            }
+        }
+    }
+    text
+}
+
+/// `netns` of a cable's other end; the shell itself is in the host's namespace.
+fn peer_place(netns: &Netns) -> String {
+    match netns {
+        Netns::Host => "netns $$".to_owned(),
+        Netns::Path(path) => match netns_name(path) {
+            Some(name) => format!("netns {}", quote(name)),
+            None => format!("netns {}", quote_path(path)),
+        },
+    }
+}
+
+fn port_set(port: &Port) -> String {
+    let on = |yes| if yes { "on" } else { "off" };
+    let link = quote(&port.link);
+    format!(
+        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} addrgenmode none alias {}",
+        on(port.locked),
+        on(port.learning),
+        on(port.hairpin),
+        quote(&port.alias),
+    )
+}
+
+fn route(verb: &str, r: &RouteOp) -> String {
+    let metric = r.metric.map(|m| format!(" metric {m}")).unwrap_or_default();
+    format!(
+        "{} route {verb} {} via {} dev {} proto {}{metric}",
+        ip(&r.netns),
+        destination(r.dst),
+        r.via,
+        quote(&r.link),
+        crate::model::ROUTE_PROTOCOL,
+    )
+}
+
+fn destination(dst: IpNet) -> String {
+    match dst.prefix_len() {
+        0 => "default".to_owned(),
+        _ => dst.to_string(),
+    }
+}
+
+/// With dots, unless a part has a dot in it, as the name of a VLAN interface has.
+fn sysctl(netns: &Netns, key: &str, value: &str) -> String {
+    let key = match key.contains('.') {
+        true => key.to_owned(),
+        false => key.replace('/', "."),
+    };
+    format!(
+        "{}sysctl -qw {}",
+        inside(netns),
+        quote(format!("{key}={value}"))
+    )
+}
+
+/// `conntrack` fails when nothing was to be forgotten, and takes one port at a time.
+fn conntrack(
+    protocol: Protocol,
+    host_ip: Option<std::net::IpAddr>,
+    first: u16,
+    last: u16,
+) -> String {
+    let families: Vec<Family> = match host_ip {
+        Some(ip) => vec![Family::of(ip)],
+        None => Family::BOTH.to_vec(),
+    };
+    let port = match first == last {
+        true => first.to_string(),
+        false => "$port".to_owned(),
+    };
+    let one = |family: &Family| {
+        let f = match family {
+            Family::V4 => "ipv4",
+            Family::V6 => "ipv6",
+        };
+        let dst = match host_ip.filter(|ip| !ip.is_unspecified()) {
+            Some(ip) => format!(" --orig-dst {ip}"),
+            None => String::new(),
+        };
+        format!("conntrack -D -f {f} -p {protocol}{dst} --orig-port-dst {port} || true")
+    };
+    let all: Vec<String> = families.iter().map(one).collect();
+    if first == last {
+        return all.join("\n");
+    }
+    format!(
+        "for port in $(seq {first} {last}); do {}; done",
+        all.join("; ")
+    )
+}
+
+#[cfg(test)]
+mod tests;

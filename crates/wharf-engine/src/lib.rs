@@ -8,4 +8,5 @@
 pub mod api;
 pub mod error;
 pub mod kernel;
+pub mod observe;
 pub mod process;

@@ -4,6 +4,10 @@
 //! administrator would type, run by a shell) and `fake` (in memory, can fail at any operation).
 
 pub mod netlink;
+#[cfg(any(test, feature = "script"))]
+pub mod fake;
+#[cfg(any(test, feature = "script"))]
+pub mod script;
 
 use wharf_core::ErrorKind;
 use wharf_core::model::Netns;

@@ -6,14 +6,14 @@
 //! Not here: what should be done (the core), and reading (`crate::observe`).
 
 mod delete;
-mod message;
+pub(crate) mod message;
 mod netns;
 pub(crate) mod nft_encode;
-mod nft_apply;
+pub(crate) mod nft_apply;
 mod nft_expr;
 mod run;
 pub(crate) mod socket;
-mod sysctl;
+pub(crate) mod sysctl;
 
 use std::collections::HashMap;
 use std::io;

@@ -1,0 +1,43 @@
+use super::*;
+use crate::model::LinkKind;
+
+fn link(netns: &str) -> Link {
+    Link {
+        netns: Netns::Host,
+        name: "v$(x)'".parse().unwrap(),
+        kind: LinkKind::Veth {
+            peer: "eth0".parse().unwrap(),
+            peer_netns: Netns::Path(netns.into()),
+            peer_mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        },
+        mac: None,
+        mtu: Some(1500),
+        master: Some("wharf0".parse().unwrap()),
+        group: crate::model::PORT_GROUP,
+        up: true,
+    }
+}
+
+#[test]
+fn names_from_users_are_quoted() {
+    assert_eq!(
+        command(&Op::LinkAdd(link("/run/netns/web"))),
+        r"ip link add name 'v$(x)'\''' up mtu 1500 numtxqueues 1 numrxqueues 1 group 0x7768 master wharf0 type veth peer name eth0 mtu 1500 address 02:00:00:00:00:01 numtxqueues 1 numrxqueues 1 netns web"
+    );
+    assert!(command(&Op::LinkAdd(link("/proc/12/ns/net"))).ends_with(" netns /proc/12/ns/net"));
+    let sysctl = |netns, key: &str| {
+        command(&Op::SysctlSet {
+            netns,
+            key: key.to_owned(),
+            value: "1".to_owned(),
+        })
+    };
+    assert_eq!(
+        sysctl(Netns::Host, "net/ipv4/conf/a.1/rp_filter"),
+        "sysctl -qw net/ipv4/conf/a.1/rp_filter=1"
+    );
+    assert_eq!(
+        sysctl(Netns::Path("/tmp/a b".into()), "net/ipv4/ip_forward"),
+        "nsenter --net='/tmp/a b' sysctl -qw net.ipv4.ip_forward=1"
+    );
+}
