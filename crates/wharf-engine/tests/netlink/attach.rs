@@ -37,7 +37,7 @@ pub fn desired() -> Vec<Resource> {
 
 /// What somebody sees who looks.
 fn look() -> String {
-    sh("ip -d -o link | sed 's/@if[0-9]*//'; ip -o addr | sed 's/tentative//; s/valid_lft.*//'; ip route; ip netns; nft list ruleset")
+    sh("ip -d -o link | sed 's/@if[0-9]*//'; ip -o addr | sed 's/tentative *//; s/valid_lft.*//'; ip route; ip netns; nft list ruleset")
 }
 
 #[test]

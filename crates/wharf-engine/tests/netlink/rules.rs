@@ -101,6 +101,13 @@ fn lines(listing: &str) -> Vec<String> {
     lines
 }
 
+/// nft 1.0.6 cannot say that 16 bytes are an address: in its text the set is there twice, once of numbers.
+fn without_twin(listing: &str) -> String {
+    let (before, rest) = listing.split_once("\tset guard6_nd {").unwrap();
+    let (_, after) = rest.split_once("\t}\n\n").unwrap();
+    format!("{before}{}", after.replace("@guard6_nd", "@guard6"))
+}
+
 fn by_nft(text: &str) -> String {
     let mut child = Command::new("unshare")
         .args(["-n", "sh", "-ec", "nft -f - && nft -s list ruleset"])
@@ -121,8 +128,10 @@ fn nft_lists_what_it_would_have_written() {
     }
     let all = everything();
     let mut kernel = NetlinkKernel::new();
-    execute(&mut kernel, &diff(&all, &[], "")).unwrap();
-    let (ours, theirs) = (sh("nft -s list ruleset"), by_nft(&render::ruleset(&all)));
+    if let Err(error) = execute(&mut kernel, &diff(&all, &[], "")) {
+        panic!("{}", error.error);
+    }
+    let (ours, theirs) = (sh("nft -s list ruleset"), without_twin(&by_nft(&render::ruleset(&all))));
     let (mut a, mut b) = (lines(&ours), lines(&theirs));
     assert!(a.len() > 300, "{ours}");
     a.sort();
@@ -142,7 +151,7 @@ fn nft_lists_what_it_would_have_written() {
         blocks
     };
     assert_eq!(chains(&ours), chains(&theirs));
-    // The ruleset written by nft is read by the kernel as the same instructions, or close to them.
-    execute(&mut kernel, &diff(&[], &all, "")).unwrap();
+    let removed = execute(&mut kernel, &diff(&[], &all, ""));
+    assert!(removed.is_ok());
     assert_eq!(sh("nft list ruleset"), "");
 }
