@@ -3,9 +3,9 @@
 //! [`Kernel`] is the one door. Behind it are `netlink` (the real one), `script` (the commands an
 //! administrator would type, run by a shell) and `fake` (in memory, can fail at any operation).
 
-pub mod netlink;
 #[cfg(any(test, feature = "script"))]
 pub mod fake;
+pub mod netlink;
 #[cfg(any(test, feature = "script"))]
 pub mod script;
 

@@ -136,7 +136,9 @@ mod tests {
     fn addresses_are_read_word_by_word() {
         let hex = |bytes: [u8; 4]| format!("{:08X}", u32::from_ne_bytes(bytes));
         assert_eq!(address(&hex([127, 0, 0, 1])), "127.0.0.1".parse().ok());
-        let six = [[0xfe, 0x80, 0, 0], [0; 4], [0; 4], [0, 0, 0, 1]].map(hex).concat();
+        let six = [[0xfe, 0x80, 0, 0], [0; 4], [0; 4], [0, 0, 0, 1]]
+            .map(hex)
+            .concat();
         assert_eq!(address(&six), "fe80::1".parse().ok());
     }
 

@@ -37,7 +37,9 @@ pub fn desired() -> Vec<Resource> {
 
 /// What somebody sees who looks.
 fn look() -> String {
-    sh("ip -d -o link | sed 's/@if[0-9]*//'; ip -o addr | sed 's/tentative *//; s/valid_lft.*//'; ip route; ip netns; nft list ruleset")
+    sh(
+        "ip -d -o link | sed 's/@if[0-9]*//'; ip -o addr | sed 's/tentative *//; s/valid_lft.*//'; ip route; ip netns; nft list ruleset",
+    )
 }
 
 #[test]
@@ -97,7 +99,9 @@ fn what_was_made_is_seen() {
     }
     sh(OUTSIDE);
     sh("ip route add default via 198.51.100.2; ip link set out0 mtu 1400");
-    sh("nft 'add table ip x; add chain ip x f { type filter hook forward priority 0; policy drop; }; add chain ip x DOCKER-USER'");
+    sh(
+        "nft 'add table ip x; add chain ip x f { type filter hook forward priority 0; policy drop; }; add chain ip x DOCKER-USER'",
+    );
     let all = desired();
     let mut kernel = NetlinkKernel::new();
     execute(&mut kernel, &diff(&all, &[], "")).unwrap();
@@ -107,16 +111,27 @@ fn what_was_made_is_seen() {
         .iter()
         .find(|l| l.kind.as_deref() == Some("bridge"))
         .unwrap();
-    assert!(bridge.up && bridge.carrier && bridge.mac.is_some(), "{bridge:?}");
+    assert!(
+        bridge.up && bridge.carrier && bridge.mac.is_some(),
+        "{bridge:?}"
+    );
     let port = kernel.link(&Netns::Host, &"veth0-0".parse().unwrap());
     let port = port.unwrap().unwrap();
     assert_eq!(port.master, Some(bridge.index));
     assert_eq!(port.group, 0x7768);
     assert_eq!(port.kind.as_deref(), Some("veth"));
     assert!(port.alias.unwrap().starts_with("wharf:"));
-    assert_eq!(kernel.link(&Netns::Host, &"nothing".parse().unwrap()).unwrap(), None);
+    assert_eq!(
+        kernel
+            .link(&Netns::Host, &"nothing".parse().unwrap())
+            .unwrap(),
+        None
+    );
     let addrs = kernel.addrs(&inside).unwrap();
-    assert!(addrs.iter().any(|(_, a)| a.to_string() == "172.30.1.3/24"), "{addrs:?}");
+    assert!(
+        addrs.iter().any(|(_, a)| a.to_string() == "172.30.1.3/24"),
+        "{addrs:?}"
+    );
     let routes = kernel.routes(&inside).unwrap();
     let ours = routes.iter().filter(|r| r.protocol == 119).count();
     assert_eq!(ours, 2, "{routes:?}");
@@ -134,7 +149,10 @@ fn what_was_made_is_seen() {
     let found = kernel.listener_on(tcp, range(8000, 8100), None).unwrap();
     assert_eq!(found.unwrap().port, 8090);
     let ip = "127.0.0.1".parse().ok();
-    assert_eq!(kernel.listener_on(tcp, range(8090, 8090), ip).unwrap(), None);
+    assert_eq!(
+        kernel.listener_on(tcp, range(8090, 8090), ip).unwrap(),
+        None
+    );
     assert_eq!(kernel.listeners().unwrap().len(), 1);
     drop(socket);
 }

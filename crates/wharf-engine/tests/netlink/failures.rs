@@ -81,7 +81,11 @@ fn what_was_sent_together_is_told_truly() {
     let lost = [addr("nowhere", "10.0.0.2/24")];
     let error = kernel.apply(&lost.iter().collect::<Vec<_>>()).unwrap_err();
     assert_eq!(error.error.errno, libc::ENODEV);
-    assert!(error.error.to_string().contains("no link nowhere"), "{}", error.error);
+    assert!(
+        error.error.to_string().contains("no link nowhere"),
+        "{}",
+        error.error
+    );
 
     let far = [Op::RouteAdd(RouteOp {
         netns: Netns::Host,
@@ -92,7 +96,11 @@ fn what_was_sent_together_is_told_truly() {
     })];
     let error = kernel.apply(&far.iter().collect::<Vec<_>>()).unwrap_err();
     assert_eq!(error.error.errno, libc::ENETUNREACH);
-    assert!(error.error.to_string().contains("gateway"), "{}", error.error);
+    assert!(
+        error.error.to_string().contains("gateway"),
+        "{}",
+        error.error
+    );
 
     let odd = [sysctl("net/ipv4/conf/br0/nothing", "1")];
     let error = kernel.apply(&odd.iter().collect::<Vec<_>>()).unwrap_err();
@@ -193,7 +201,11 @@ fn a_plan_that_fails_in_the_middle_leaves_nothing() {
         return;
     }
     sh(OUTSIDE);
-    let look = || sh("ip -o link; ip -o addr | sed 's/tentative *//; s/valid_lft.*//'; ip netns; nft list ruleset");
+    let look = || {
+        sh(
+            "ip -o link; ip -o addr | sed 's/tentative *//; s/valid_lft.*//'; ip netns; nft list ruleset",
+        )
+    };
     let before = look();
     let mut plan = diff(&desired(), &[], "");
     let at = plan.steps.len() - 2;

@@ -18,7 +18,9 @@ pub fn alone() -> bool {
         println!("SKIPPED: unshare needs root");
         return false;
     }
-    sh("mount --make-rprivate / && mount -t tmpfs run /run && mount -t sysfs sys /sys && ip link set lo up");
+    sh(
+        "mount --make-rprivate / && mount -t tmpfs run /run && mount -t sysfs sys /sys && ip link set lo up",
+    );
     true
 }
 

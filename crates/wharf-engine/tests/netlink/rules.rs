@@ -91,7 +91,10 @@ fn lines(listing: &str) -> Vec<String> {
         list.push_str(line);
         list.push(' ');
         if line.ends_with('}') {
-            let inner = list.trim_start_matches("elements = {").trim().trim_end_matches('}');
+            let inner = list
+                .trim_start_matches("elements = {")
+                .trim()
+                .trim_end_matches('}');
             let mut each: Vec<&str> = inner.split(',').map(str::trim).collect();
             each.sort_unstable();
             lines.push(format!("elements = {}", each.join(", ")));
@@ -131,7 +134,10 @@ fn nft_lists_what_it_would_have_written() {
     if let Err(error) = execute(&mut kernel, &diff(&all, &[], "")) {
         panic!("{}", error.error);
     }
-    let (ours, theirs) = (sh("nft -s list ruleset"), without_twin(&by_nft(&render::ruleset(&all))));
+    let (ours, theirs) = (
+        sh("nft -s list ruleset"),
+        without_twin(&by_nft(&render::ruleset(&all))),
+    );
     let (mut a, mut b) = (lines(&ours), lines(&theirs));
     assert!(a.len() > 300, "{ours}");
     a.sort();

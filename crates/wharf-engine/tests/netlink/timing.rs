@@ -50,6 +50,12 @@ fn attach_and_detach() {
     }
     attach.sort();
     detach.sort();
-    println!("attach {:?} (min {:?}, max {:?})", attach[10], attach[0], attach[19]);
-    println!("detach {:?} (min {:?}, max {:?})", detach[10], detach[0], detach[19]);
+    println!(
+        "attach {:?} (min {:?}, max {:?})",
+        attach[10], attach[0], attach[19]
+    );
+    println!(
+        "detach {:?} (min {:?}, max {:?})",
+        detach[10], detach[0], detach[19]
+    );
 }

@@ -121,8 +121,7 @@ impl NetlinkKernel {
             let answers = self.rt(place)?.exchange(vec![request])?;
             return Ok(answers.into_iter().next().unwrap_or_default());
         }
-        let (mut ear, mouth) =
-            self.inside(place, || Ok((Rt::hearing_links()?, Rt::open()?)))?;
+        let (mut ear, mouth) = self.inside(place, || Ok((Rt::hearing_links()?, Rt::open()?)))?;
         let (read, write) = pipe()?;
         let bytes = Rt::encode(request, 1);
         let mut keep = vec![mouth.fd(), write.as_raw_fd()];
@@ -218,9 +217,10 @@ impl Run<'_> {
     /// Deletes the links of all deletions that follow each other in one namespace, together.
     pub(super) fn delete_links(&mut self, at: usize) -> Result<usize, Failure> {
         let place = place(self.ops[at]).clone();
-        let count = self.stretch(at, |op| {
-            matches!(op, Op::LinkDel { netns, .. } if *netns == place)
-        });
+        let count = self.stretch(
+            at,
+            |op| matches!(op, Op::LinkDel { netns, .. } if *netns == place),
+        );
         let end = at + count;
         let fail = |e: io::Error| Failure::io(at, &e);
         self.known.clear();

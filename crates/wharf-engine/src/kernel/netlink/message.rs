@@ -53,10 +53,7 @@ pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawF
     let mut message = by_name(&link.name);
     let attributes = &mut message.attributes;
     let mut info = Vec::new();
-    attributes.extend(
-        link.mac
-            .map(|mac| LinkAttribute::Address(mac.0.to_vec())),
-    );
+    attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(link.mtu.map(LinkAttribute::Mtu));
     attributes.extend(master.map(LinkAttribute::Controller));
     if link.group != 0 {
@@ -247,10 +244,7 @@ fn neighbour(index: u32, addr: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
 /// `RTM_NEWNEIGH`, replacing what is there.
 pub(crate) fn neigh_add(index: u32, addr: IpAddr, mac: Mac) -> Request {
     let message = neighbour(index, addr, Some(mac));
-    request(
-        Message::NewNeighbour(message),
-        NLM_F_CREATE | NLM_F_REPLACE,
-    )
+    request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 
 /// `RTM_DELNEIGH`.

@@ -8,8 +8,8 @@
 mod delete;
 pub(crate) mod message;
 mod netns;
-pub(crate) mod nft_encode;
 pub(crate) mod nft_apply;
+pub(crate) mod nft_encode;
 mod nft_expr;
 mod run;
 pub(crate) mod socket;

@@ -5,10 +5,12 @@ use std::sync::OnceLock;
 
 use wharf_core::compile;
 use wharf_core::model::Resource;
-use wharf_core::nft::{Base, Chain, Change, Data, Element, Field, FieldType, Hook, Object, Set, Table};
 use wharf_core::nft::Verdict as CoreVerdict;
+use wharf_core::nft::{
+    Base, Chain, Change, Data, Element, Field, FieldType, Hook, Object, Set, Table,
+};
 use wharf_nft as nf;
-use wharf_nft::{Batch, BaseChain, ChainFlags, ChainType, DataType, Policy, SetRef, Verdict};
+use wharf_nft::{BaseChain, Batch, ChainFlags, ChainType, DataType, Policy, SetRef, Verdict};
 
 use super::nft_expr::{name_bytes, rule};
 
@@ -103,19 +105,29 @@ fn set_ref(table: Table, name: &str) -> SetRef {
 }
 
 fn chain(c: &Chain) -> nf::Chain {
-    let base = c.base.map(|Base { nat, hook, priority }| BaseChain {
-        kind: if nat { ChainType::Nat } else { ChainType::Filter },
-        hook: match hook {
-            Hook::Prerouting => nf::Hook::Prerouting,
-            Hook::Input => nf::Hook::Input,
-            Hook::Forward => nf::Hook::Forward,
-            Hook::Output => nf::Hook::Output,
-            Hook::Postrouting => nf::Hook::Postrouting,
+    let base = c.base.map(
+        |Base {
+             nat,
+             hook,
+             priority,
+         }| BaseChain {
+            kind: if nat {
+                ChainType::Nat
+            } else {
+                ChainType::Filter
+            },
+            hook: match hook {
+                Hook::Prerouting => nf::Hook::Prerouting,
+                Hook::Input => nf::Hook::Input,
+                Hook::Forward => nf::Hook::Forward,
+                Hook::Output => nf::Hook::Output,
+                Hook::Postrouting => nf::Hook::Postrouting,
+            },
+            priority,
+            policy: Policy::Accept,
+            devices: Vec::new(),
         },
-        priority,
-        policy: Policy::Accept,
-        devices: Vec::new(),
-    });
+    );
     nf::Chain {
         family: family(c.table),
         table: Table::NAME.to_owned(),

@@ -239,7 +239,9 @@ impl Writer {
 
     fn compare(&mut self, key: Key, op: CmpOp, value: &Value) {
         let bytes = match value {
-            Value::Net(net) => return self.prefix(key, op, octets(net.network()), net.prefix_len()),
+            Value::Net(net) => {
+                return self.prefix(key, op, octets(net.network()), net.prefix_len());
+            }
             Value::Name(name) => name_bytes(name.as_str()),
             Value::Kind(kind) => name_bytes(kind),
             Value::Addr(addr) => octets(*addr),
@@ -331,4 +333,3 @@ fn nf_family(family: Family) -> NfFamily {
         Family::V6 => NfFamily::Ip6,
     }
 }
-

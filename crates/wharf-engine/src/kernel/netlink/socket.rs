@@ -255,9 +255,7 @@ pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Raw<'_>> {
             seq: word(header, 8),
             body,
         };
-        bytes = bytes
-            .get(length.next_multiple_of(4)..)
-            .unwrap_or_default();
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(message)
     })
 }
@@ -293,9 +291,7 @@ impl Raw<'_> {
                 let text = String::from_utf8_lossy(value);
                 return (errno, Some(text.trim_end_matches('\0').to_owned()));
             }
-            rest = rest
-                .get(length.next_multiple_of(4)..)
-                .unwrap_or_default();
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         (errno, None)
     }
