@@ -83,6 +83,7 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
     assert!(from("ip netns exec outside", "198.51.100.1:8080").contains("hello"));
     assert!(from("", "198.51.100.1:8080").contains("hello"));
     assert!(from("ip netns exec other", "198.51.100.1:8080").contains("hello"));
+    assert!(from("ip netns exec web", "198.51.100.1:8080").contains("hello"));
     assert!(!try_sh("ip -n outside route add 172.30.1.0/24 via 198.51.100.1; ip netns exec outside ping -c1 -W1 172.30.1.3").0);
     sh("ip -n outside route del 172.30.1.0/24");
     sh(&format!("kill {pid}"));

@@ -2,6 +2,8 @@
 //!
 //! Needs root; says so and passes without.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 mod attach;
 mod failures;
 mod rules;

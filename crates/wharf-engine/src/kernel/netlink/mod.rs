@@ -122,6 +122,10 @@ impl NetlinkKernel {
         }
         let space = self.space(place)?;
         let _guard = netns::enter(&space.netns)?;
+        // Who is in there will want to talk there: better now than to come again.
+        if space.rt.is_none() {
+            space.rt = Some(Rt::open()?);
+        }
         what()
     }
 
