@@ -1,9 +1,12 @@
 //! Reading the ruleset back (`NFT_MSG_GET*` dumps).
 
-use crate::batch::{NFTABLES, SetRef, msg};
+use std::time::Duration;
+
+use crate::batch::SetRef;
 use crate::chain::Chain;
 use crate::element::{Element, list};
 use crate::error::NftError;
+use crate::msg::{self, NFTABLES};
 use crate::object::Object;
 use crate::rule::Rule;
 use crate::set::Set;
@@ -16,7 +19,9 @@ use crate::wire::{Attrs, Malformed, Writer};
 /// `NFPROTO_UNSPEC`: every family.
 const ALL: u8 = 0;
 /// How often to start again when others change the ruleset meanwhile.
-const ATTEMPTS: usize = 10;
+const ATTEMPTS: u32 = 10;
+/// Before the second attempt, for the change to finish; longer before each further one.
+const PAUSE: Duration = Duration::from_millis(4);
 
 /// Everything of one namespace at one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -222,10 +227,10 @@ impl NfSocket {
         };
         let Dumped { items, torn } =
             self.dump(msg::GETSETELEM, set.family.number(), &label, attrs, decode)?;
-        Ok(Dumped {
-            items: items.into_iter().flatten().collect(),
-            torn,
-        })
+        let several = items.len() > 1;
+        let items: Vec<Element> = items.into_iter().flatten().collect();
+        let torn = torn || (several && has_duplicates(&items));
+        Ok(Dumped { items, torn })
     }
 
     /// Everything, at one generation: begins again if the ruleset changed while it was read.
@@ -287,9 +292,18 @@ impl NfSocket {
     }
 }
 
+/// A hash set which the kernel enlarges while it is dumped, as it does for a while after many insertions, comes with
+/// some elements twice and as many others missing, and nothing says so.
+fn has_duplicates(elements: &[Element]) -> bool {
+    let mut keys: Vec<_> = elements.iter().map(|e| (&e.key, e.flags.0)).collect();
+    keys.sort_unstable();
+    keys.windows(2).any(|pair| matches!(pair, [a, b] if a == b))
+}
+
 /// Repeats a dump until it is of one piece.
 fn settle<T>(mut dump: impl FnMut() -> Result<Dumped<T>, NftError>) -> Result<Vec<T>, NftError> {
-    for _ in 0..ATTEMPTS {
+    for attempt in 0..ATTEMPTS {
+        std::thread::sleep(PAUSE.saturating_mul(attempt));
         match dump() {
             Ok(Dumped { items, torn: false }) => return Ok(items),
             Ok(Dumped { torn: true, .. })

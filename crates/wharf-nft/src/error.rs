@@ -54,6 +54,9 @@ pub enum NftError {
     /// The kernel's answer could not be read.
     #[error(transparent)]
     Malformed(#[from] Malformed),
+    /// A conntrack filter that cannot be meant.
+    #[error("conntrack filter: {0}")]
+    Filter(&'static str),
     /// The ruleset changed during each of several attempts to read it.
     #[error("ruleset kept changing while it was read")]
     Unsettled,

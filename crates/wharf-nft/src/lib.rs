@@ -10,11 +10,13 @@
 mod batch;
 mod chain;
 pub mod conntrack;
-
 mod dump;
 mod element;
 mod error;
 pub mod expr;
+#[cfg(test)]
+mod fuzz;
+mod msg;
 mod object;
 mod rule;
 mod set;
@@ -22,7 +24,6 @@ mod set_codec;
 mod socket;
 mod table;
 mod trace;
-
 mod transport;
 mod types;
 mod userdata;
@@ -41,7 +42,6 @@ pub use set::{DataType, IntervalStyle, Set, SetFlags};
 pub use socket::NfSocket;
 pub use table::{Table, TableFlags};
 pub use trace::{CtTrace, TraceEvent, TraceKind};
-
 pub use types::{Family, Hook};
 pub use userdata::Userdata;
 pub use verdict::{Data, Verdict};

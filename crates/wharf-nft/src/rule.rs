@@ -1,6 +1,6 @@
 //! Rules (`enum nft_rule_attributes`).
 
-use crate::expr::{Expr, get_exprs, put_exprs};
+use crate::expr::{CmpOp, Expr, Meta, MetaKey, Payload, PayloadBase, get_exprs, put_exprs};
 use crate::types::Family;
 use crate::userdata::Userdata;
 use crate::wire::{Attrs, Malformed, Writer};
@@ -14,6 +14,8 @@ const POSITION: u16 = 6;
 const USERDATA: u16 = 7;
 const COMPAT_PROTO: u16 = 1;
 const COMPAT_FLAGS: u16 = 2;
+/// `NFT_RULE_COMPAT_F_INV`.
+const COMPAT_INVERT: u32 = 2;
 
 /// The protocol an xtables rule is about (`enum nft_rule_compat_attributes`): some matches insist on it. The kernel
 /// takes it but does not give it back.
@@ -79,6 +81,49 @@ impl Rule {
     #[must_use]
     pub fn comment(&self) -> Option<String> {
         self.userdata.read_comment()
+    }
+
+    /// The protocol for which xtables matches and targets of this rule are checked, as the rule itself tests it:
+    /// `meta l4proto`, or the protocol field of IPv4. For writing a rule again that was read from the kernel, which
+    /// does not give [`Rule::compat`] back.
+    #[must_use]
+    pub fn infer_compat(&self) -> Option<Compat> {
+        if self.compat.is_some()
+            || !self
+                .exprs
+                .iter()
+                .any(|e| matches!(e, Expr::Match(_) | Expr::Target(_)))
+        {
+            return self.compat;
+        }
+        let proto = self.exprs.windows(2).find_map(|pair| match pair {
+            [
+                Expr::Meta(Meta {
+                    key: MetaKey::L4Proto,
+                    ..
+                }),
+                Expr::Cmp(cmp),
+            ] => Some(cmp),
+            [
+                Expr::Payload(Payload {
+                    base: PayloadBase::Network,
+                    offset: 9,
+                    len: 1,
+                    ..
+                }),
+                Expr::Cmp(cmp),
+            ] if self.family == Family::Ip => Some(cmp),
+            _ => None,
+        })?;
+        let flags = if proto.op == CmpOp::Neq {
+            COMPAT_INVERT
+        } else {
+            0
+        };
+        Some(Compat {
+            proto: u32::from(*proto.data.first()?),
+            flags,
+        })
     }
 
     pub(crate) fn encode(&self, w: &mut Writer) {

@@ -3,8 +3,9 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::batch::{Batch, NFTABLES, msg};
+use crate::batch::Batch;
 use crate::error::NftError;
+use crate::msg::{self, NFTABLES};
 use crate::transport::{ACK, Answer, FIRST_TYPE, NLMSG_ERROR, REQUEST, Request, Transport};
 use crate::wire::{HEADER, Malformed, Message, Writer};
 

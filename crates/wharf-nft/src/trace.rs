@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use crate::batch::{NFTABLES, msg};
 use crate::chain::Policy;
 use crate::error::NftError;
+use crate::msg::{self, NFTABLES};
 use crate::socket::NfSocket;
 use crate::types::Family;
 use crate::verdict::Verdict;
@@ -44,7 +44,7 @@ pub enum TraceKind {
     Policy,
     /// A chain was left at its end or by `return`.
     Return,
-    /// A rule matched.
+    /// A rule matched; without [`TraceEvent::rule`], the end of the chain.
     Rule,
     /// A number this crate does not know.
     Other(u32),
@@ -66,7 +66,8 @@ pub struct CtTrace {
 /// One step of one packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TraceEvent {
-    /// `NFTA_TRACE_ID`, the same for all steps of one packet.
+    /// `NFTA_TRACE_ID`: a hash of the packet and the interface it came in by. The same for all steps of a packet, until
+    /// it passes to another interface, loopback included.
     pub id: u32,
     /// Family of the table.
     pub family: Family,
@@ -94,7 +95,8 @@ pub struct TraceEvent {
     pub oif: Option<u32>,
     /// `NFTA_TRACE_OIFTYPE`: `ARPHRD_*`.
     pub oif_type: Option<u16>,
-    /// `NFTA_TRACE_LL_HEADER`; headers come with the first step in a table only.
+    /// `NFTA_TRACE_LL_HEADER`; headers, interfaces and connection come only with the first step
+    /// in a base chain.
     pub ll_header: Option<Vec<u8>>,
     /// `NFTA_TRACE_NETWORK_HEADER`.
     pub network_header: Option<Vec<u8>>,
@@ -105,7 +107,7 @@ pub struct TraceEvent {
 }
 
 impl TraceEvent {
-    fn decode(family: Family, attrs: &Attrs<'_>) -> Result<Self, Malformed> {
+    pub(crate) fn decode(family: Family, attrs: &Attrs<'_>) -> Result<Self, Malformed> {
         let header = |id| attrs.get(id).map(<[u8]>::to_vec);
         Ok(Self {
             id: attrs.u32(ID)?.ok_or(Malformed("trace without id"))?,

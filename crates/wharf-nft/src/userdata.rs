@@ -50,8 +50,11 @@ impl Userdata {
 
     /// Comments longer than `nft` allows (127 bytes) are cut at a character boundary.
     fn push_comment(&mut self, kind: u8, text: &str) {
-        let end = text.floor_char_boundary(COMMENT_MAX - 1);
-        let mut bytes = text[..end].as_bytes().to_vec();
+        let end = (0..=text.len().min(COMMENT_MAX - 1))
+            .rev()
+            .find(|i| text.is_char_boundary(*i))
+            .unwrap_or(0);
+        let mut bytes = text.as_bytes()[..end].to_vec();
         bytes.push(0);
         self.push(kind, &bytes);
     }
@@ -91,6 +94,27 @@ impl Userdata {
     pub(crate) fn put(&self, id: u16, w: &mut crate::wire::Writer) {
         if !self.0.is_empty() {
             w.attr(id, &self.0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_comments_end_at_a_character() {
+        for text in [
+            "",
+            "short",
+            &"x".repeat(500),
+            &("x".to_owned() + &"é".repeat(300)),
+        ] {
+            let read = Userdata::comment(text).read_comment().expect("a comment");
+            assert!(
+                text.starts_with(&read) && read.len() <= 127 && (read.len() >= 126 || read == text),
+                "{read}"
+            );
         }
     }
 }

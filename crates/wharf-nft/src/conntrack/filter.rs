@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::codec::{Entry, MARK, Part, STATUS, TUPLE_ORIG, TUPLE_REPLY, Tuple, put_part};
+use crate::error::NftError;
 use crate::types::Family;
 use crate::wire::Writer;
 
@@ -24,8 +25,8 @@ const F_SPORT: u32 = 1 << 4;
 /// `CTA_FILTER_F_CTA_PROTO_DST_PORT`.
 const F_DPORT: u32 = 1 << 5;
 
-/// Which entries: all conditions that are given hold. Ports count only together with `proto`. A filter of nothing but
-/// a family selects every entry of that family.
+/// Which entries: all conditions that are given hold. Ports need `proto`, and addresses must be of `family`; a filter
+/// that mixes this up is refused rather than taken for less. Nothing but a family selects every entry of that family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConntrackFilter {
     /// [`Family::Ip`] or [`Family::Ip6`].
@@ -100,6 +101,29 @@ impl ConntrackFilter {
         }
     }
 
+    /// Refuses what the kernel cannot compare.
+    pub(crate) fn check(&self) -> Result<(), NftError> {
+        let ports = [
+            self.orig_sport,
+            self.orig_dport,
+            self.reply_sport,
+            self.reply_dport,
+        ];
+        if self.proto.is_none() && ports.iter().any(Option::is_some) {
+            return Err(NftError::Filter("a port needs a protocol"));
+        }
+        let v4 = match self.family {
+            Family::Ip => true,
+            Family::Ip6 => false,
+            _ => return Err(NftError::Filter("the family must be ip or ip6")),
+        };
+        let addrs = [self.orig_src, self.orig_dst, self.reply_src, self.reply_dst];
+        match addrs.iter().flatten().all(|a| a.is_ipv4() == v4) {
+            true => Ok(()),
+            false => Err(NftError::Filter("an address is of the other family")),
+        }
+    }
+
     pub(crate) fn encode(&self, w: &mut Writer) {
         let parts = [
             (TUPLE_ORIG, ORIG_FLAGS, self.orig()),
@@ -141,15 +165,14 @@ impl ConntrackFilter {
     }
 }
 
-/// Which attributes of a tuple the kernel is to compare. Ports without a protocol cannot be.
+/// Which attributes of a tuple the kernel is to compare.
 fn flags(part: &Part) -> u32 {
-    let ports = part.proto.is_some();
     [
         (part.src.is_some(), F_SRC),
         (part.dst.is_some(), F_DST),
         (part.proto.is_some(), F_PROTO),
-        (ports && part.sport.is_some(), F_SPORT),
-        (ports && part.dport.is_some(), F_DPORT),
+        (part.sport.is_some(), F_SPORT),
+        (part.dport.is_some(), F_DPORT),
     ]
     .into_iter()
     .filter(|(given, _)| *given)
@@ -157,10 +180,9 @@ fn flags(part: &Part) -> u32 {
 }
 
 fn holds(part: &Part, tuple: &Tuple) -> bool {
-    let ports = part.proto.is_some();
     part.src.is_none_or(|a| a == tuple.src)
         && part.dst.is_none_or(|a| a == tuple.dst)
         && part.proto.is_none_or(|p| p == tuple.proto)
-        && (!ports || part.sport.is_none_or(|p| Some(p) == tuple.sport))
-        && (!ports || part.dport.is_none_or(|p| Some(p) == tuple.dport))
+        && part.sport.is_none_or(|p| Some(p) == tuple.sport)
+        && part.dport.is_none_or(|p| Some(p) == tuple.dport)
 }

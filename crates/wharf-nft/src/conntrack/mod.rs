@@ -1,4 +1,5 @@
 //! Tracked connections (`linux/netfilter/nfnetlink_conntrack.h`): list, count, delete, flush by filter.
+//! For Linux 5.8 or newer: before, the kernel did not look at `CTA_FILTER` at all.
 
 mod codec;
 mod filter;
@@ -61,6 +62,7 @@ impl Conntrack {
     /// # Errors
     /// If the kernel refuses or its answer cannot be read.
     pub fn dump_matching(&mut self, filter: &ConntrackFilter) -> Result<Vec<Entry>, NftError> {
+        filter.check()?;
         let mut attrs = Writer::default();
         filter.encode(&mut attrs);
         match self.list(filter.family.number(), attrs, |e| filter.matches(e)) {
@@ -149,6 +151,7 @@ impl Conntrack {
     /// # Errors
     /// If the kernel refuses or its answer cannot be read.
     pub fn flush(&mut self, filter: &ConntrackFilter) -> Result<Flushed, NftError> {
+        filter.check()?;
         let mut attrs = Writer::default();
         filter.encode(&mut attrs);
         match self.send_delete(filter.family.number(), attrs, "flush conntrack entries") {

@@ -1,5 +1,7 @@
 //! The expressions, one table line per attribute: field, type, number, name in the kernel's header.
 
+use std::num::NonZeroU64;
+
 use super::codes::*;
 use super::field::{Bits, Field, Raw};
 use super::reg::Reg;
@@ -15,11 +17,17 @@ macro_rules! exprs {
 
             impl $Var {
                 fn encode(&self, w: &mut Writer) {
+                    let _ = &w; // unused where there are no attributes
                     $( self.$f.put($id, w); )*
                 }
                 fn decode(attrs: &Attrs<'_>) -> Result<Self, Malformed> {
                     attrs.only(&[$($id),*])?;
                     Ok(Self { $( $f: Field::get(attrs, $id)?, )* })
+                }
+                #[cfg(test)]
+                fn any(random: &mut crate::fuzz::Random) -> Self {
+                    let _ = &random;
+                    Self { $( $f: Field::any(random), )* }
                 }
             }
 
@@ -55,6 +63,13 @@ macro_rules! exprs {
                     $( Self::$Var(expr) => expr.encode(w), )*
                     Self::Unknown { raw, .. } => w.buf.extend_from_slice(raw.as_deref().unwrap_or_default()),
                 }
+            }
+
+            /// Any expression, for tests.
+            #[cfg(test)]
+            pub(crate) fn any(random: &mut crate::fuzz::Random) -> Self {
+                let all: &[fn(&mut crate::fuzz::Random) -> Self] = &[$( |r| Self::$Var($Var::any(r)) ),*];
+                random.pick(all)(random)
             }
 
             /// `None` if the name is not known.
@@ -162,7 +177,7 @@ exprs! {
     Dynset "dynset" {
         set: String = 1 "NFTA_DYNSET_SET_NAME", set_id: Option<u32> = 2 "NFTA_DYNSET_SET_ID",
         op: DynsetOp = 3 "NFTA_DYNSET_OP", sreg_key: Reg = 4 "NFTA_DYNSET_SREG_KEY",
-        sreg_data: Option<Reg> = 5 "NFTA_DYNSET_SREG_DATA", timeout: Option<u64> = 6 "NFTA_DYNSET_TIMEOUT",
+        sreg_data: Option<Reg> = 5 "NFTA_DYNSET_SREG_DATA", timeout: Option<NonZeroU64> = 6 "NFTA_DYNSET_TIMEOUT",
         expr: Option<Box<Expr>> = 7 "NFTA_DYNSET_EXPR", flags: Bits = 9 "NFTA_DYNSET_FLAGS",
         exprs: Vec<Expr> = 10 "NFTA_DYNSET_EXPRESSIONS",
     }

@@ -1,6 +1,12 @@
 //! How each kind of expression attribute is written and read; one implementation serves both directions.
 
+use std::num::NonZeroU64;
+
 use super::{Expr, Reg};
+#[cfg(test)]
+use crate::fuzz::Random;
+#[cfg(test)]
+use crate::verdict::Verdict;
 use crate::verdict::{Data, get_value, put_value};
 use crate::wire::{Attrs, Malformed, Writer};
 
@@ -15,6 +21,9 @@ pub(crate) trait Field: Sized {
     fn get(attrs: &Attrs<'_>, id: u16) -> Result<Self, Malformed> {
         Self::find(attrs, id)?.ok_or(MISSING)
     }
+    /// Any value, for tests.
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self;
 }
 
 impl<T: Field> Field for Option<T> {
@@ -25,6 +34,10 @@ impl<T: Field> Field for Option<T> {
     }
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         T::find(attrs, id).map(Some)
+    }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        random.flip().then(|| T::any(random))
     }
 }
 
@@ -37,10 +50,28 @@ macro_rules! numbers {
             fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
                 attrs.$t(id)
             }
+            #[cfg(test)]
+            fn any(random: &mut Random) -> Self {
+                random.next() as $t
+            }
         }
     )* };
 }
 numbers! { u8 u16 u32 u64 }
+
+/// A number of which the kernel prints zero for "none", but does not take zero.
+impl Field for NonZeroU64 {
+    fn put(&self, id: u16, w: &mut Writer) {
+        w.u64(id, self.get());
+    }
+    fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
+        Ok(attrs.u64(id)?.and_then(Self::new))
+    }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        Self::MIN.saturating_add(random.next())
+    }
+}
 
 /// Flag bits: absent and zero are the same, and zero is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -70,6 +101,10 @@ impl Field for Bits {
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         Ok(Some(Self(attrs.u32(id)?.unwrap_or_default())))
     }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        Self(u32::any(random) & 7)
+    }
 }
 
 /// Bytes stored without a wrapping (`NLA_BINARY`), such as the private data of an xtables match.
@@ -83,6 +118,10 @@ impl Field for Raw {
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         Ok(attrs.get(id).map(|p| Self(p.to_vec())))
     }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        Self(Vec::any(random))
+    }
 }
 
 /// A value as it lies in registers (`NFTA_DATA_VALUE`).
@@ -93,6 +132,10 @@ impl Field for Vec<u8> {
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         get_value(attrs, id)
     }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        (0..random.below(40)).map(|_| u8::any(random)).collect()
+    }
 }
 
 impl Field for String {
@@ -101,6 +144,12 @@ impl Field for String {
     }
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         attrs.str(id)
+    }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        (0..random.below(20))
+            .map(|_| random.pick(&['a', '_', '9', 'é']))
+            .collect()
     }
 }
 
@@ -112,6 +161,10 @@ impl Field for Reg {
         let known = |n| Reg::from_number(n).ok_or(Malformed("no such register"));
         attrs.u32(id)?.map(known).transpose()
     }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        Self::from_number(u32::any(random) % 5).expect("0 to 4 are registers")
+    }
 }
 
 impl Field for Data {
@@ -120,6 +173,22 @@ impl Field for Data {
     }
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         attrs.nested(id)?.map(|a| Data::decode(&a)).transpose()
+    }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        match random.below(4) {
+            0 => Self::Value(Vec::any(random)),
+            1 => Verdict::Jump(String::any(random)).into(),
+            2 => Verdict::Queue(u16::any(random)).into(),
+            _ => random
+                .pick(&[
+                    Verdict::Accept,
+                    Verdict::Drop,
+                    Verdict::Return,
+                    Verdict::Continue,
+                ])
+                .into(),
+        }
     }
 }
 
@@ -133,6 +202,10 @@ impl Field for Box<Expr> {
             .map(|a| Expr::decode(&a).map(Box::new))
             .transpose()
     }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        Self::new(Expr::any(random))
+    }
 }
 
 /// A list of expressions; absent and empty are the same.
@@ -144,6 +217,10 @@ impl Field for Vec<Expr> {
     }
     fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
         get_exprs(attrs, id).map(Some)
+    }
+    #[cfg(test)]
+    fn any(random: &mut Random) -> Self {
+        (0..random.below(3)).map(|_| Expr::any(random)).collect()
     }
 }
 
@@ -185,6 +262,10 @@ macro_rules! codes {
             }
             fn find(attrs: &Attrs<'_>, id: u16) -> Result<Option<Self>, Malformed> {
                 Ok(attrs.u32(id)?.map(Self::from))
+            }
+            #[cfg(test)]
+            fn any(random: &mut $crate::fuzz::Random) -> Self {
+                Self::from(u32::any(random) % 40)
             }
         }
     )* };
