@@ -124,6 +124,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Remembers, of a host whose store was lost, what the kernel tells: which links there were when wharf turned
+    /// forwarding on, and for which families it did.
+    pub(super) fn record_taken_over(
+        &self,
+        txn: &mut heed::RwTxn,
+        links: &[IfName],
+        routed: &[Family],
+    ) -> heed::Result<()> {
+        let borrow = |family: &Family| Borrowed {
+            key: forwarding(*family).to_owned(),
+            was: "0".to_owned(),
+            value: "1".to_owned(),
+        };
+        let part = HostPart {
+            plan: Plan::default(),
+            borrowed: routed.iter().map(borrow).collect(),
+            host_links: (!links.is_empty()).then(|| links.to_vec()),
+        };
+        self.record_host(txn, &part)
+    }
+
     /// What is left to do when the last network goes: the tables, and every sysctl as it was.
     pub(super) fn release_host(&mut self) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
