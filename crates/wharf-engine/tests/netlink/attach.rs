@@ -87,7 +87,6 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
     assert!(from("ip netns exec web", "198.51.100.1:8080").contains("hello"));
     assert!(!try_sh("ip -n outside route add 172.30.1.0/24 via 198.51.100.1; ip netns exec outside ping -c1 -W1 172.30.1.3").0);
     sh("ip -n outside route del 172.30.1.0/24");
-    sh(&format!("kill {pid}"));
     for (first, last) in [(8080, 8080), (8079, 8081)] {
         sh(
             "ip netns exec outside socat -T1 - TCP:198.51.100.1:8080,connect-timeout=1 </dev/null || true",
@@ -103,6 +102,7 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
         kernel.apply(&[&forget]).unwrap();
         assert_eq!(entries(), "");
     }
+    sh(&format!("kill {pid}"));
 
     execute(&mut kernel, &diff(&[], &all, "")).unwrap();
     drop(kernel);
