@@ -3,9 +3,10 @@
 use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
+use wharf_core::op::Op;
 use wharf_core::topology::Topology;
-use wharf_engine::kernel::execute;
 use wharf_engine::kernel::netlink::NetlinkKernel;
+use wharf_engine::kernel::{Kernel, execute};
 
 use super::{alone, sh, state, try_sh};
 
@@ -86,6 +87,21 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
     assert!(from("ip netns exec web", "198.51.100.1:8080").contains("hello"));
     assert!(!try_sh("ip -n outside route add 172.30.1.0/24 via 198.51.100.1; ip netns exec outside ping -c1 -W1 172.30.1.3").0);
     sh("ip -n outside route del 172.30.1.0/24");
+    for (first, last) in [(8080, 8080), (8079, 8081)] {
+        sh(
+            "ip netns exec outside socat -T1 - TCP:198.51.100.1:8080,connect-timeout=1 </dev/null || true",
+        );
+        let entries = || sh("conntrack -L -p tcp --orig-port-dst 8080 2>/dev/null");
+        assert!(entries().contains("dport=8080"));
+        let forget = Op::ConntrackFlush {
+            protocol: wharf_core::publish::Protocol::Tcp,
+            host_ip: None,
+            first,
+            last,
+        };
+        kernel.apply(&[&forget]).unwrap();
+        assert_eq!(entries(), "");
+    }
     sh(&format!("kill {pid}"));
 
     execute(&mut kernel, &diff(&[], &all, "")).unwrap();
