@@ -154,6 +154,8 @@ pub enum Key {
     Icmpv6Type,
     /// The target of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
     NdTarget,
+    /// The link-layer address in the first option of a neighbour advertisement or solicitation (RFC 4861, 4.6.1).
+    NdLinkAddr,
 }
 
 /// Connection tracking state bits (`NF_CT_STATE_BIT`, `linux/netfilter/nf_conntrack_common.h`).

@@ -341,7 +341,7 @@ fn bridge_chains() -> Vec<Chain> {
                 drop(vec![
                     is(Key::Icmpv6Type, Value::U8(136)),
                     Match {
-                        keys: vec![Key::EtherSaddr, Key::NdTarget],
+                        keys: vec![Key::NdLinkAddr, Key::NdTarget],
                         test: Test::NotIn("guard6"),
                     },
                 ]),

@@ -126,7 +126,7 @@ pub(super) fn has_nd(table: Table, set: &str) -> bool {
 }
 
 pub(super) fn nd_body(set: &Set) -> Vec<String> {
-    let mut body = vec!["typeof ether saddr . @th,64,128;".to_owned()];
+    let mut body = vec!["typeof @th,208,48 . @th,64,128;".to_owned()];
     body.extend(set.size.map(|n| format!("size {n};")));
     body
 }
@@ -135,6 +135,7 @@ pub(super) fn nd_body(set: &Set) -> Vec<String> {
 pub(super) fn nd_element(e: &Element) -> String {
     let part = |f: &Field| match f {
         Field::Addr(addr) => format!("{:#034x}", crate::addr::to_number(*addr)),
+        Field::Mac(mac) => format!("0x{}", mac.to_string().replace(':', "")),
         other => field(other),
     };
     e.key.iter().map(part).collect::<Vec<_>>().join(" . ")
@@ -376,6 +377,7 @@ fn key(key: Key) -> &'static str {
         Key::Icmpv6Type => "icmpv6 type",
         // nft 1.0.6 has no name for it: 16 bytes behind the first 8 (RFC 4861, 4.3).
         Key::NdTarget => "@th,64,128",
+        Key::NdLinkAddr => "@th,208,48",
     }
 }
 

@@ -274,7 +274,7 @@ fn damaged_state_is_named_and_not_deleted() {
     require!();
     let host = host();
     network(&host, "A", 1, "");
-    let files: Vec<_> = std::fs::read_dir(host.state_dir())
+    let files: Vec<_> = std::fs::read_dir(host.state_dir().join("db"))
         .expect("state")
         .flatten()
         .map(|entry| entry.path())

@@ -220,9 +220,9 @@ fn no_packet_is_counted_before_the_rules_are_there() {
     for _ in 0..10 {
         host.sh("ip netns add mine
              ip netns exec mine nft -f - <<'END'
-             table netdev t { chain c { type filter hook ingress device lo priority 0; } }
-             table inet t { counter early { }
-                 chain c { type filter hook prerouting priority -300; udp dport 90 counter name early; } }
+             table netdev t { chain c { type filter hook ingress device lo priority 0; }; }
+             table inet t { counter early { };
+                 chain c { type filter hook prerouting priority -300; udp dport 90 counter name early; }; }
 END");
         host.w(&format!(
             "create a1 --netns /run/netns/mine --network A {}",

@@ -243,7 +243,8 @@ fn loopback_mapping_in_ipv6_answers_or_is_refused_at_once() {
             "{answer}"
         );
     } else {
-        made.fails(1).says("::1");
+        assert!(matches!(made.code, Some(1 | 2)), "{}", made.transcript());
+        made.says("::1");
     }
 }
 

@@ -231,12 +231,15 @@ fn the_address_of_a_dead_owner_is_free_again() {
         .command("unshare")
         .args(["-n", "sleep", "1000"])
         .spawn();
-    host.w(&format!(
-        "create c1 --pid {} --network A {} -p 8080:80",
-        shell.host_pid(),
-        ips(1, 11)
-    ))
-    .ok();
+    // The process needs a moment to leave the host's namespace.
+    eventually("c1 is there", || {
+        let made = host.w(&format!(
+            "create c1 --pid {} --network A {} -p 8080:80",
+            shell.host_pid(),
+            ips(1, 11)
+        ));
+        (made.code == Some(0)).then_some(())
+    });
     shell.signal(9);
     shell.wait();
     eventually("c2 gets the address of the dead c1", || {

@@ -93,6 +93,7 @@ fn source(key: Key) -> Source {
         Key::ArpSaddrIp => Source::Payload(Network, 14, 4),
         Key::IcmpType | Key::Icmpv6Type => Source::Payload(Transport, 0, 1),
         Key::NdTarget => Source::Payload(Transport, 8, 16),
+        Key::NdLinkAddr => Source::Payload(Transport, 26, 6),
     }
 }
 
