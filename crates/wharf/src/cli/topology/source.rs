@@ -90,7 +90,10 @@ fn parse_as(text: &str, format: Format) -> Result<Topology, String> {
         Format::Toml => toml::from_str(text).map_err(|e| e.to_string()),
         // A file without anything in it asks for nothing, in YAML too.
         Format::Yaml if text.lines().all(is_blank) => Ok(Topology::default()),
-        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| e.to_string()),
+        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| {
+            let text = e.to_string();
+            text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+        }),
     }
 }
 
