@@ -95,6 +95,8 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
             ("autoconf", "0"),
             ("accept_redirects", "0"),
             ("accept_dad", "0"),
+            // No link-local address: nobody needs it, and it comes only when the first port is up.
+            ("addr_gen_mode", "1"),
         ] {
             all.push(bridge_sysctl(net, "ipv6", name, value));
         }
@@ -166,6 +168,7 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
     }
     for subnet in &net.subnets {
         let family = subnet.family();
+        all.push(element(Table::Inet, by_family(family, "inside4", "inside6"), vec![Field::Net(subnet.subnet)], None));
         if net.has_gateway_address(family) {
             all.push(element(
                 Table::Inet,

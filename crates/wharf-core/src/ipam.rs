@@ -37,17 +37,19 @@ pub fn pick_subnet_v4(taken: &[IpNet]) -> Option<IpNet> {
         })
 }
 
-/// A unique local /64 (RFC 4193) from a network's random id; `None` if it is taken, which a second id mends.
+/// A unique local /64 (RFC 4193) from a network's random id; `None` if all that the id gives are taken.
 pub fn pick_subnet_v6(id: &[u8; 32], taken: &[IpNet]) -> Option<IpNet> {
-    let mut octets = [0u8; 16];
-    octets[0] = 0xfd;
-    octets[1..6].copy_from_slice(&id[8..13]);
-    octets[7] = id[13];
-    let net = IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64));
-    (!taken
-        .iter()
-        .any(|t| t.prefix_len() != 0 && overlap(*t, net)))
-    .then_some(net)
+    let from = |at: usize| {
+        let mut octets = [0u8; 16];
+        octets[0] = 0xfd;
+        octets[1..6].copy_from_slice(&id[at..at + 5]);
+        // Every second try lies in the other half of the space.
+        octets[1] ^= ((at & 1) as u8) << 7;
+        octets[7] = id[at + 5];
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64))
+    };
+    let free = |net: &IpNet| !taken.iter().any(|t| t.prefix_len() != 0 && overlap(*t, *net));
+    (8..26).map(from).find(free)
 }
 
 /// The lowest and highest address a container may have: not the network's own and, in IPv4, not the

@@ -103,7 +103,8 @@ name_type!(
 );
 
 fn check_interface(text: &str) -> Result<(), NameError> {
-    let bad = |c: char| c == '/' || c == ':' || c == '%' || c.is_whitespace() || c.is_control();
+    // Quotes and backslashes cannot be written in nft's strings.
+    let bad = |c: char| matches!(c, '/' | ':' | '%' | '"' | '\\') || c.is_whitespace() || c.is_control();
     let reserved = matches!(text, "" | "." | ".." | "all" | "default" | "lo");
     if reserved || text.len() > 15 || text.starts_with('-') || text.chars().any(bad) {
         return Err(NameError::Interface(text.to_owned()));

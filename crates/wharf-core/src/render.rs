@@ -14,9 +14,11 @@ use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
 
+mod listing;
 mod nft;
 
-pub use nft::{object, rule, ruleset, transaction};
+pub use listing::ruleset;
+pub use nft::{object, rule, transaction};
 
 /// The commands that do what `op` does; several are on lines of their own.
 pub fn command(op: &Op) -> String {
@@ -40,7 +42,7 @@ pub fn command(op: &Op) -> String {
         Op::AddrDel { netns, link, addr } => {
             format!("{} addr del {addr} dev {}", ip(netns), quote(link))
         }
-        Op::RouteAdd(r) => route("add", r),
+        Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
         Op::RouteDel(r) => route("del", r),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);

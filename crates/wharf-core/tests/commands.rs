@@ -1,6 +1,9 @@
 //! Each folder in `cases` has a `request.toml`, with the topology `before` and the one `after`, and the
 //! commands that lead from one to the other. A new case is a new folder; `UPDATE=1` writes the commands.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "the cases are files")]
+
 mod common;
 
 use std::path::Path;

@@ -1,5 +1,12 @@
 //! Everything the core can write in nft's syntax is loaded by nft, in a network namespace of its own.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_macros,
+    reason = "the tests run programs and say when they cannot"
+)]
+
 mod common;
 
 use std::io::Write;

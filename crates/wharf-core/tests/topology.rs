@@ -1,7 +1,12 @@
 //! The topology file in TOML and YAML, and its comparison with what is there.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use wharf_core::attach::Container;
 use wharf_core::network::{HostFacts, resolve};
-use wharf_core::topology::{Topology, network_differences, network_matches};
+use wharf_core::topology::{
+    ContainerChange, Topology, container_changes, network_differences, network_matches,
+};
 
 const TOML: &str = r#"
 [networks.blue]
@@ -155,4 +160,46 @@ fn what_was_made_from_a_request_matches_it() {
             .collect();
         assert_eq!(keys, ["subnet", "mtu"]);
     }
+}
+
+#[test]
+fn a_container_as_asked_for_needs_no_change() {
+    let container: Container = serde_json::from_value(serde_json::json!({
+        "name": "web", "id": "0", "owner": "cli", "process": null, "created": 0,
+        "netns": {"path": "/run/netns/web", "identity": null, "made_by_wharf": true},
+        "attachments": [{
+            "network": "blue", "interface": "eth0", "host_interface": "v0",
+            "mac": "02:00:00:00:00:01", "addresses": ["172.18.0.10/16"],
+            "gateways": ["172.18.0.1"], "default_routes": ["v4"], "gw_priority": 0,
+            "phase": "active"
+        }],
+        "ports": [{"host_ip": null, "host": "5005", "container": "5000", "protocol": "tcp"}]
+    }))
+    .unwrap();
+    let changes = |text: &str| {
+        let (_, specs) = toml(text).into_requests().unwrap();
+        container_changes(&specs[0], &container)
+    };
+    let web = |rest: &str| format!("[containers.web]\n{rest}");
+    for same in [
+        "networks = ['blue']\nports = ['5005:5000']",
+        "networks = ['blue:ip=172.18.0.10,interface=eth0']\nports = ['5005:5000/tcp']\nnetns = '/run/netns/web'",
+    ] {
+        assert_eq!(changes(&web(same)), [], "{same}");
+    }
+    let other = changes(&web(
+        "networks = ['blue:ip=172.18.0.11', 'red']\nports = ['80:80']",
+    ));
+    assert!(matches!(
+        other.as_slice(),
+        [
+            ContainerChange::PortRemove(_),
+            ContainerChange::Disconnect(_),
+            ContainerChange::Connect(_),
+            ContainerChange::Connect(_),
+            ContainerChange::PortAdd(_),
+        ]
+    ));
+    let moved = changes(&web("networks = ['blue']\nnetns = '/run/netns/other'"));
+    assert!(matches!(moved.as_slice(), [ContainerChange::Netns(_)]));
 }

@@ -70,6 +70,7 @@ fn sets() -> Vec<Set> {
         let addr = FieldType::addr(family);
         all.extend([
             inet(&format!("gateways{n}"), &[addr], &[], false),
+            inet(&format!("inside{n}"), &[addr], &[], true),
             inet(&format!("masquerade{n}"), &[addr], &[], true),
             inet(&format!("snat{n}"), &[addr], &[addr], true),
             inet(&format!("publish{n}"), &[Proto, Port], &[addr, Port], false),
@@ -128,6 +129,7 @@ fn goto(name: &str) -> Action {
 /// Chains that are called come before those that call them.
 fn inet_chains() -> Vec<Chain> {
     let local = || is(Key::FibDaddrType, Value::LocalAddr);
+    let outside = || Match { keys: vec![Key::IifName], test: Test::NotIn("bridges") };
     vec![
         publish(Family::V6),
         publish(Family::V4),
@@ -162,6 +164,8 @@ fn inet_chains() -> Vec<Chain> {
                 rule([answers()], Action::Accept),
                 rule([], Action::Vmap(vec![Key::IifName], "host_in")),
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
+                rule([within(&[Key::IpSaddr], "inside4")], Action::Drop),
+                rule([within(&[Key::Ip6Saddr], "inside6")], Action::Drop),
                 rule([within(&[Key::IpDaddr], "gateways4")], Action::Drop),
                 rule([within(&[Key::Ip6Daddr], "gateways6")], Action::Drop),
             ],
@@ -174,6 +178,9 @@ fn inet_chains() -> Vec<Chain> {
             vec![
                 rule([answers()], Action::Accept),
                 rule([], Action::Vmap(vec![Key::IifName], "forward_out")),
+                // Container addresses come from the containers' bridges only.
+                rule([outside(), within(&[Key::IpSaddr], "inside4")], Action::Drop),
+                rule([outside(), within(&[Key::Ip6Saddr], "inside6")], Action::Drop),
                 rule([], Action::Vmap(vec![Key::OifName], "forward_in")),
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
                 rule([], jump("transit")),

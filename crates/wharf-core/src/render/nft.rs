@@ -1,12 +1,10 @@
 //! nftables types in nft's own syntax.
 
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use crate::addr::Family;
-use crate::model::Resource;
 use crate::nft::{
     Action, CT_STATUS_DNAT, Chain, Change, Data, Element, Field, FieldType, Key, Match, Object,
     Rule, Set, Table, Test, Value, Verdict, ct_state,
@@ -121,20 +119,20 @@ fn deletion(object: &Object) -> String {
 /// a set declared with that key. In nft's syntax, and only there, such a set stands beside `guard6` with the
 /// same elements.
 const ND_OF: &str = "guard6";
-const ND: &str = "guard6_nd";
+pub(super) const ND: &str = "guard6_nd";
 
-fn has_nd(table: Table, set: &str) -> bool {
+pub(super) fn has_nd(table: Table, set: &str) -> bool {
     table == Table::Bridge && set == ND_OF
 }
 
-fn nd_body(set: &Set) -> Vec<String> {
+pub(super) fn nd_body(set: &Set) -> Vec<String> {
     let mut body = vec!["typeof ether saddr . @th,64,128;".to_owned()];
     body.extend(set.size.map(|n| format!("size {n};")));
     body
 }
 
 /// The address as the number that stands for it in a key without a name.
-fn nd_element(e: &Element) -> String {
+pub(super) fn nd_element(e: &Element) -> String {
     let part = |f: &Field| match f {
         Field::Addr(addr) => format!("{:#034x}", crate::addr::to_number(*addr)),
         other => field(other),
@@ -156,11 +154,11 @@ fn element_lines(verb: &str, e: &Element, with_data: bool) -> String {
     text
 }
 
-fn sort(set: &Set) -> &'static str {
+pub(super) fn sort(set: &Set) -> &'static str {
     if set.data.is_empty() { "set" } else { "map" }
 }
 
-fn set_body(set: &Set) -> Vec<String> {
+pub(super) fn set_body(set: &Set) -> Vec<String> {
     let types = |fields: &[FieldType]| -> String {
         fields
             .iter()
@@ -193,7 +191,7 @@ fn field_type(field: FieldType) -> &'static str {
     }
 }
 
-fn base(chain: &Chain) -> Option<String> {
+pub(super) fn base(chain: &Chain) -> Option<String> {
     let base = chain.base?;
     let kind = if base.nat { "nat" } else { "filter" };
     Some(format!(
@@ -203,7 +201,7 @@ fn base(chain: &Chain) -> Option<String> {
     ))
 }
 
-fn element(e: &Element, with_data: bool) -> String {
+pub(super) fn element(e: &Element, with_data: bool) -> String {
     let mut text = fields(&e.key);
     match e.data.as_ref().filter(|_| with_data) {
         None => {}
@@ -403,77 +401,4 @@ fn action(action: &Action) -> String {
         Action::Reject => "reject with icmpx admin-prohibited".to_owned(),
         Action::MarkOr(bit) => format!("meta mark set meta mark | {bit:#x}"),
     }
-}
-
-/// The nftables objects among `resources` as nft lists them, loadable by `nft -f`.
-pub fn ruleset(resources: &[Resource]) -> String {
-    let objects: Vec<&Object> = resources
-        .iter()
-        .filter_map(|r| match r {
-            Resource::Nft(object) => Some(object),
-            _ => None,
-        })
-        .collect();
-    let mut text = String::new();
-    for table in Table::ALL {
-        let blocks: Vec<String> = objects
-            .iter()
-            .filter_map(|o| match o {
-                Object::Set(set) if set.table == table => Some(set_block(set, &objects)),
-                _ => None,
-            })
-            .chain(objects.iter().filter_map(|o| match o {
-                Object::Chain(chain) if chain.table == table => Some(chain_block(chain)),
-                _ => None,
-            }))
-            .collect();
-        if !blocks.is_empty() {
-            let family = table.family();
-            let body = blocks.join("\n");
-            let _ = writeln!(text, "table {family} {} {{\n{body}}}\n", Table::NAME);
-        }
-    }
-    text.truncate(text.trim_end().len());
-    text.push('\n');
-    text
-}
-
-fn set_block(set: &Set, objects: &[&Object]) -> String {
-    let of_set: Vec<&Element> = objects
-        .iter()
-        .filter_map(|o| match o {
-            Object::Element(e) if e.table == set.table && e.set == set.name => Some(e),
-            _ => None,
-        })
-        .collect();
-    let block = |name: &str, body: Vec<String>, elements: Vec<String>| {
-        let mut text = format!("\t{} {name} {{\n", sort(set));
-        for line in body {
-            let _ = writeln!(text, "\t\t{}", line.trim_end_matches(';'));
-        }
-        if !elements.is_empty() {
-            let lines = elements.join(",\n\t\t\t     ");
-            let _ = writeln!(text, "\t\telements = {{ {lines} }}");
-        }
-        text + "\t}\n"
-    };
-    let shown = of_set.iter().map(|e| element(e, true)).collect();
-    let mut text = block(&set.name, set_body(set), shown);
-    if has_nd(set.table, &set.name) {
-        let shown = of_set.iter().map(|e| nd_element(e)).collect();
-        text += &format!("\n{}", block(ND, nd_body(set), shown));
-    }
-    text
-}
-
-fn chain_block(chain: &Chain) -> String {
-    let mut text = format!("\tchain {} {{\n", chain.name);
-    if let Some(base) = base(chain) {
-        let _ = writeln!(text, "\t\t{base}");
-    }
-    for r in &chain.rules {
-        let _ = writeln!(text, "\t\t{}", rule(r));
-    }
-    text.push_str("\t}\n");
-    text
 }

@@ -55,8 +55,14 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         let mac = Mac::from_ip(addresses[0].addr(), net.mac_salt());
         attachments.push(Attachment {
             network: net.name.clone(),
-            interface: format!("eth{n}").parse().unwrap(),
-            host_interface: format!("veth{at}-{n}").parse().unwrap(),
+            interface: request
+                .interface
+                .clone()
+                .unwrap_or_else(|| format!("eth{n}").parse().unwrap()),
+            host_interface: request
+                .host_interface
+                .clone()
+                .unwrap_or_else(|| format!("veth{at}-{n}").parse().unwrap()),
             mac: request.mac.unwrap_or(mac),
             gateways: net.subnets.iter().map(|s| s.gateway).collect(),
             addresses,

@@ -23,7 +23,7 @@ pub struct FakeKernel {
     pub tried: usize,
     /// The operation that fails, once, counted from 0 since the beginning.
     pub fail_at: Option<usize>,
-    /// Operations are sent together: those behind a failing one are tried too.
+    /// Consecutive rtnetlink operations are sent together: those behind a failing one are tried too.
     pub batches: bool,
 }
 
@@ -233,6 +233,9 @@ impl Kernel for FakeKernel {
         let mut applied = vec![false; ops.len()];
         let mut first = None;
         for (at, op) in ops.iter().enumerate() {
+            if first.is_some() && !(self.batches && is_rtnetlink(op)) {
+                break;
+            }
             match self.one(op) {
                 Ok(()) => applied[at] = true,
                 Err(errno) => {
@@ -242,7 +245,7 @@ impl Kernel for FakeKernel {
                         errno,
                         detail: None,
                     });
-                    if !self.batches {
+                    if !is_rtnetlink(op) {
                         break;
                     }
                 }
@@ -253,6 +256,18 @@ impl Kernel for FakeKernel {
             Some(error) => Err(ApplyError { error, applied }),
         }
     }
+}
+
+/// What can be sent in one message with its neighbours.
+fn is_rtnetlink(op: &Op) -> bool {
+    !matches!(
+        op,
+        Op::NetnsAdd(_)
+            | Op::NetnsDel(_)
+            | Op::SysctlSet { .. }
+            | Op::Nft(_)
+            | Op::ConntrackFlush { .. }
+    )
 }
 
 fn route(r: RouteOp) -> Resource {

@@ -1,6 +1,6 @@
 //! From the fork to the program: what is prepared before, and what the child does.
 
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -23,6 +23,8 @@ pub(super) struct Plan {
     env: Vec<CString>,
     /// The paths to try, in order.
     candidates: Vec<CString>,
+    /// The command was given as a path, not looked up.
+    by_path: bool,
     cwd: Option<CString>,
     /// Standard input, output and error, if not the caller's.
     pub stdio: Option<[OwnedFd; 3]>,
@@ -108,6 +110,7 @@ impl Plan {
                 .iter()
                 .map(|p| c_string("the command", p))
                 .collect::<Result<_, _>>()?,
+            by_path: command.as_bytes().contains(&b'/'),
             cwd: process
                 .cwd
                 .as_ref()
@@ -183,13 +186,22 @@ impl Plan {
         for path in &self.candidates {
             match sys::execve(path, &self.argv, &self.env) {
                 Errno(libc::ENOENT | libc::ENOTDIR) => {}
-                // There, but not for us: perhaps a later directory has another.
-                Errno(libc::EACCES) => reason = Errno(libc::EACCES),
+                // There, but not for us: perhaps a later directory has another. A directory in PATH that we may not
+                // look into, or one with the command's name, has nothing.
+                Errno(libc::EACCES) => {
+                    if self.by_path || is_file(path) {
+                        reason = Errno(libc::EACCES);
+                    }
+                }
                 other => return other,
             }
         }
         reason
     }
+}
+
+fn is_file(path: &CStr) -> bool {
+    std::fs::metadata(OsStr::from_bytes(path.to_bytes())).is_ok_and(|found| found.is_file())
 }
 
 impl Place {

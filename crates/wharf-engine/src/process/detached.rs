@@ -220,6 +220,10 @@ impl Monitor<'_> {
         let _ = sys::chdir(c"/");
         let mut keep = vec![self.released.as_raw_fd(), self.blocked.fd().as_raw_fd()];
         keep.extend(child.pidfd().map(|fd| fd.as_raw_fd()));
+        // The report last: its closing lets the caller go on, who may count on all else being closed.
+        let mut first = keep.clone();
+        first.push(self.report.as_raw_fd());
+        sys::close_all_but(&mut first);
         sys::close_all_but(&mut keep);
     }
 }

@@ -164,9 +164,21 @@ pub(super) fn is_terminal_stop(signal: c_int) -> bool {
 ///
 /// A signal that was passed on meanwhile takes effect here.
 pub(super) fn reset_for_program() -> Result<(), Errno> {
+    // Not through libc, which refuses the two or three signals that it keeps for itself; a caller's caller may ignore
+    // them all the same. All-zero is the default action, without flags, and with nothing blocked.
+    let default = [0u64; 8];
     for signal in 1..=LAST_SIGNAL {
-        // Fails for SIGKILL, SIGSTOP and those libc keeps for itself; they need nothing.
-        set_action(signal, libc::SIG_DFL);
+        // SAFETY: `default` is larger than the kernel's `sigaction`; the old action may be null. Fails for SIGKILL and
+        // SIGSTOP, which need nothing. No handler of this process is lost that it could still run: it becomes another.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                default.as_ptr(),
+                std::ptr::null::<u64>(),
+                size_of::<u64>(),
+            );
+        }
     }
     set_mask(&empty_set()).map(drop)
 }
