@@ -168,7 +168,12 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
     }
     for subnet in &net.subnets {
         let family = subnet.family();
-        all.push(element(Table::Inet, by_family(family, "inside4", "inside6"), vec![Field::Net(subnet.subnet)], None));
+        all.push(element(
+            Table::Inet,
+            by_family(family, "inside4", "inside6"),
+            vec![Field::Net(subnet.subnet)],
+            None,
+        ));
         if net.has_gateway_address(family) {
             all.push(element(
                 Table::Inet,

@@ -48,7 +48,11 @@ pub fn pick_subnet_v6(id: &[u8; 32], taken: &[IpNet]) -> Option<IpNet> {
         octets[7] = id[at + 5];
         IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::from(octets), 64))
     };
-    let free = |net: &IpNet| !taken.iter().any(|t| t.prefix_len() != 0 && overlap(*t, *net));
+    let free = |net: &IpNet| {
+        !taken
+            .iter()
+            .any(|t| t.prefix_len() != 0 && overlap(*t, *net))
+    };
     (8..26).map(from).find(free)
 }
 

@@ -104,7 +104,8 @@ name_type!(
 
 fn check_interface(text: &str) -> Result<(), NameError> {
     // Quotes and backslashes cannot be written in nft's strings.
-    let bad = |c: char| matches!(c, '/' | ':' | '%' | '"' | '\\') || c.is_whitespace() || c.is_control();
+    let bad =
+        |c: char| matches!(c, '/' | ':' | '%' | '"' | '\\') || c.is_whitespace() || c.is_control();
     let reserved = matches!(text, "" | "." | ".." | "all" | "default" | "lo");
     if reserved || text.len() > 15 || text.starts_with('-') || text.chars().any(bad) {
         return Err(NameError::Interface(text.to_owned()));

@@ -75,6 +75,16 @@ pub enum EngineError {
         /// Why.
         why: String,
     },
+    /// A hardware address is another container's.
+    #[error("MAC address {mac} on network `{network}` is container `{by}`'s")]
+    MacTaken {
+        /// The hardware address.
+        mac: wharf_core::addr::Mac,
+        /// The network.
+        network: NetworkName,
+        /// Whose it is.
+        by: ContainerName,
+    },
     /// Every address is taken.
     #[error("network `{network}` has no free address in {pool}")]
     PoolEmpty {
@@ -179,6 +189,9 @@ pub enum EngineError {
     },
 }
 
+/// What to do where sysctls cannot be written, as in many containers.
+const READ_ONLY: &str = "/proc/sys is mounted read-only here: remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
+
 fn names(containers: &[ContainerName]) -> String {
     const SHOWN: usize = 5;
     let mut text: Vec<String> = containers
@@ -211,6 +224,7 @@ impl EngineError {
             | Self::NetworkInUse { .. }
             | Self::Attached { .. }
             | Self::AddressTaken { .. }
+            | Self::MacTaken { .. }
             | Self::PoolEmpty { .. }
             | Self::PortTaken { .. }
             | Self::PortListening { .. }
@@ -251,6 +265,8 @@ impl EngineError {
             Self::HostIpMissing { .. } => "`ip addr` shows the host's addresses".to_owned(),
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
             Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),
+            Self::System { errno: libc::EROFS, .. } => READ_ONLY.to_owned(),
+            Self::Plan { error, .. } if error.error.errno == libc::EROFS => READ_ONLY.to_owned(),
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
             Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),

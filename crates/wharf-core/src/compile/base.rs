@@ -129,7 +129,10 @@ fn goto(name: &str) -> Action {
 /// Chains that are called come before those that call them.
 fn inet_chains() -> Vec<Chain> {
     let local = || is(Key::FibDaddrType, Value::LocalAddr);
-    let outside = || Match { keys: vec![Key::IifName], test: Test::NotIn("bridges") };
+    let outside = || Match {
+        keys: vec![Key::IifName],
+        test: Test::NotIn("bridges"),
+    };
     vec![
         publish(Family::V6),
         publish(Family::V4),
@@ -179,8 +182,14 @@ fn inet_chains() -> Vec<Chain> {
                 rule([answers()], Action::Accept),
                 rule([], Action::Vmap(vec![Key::IifName], "forward_out")),
                 // Container addresses come from the containers' bridges only.
-                rule([outside(), within(&[Key::IpSaddr], "inside4")], Action::Drop),
-                rule([outside(), within(&[Key::Ip6Saddr], "inside6")], Action::Drop),
+                rule(
+                    [outside(), within(&[Key::IpSaddr], "inside4")],
+                    Action::Drop,
+                ),
+                rule(
+                    [outside(), within(&[Key::Ip6Saddr], "inside6")],
+                    Action::Drop,
+                ),
                 rule([], Action::Vmap(vec![Key::OifName], "forward_in")),
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
                 rule([], jump("transit")),

@@ -35,6 +35,25 @@ impl Engine {
         request: &ContainerRequest,
         mode: Mode,
     ) -> Result<Outcome<Container>, EngineError> {
+        match self.try_create(request, mode) {
+            // What is taken may be a dead owner's.
+            Err(error) if is_shortage(&error) && applies(mode) && self.reclaim_dead()? => {
+                self.try_create(request, mode)
+            }
+            Err(error)
+                if network_damaged(&error) && applies(mode) && self.mend_bridges(request)? =>
+            {
+                self.try_create(request, mode)
+            }
+            result => result,
+        }
+    }
+
+    fn try_create(
+        &mut self,
+        request: &ContainerRequest,
+        mode: Mode,
+    ) -> Result<Outcome<Container>, EngineError> {
         let default = [AttachRequest::new(
             DEFAULT_NETWORK.parse().expect("a valid name"),
         )];
@@ -211,6 +230,17 @@ impl Engine {
         if live.is_some_and(|l| l.busy) {
             return Err(EngineError::Busy(ObjectName::Network(net.name.clone())));
         }
+        if let Some(mac) = request.mac
+            && let Some(by) = self
+                .mac_owner(txn, &net.name, mac)
+                .map_err(|e| self.run.fail(e))?
+        {
+            return Err(EngineError::MacTaken {
+                mac,
+                network: net.name.clone(),
+                by,
+            });
+        }
         let interface = choose_interface(container, request, net, foreign)?;
         let addresses = self.lease_all(txn, container, request, net)?;
         let first = addresses
@@ -239,6 +269,21 @@ impl Engine {
             phase: Phase::Joining,
         });
         Ok(())
+    }
+
+    fn mac_owner(
+        &self,
+        txn: &RwTxn,
+        network: &NetworkName,
+        mac: Mac,
+    ) -> heed::Result<Option<ContainerName>> {
+        for item in self.run.containers.iter(txn)? {
+            let (_, container) = item?;
+            if container.attachment(network).is_some_and(|a| a.mac == mac) {
+                return Ok(Some(container.name));
+            }
+        }
+        Ok(None)
     }
 
     /// The names of interfaces that an adopted namespace has already.
@@ -381,8 +426,15 @@ impl Engine {
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
         let mut containers = Vec::new();
+        let mut lost = Plan::default();
         for name in names {
-            let container = self.container(name)?;
+            let container = match self.container(name) {
+                Err(EngineError::NotFound(_)) if force => {
+                    lost.append(self.lost_links(name)?);
+                    continue;
+                }
+                found => found?,
+            };
             if !force && container.process.is_some_and(identity::lives) {
                 return Err(EngineError::Running(name.clone()));
             }
@@ -405,7 +457,12 @@ impl Engine {
         }
         if applies(mode) {
             self.remove_for_real(containers, &nets, &plan)?;
+            if !lost.is_empty() {
+                self.carry_out_all(&lost);
+                self.rebuild_rules()?;
+            }
         }
+        plan.append(lost);
         Ok(Outcome {
             value: (),
             plan,
@@ -422,7 +479,12 @@ impl Engine {
         for container in &containers {
             self.end_process(container)?;
         }
-        self.run.write(|txn| {
+        let taken = self.run.write(|txn| {
+            for container in &containers {
+                if let Some(other) = self.worked_on(txn, &container.name)? {
+                    return Ok(Some(other));
+                }
+            }
             for container in &mut containers {
                 let key = journal_key(&ObjectName::Container(container.name.clone()));
                 container
@@ -436,8 +498,11 @@ impl Engine {
                     .containers
                     .put(txn, container.name.as_str(), container)?;
             }
-            Ok(())
+            Ok(None)
         })?;
+        if let Some(error) = taken {
+            return Err(error);
+        }
         let done = self.carry_out(plan, || match containers.as_slice() {
             [one] => format!("remove container `{}`", one.name),
             many => format!("remove {} containers", many.len()),
@@ -456,6 +521,18 @@ impl Engine {
             self.forget_container(&as_it_was, nets, &key)?;
         }
         self.turn_loopback_off(nets)
+    }
+
+    /// Whether somebody else was faster: the container is gone, or another process is at work on it.
+    fn worked_on(&self, txn: &RwTxn, name: &ContainerName) -> heed::Result<Option<EngineError>> {
+        let object = || ObjectName::Container(name.clone());
+        if self.run.containers.get(txn, name.as_str())?.is_none() {
+            return Ok(Some(EngineError::NotFound(object())));
+        }
+        let entry = self.run.journal.get(txn, &journal_key(&object()))?;
+        Ok(entry
+            .filter(|e| e.process != self.me && identity::lives(e.process))
+            .map(|_| EngineError::Busy(object())))
     }
 
     /// Puts a container on one more network.
@@ -768,6 +845,22 @@ fn choose_interface(
         .filter_map(nth)
         .find(|name| !taken(name))
         .ok_or_else(|| refuse(nth(0).expect("the prefix was checked")))
+}
+
+/// Something asked for is somebody's.
+fn is_shortage(error: &EngineError) -> bool {
+    matches!(
+        error,
+        EngineError::AddressTaken { .. }
+            | EngineError::PortTaken { .. }
+            | EngineError::PoolEmpty { .. }
+            | EngineError::MacTaken { .. }
+    )
+}
+
+/// A link or file of the network is not there.
+fn network_damaged(error: &EngineError) -> bool {
+    matches!(error, EngineError::Plan { error, .. } if matches!(error.error.errno, libc::ENODEV | libc::ENOENT))
 }
 
 fn verb_create(container: &Container) -> String {

@@ -124,6 +124,27 @@ impl Engine {
         Ok(())
     }
 
+    /// Remembers, of a host whose store was lost, what the kernel tells: which links there were when wharf turned
+    /// forwarding on, and for which families it did.
+    pub(super) fn record_taken_over(
+        &self,
+        txn: &mut heed::RwTxn,
+        links: &[IfName],
+        routed: &[Family],
+    ) -> heed::Result<()> {
+        let borrow = |family: &Family| Borrowed {
+            key: forwarding(*family).to_owned(),
+            was: "0".to_owned(),
+            value: "1".to_owned(),
+        };
+        let part = HostPart {
+            plan: Plan::default(),
+            borrowed: routed.iter().map(borrow).collect(),
+            host_links: (!links.is_empty()).then(|| links.to_vec()),
+        };
+        self.record_host(txn, &part)
+    }
+
     /// What is left to do when the last network goes: the tables, and every sysctl as it was.
     pub(super) fn release_host(&mut self) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
@@ -140,7 +161,7 @@ impl Engine {
                 ));
                 continue;
             }
-            let Some(is) = self.kernel.sysctl(&Netns::Host, &sysctl) else {
+            let Some(is) = self.sysctl(&sysctl) else {
                 continue;
             };
             if is != was {
@@ -240,7 +261,7 @@ impl Engine {
         }
         for family in net.subnets.iter().map(|s| s.family()) {
             let sysctl = forwarding(family);
-            if self.kernel.sysctl(&Netns::Host, sysctl).as_deref() != Some("0") {
+            if self.sysctl(sysctl).as_deref() != Some("0") {
                 continue;
             }
             if family == Family::V6 {
@@ -250,7 +271,7 @@ impl Engine {
                     .map_err(|e| failed("list links", &e))?
                 {
                     let accept_ra = format!("net/ipv6/conf/{}/accept_ra", link.name);
-                    if self.kernel.sysctl(&Netns::Host, &accept_ra).as_deref() == Some("1") {
+                    if self.sysctl(&accept_ra).as_deref() == Some("1") {
                         borrowed.push(Borrowed {
                             key: accept_ra,
                             was: "1".to_owned(),
@@ -278,6 +299,11 @@ impl Engine {
             all.sort_by_key(|(k, _)| k.ends_with("accept_ra"));
             Ok(all)
         })
+    }
+
+    /// A sysctl of the host; `None` if there is none of that name.
+    pub(super) fn sysctl(&mut self, key: &str) -> Option<String> {
+        self.kernel.sysctl(&Netns::Host, key).ok().flatten()
     }
 
     fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {
@@ -341,7 +367,17 @@ impl Engine {
 }
 
 /// An error of something read from the kernel.
-pub(super) fn failed(verb: &str, error: &crate::kernel::OpError) -> EngineError {
+pub(super) fn failed(verb: &str, error: &std::io::Error) -> EngineError {
+    let errno = error.raw_os_error().unwrap_or(0);
+    EngineError::System {
+        verb: verb.to_owned(),
+        detail: error.to_string(),
+        errno,
+    }
+}
+
+/// An error of an operation outside a plan.
+pub(super) fn failed_op(verb: &str, error: &crate::kernel::OpError) -> EngineError {
     EngineError::System {
         verb: verb.to_owned(),
         detail: error.to_string(),

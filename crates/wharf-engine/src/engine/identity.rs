@@ -72,6 +72,7 @@ impl Engine {
             Some(_) => self.run.clear()?,
             None => {}
         }
+        self.take_over()?;
         self.run.write(|txn| {
             self.run.meta.put(txn, "boot", &boot)?;
             self.run.meta.put(txn, "netns", &inode.to_string())

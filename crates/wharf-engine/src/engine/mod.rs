@@ -23,6 +23,7 @@ mod foreign;
 mod host;
 mod identity;
 mod lock;
+mod lost;
 mod network;
 mod ports;
 mod recover;

@@ -295,7 +295,7 @@ impl Engine {
 
     fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
         let host = Netns::Host;
-        let read = |e: crate::kernel::OpError| failed("read the host's links and routes", &e);
+        let read = |e: std::io::Error| failed("read the host's links and routes", &e);
         let links = self.kernel.links(&host).map_err(read)?;
         let addrs = self.kernel.addrs(&host).map_err(read)?;
         let routes = self.kernel.routes(&host).map_err(read)?;
@@ -318,7 +318,7 @@ impl Engine {
                 .filter(|(net, _)| net.prefix_len() < Family::of_net(*net).bits())
                 .collect(),
             interfaces: links.iter().filter_map(|l| l.name.parse().ok()).collect(),
-            egress_mtu: self.kernel.default_route_mtu(),
+            egress_mtu: self.kernel.default_route_mtu().ok().flatten(),
             id: random_id()?,
             now: now(),
         })

@@ -15,7 +15,7 @@ use wharf_core::publish::PortMapping;
 
 use crate::api::{Mode, ObjectName, Outcome};
 use crate::engine::container::{flush_all, flush_udp};
-use crate::engine::host::failed;
+use crate::engine::host::{failed, failed_op};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
@@ -241,7 +241,7 @@ impl Engine {
             if let Some(listener) = found.map_err(|e| failed("list the host's listeners", &e))? {
                 return Err(EngineError::PortListening {
                     wanted: *mapping,
-                    listener,
+                    listener: std::net::SocketAddr::new(listener.addr, listener.port),
                 });
             }
         }
@@ -363,11 +363,11 @@ impl Engine {
             if self.live(name)?.is_some_and(|l| l.loopback_users == 0) {
                 let off = compile::route_localnet(net, false);
                 let key = format!("net/ipv4/conf/{}/route_localnet", net.bridge);
-                if self.kernel.sysctl(&Netns::Host, &key).as_deref() == Some("1") {
+                if self.sysctl(&key).as_deref() == Some("1") {
                     let op = Op::make(&off);
                     self.kernel
                         .apply(&[&op])
-                        .map_err(|e| failed("turn route_localnet off", &e.error))?;
+                        .map_err(|e| failed_op("turn route_localnet off", &e.error))?;
                 }
             }
         }

@@ -13,15 +13,26 @@ use crate::output::error::CommandError;
 type Scene = Result<Step, CommandError>;
 
 fn sysctl(key: &str, value: &str) -> Op {
-    Op::SysctlSet { netns: Netns::Host, key: key.to_owned(), value: value.to_owned() }
+    Op::SysctlSet {
+        netns: Netns::Host,
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
 }
 
 /// The host has an uplink, and somebody is beyond it.
 pub fn outside(stage: &mut Stage) -> Scene {
-    stage.op(Op::LinkUp { netns: Netns::Host, link: wharf_core::name::IfName::loopback(), up: true })?;
+    stage.op(Op::LinkUp {
+        netns: Netns::Host,
+        link: wharf_core::name::IfName::loopback(),
+        up: true,
+    })?;
     stage.make(namespace("outside"))?;
     stage.make(cable("up0", "outside", None))?;
-    stage.make(vec![addr("host", "up0", "10.0.2.2/24"), addr("outside", "eth0", "10.0.2.1/24")])?;
+    stage.make(vec![
+        addr("host", "up0", "10.0.2.2/24"),
+        addr("outside", "eth0", "10.0.2.1/24"),
+    ])?;
     stage.make(vec![route("host", "0.0.0.0/0", "10.0.2.1", "up0")])?;
     stage.ping("host", "10.0.2.1", Works);
     Ok(stage.step(
@@ -34,11 +45,17 @@ pub fn outside(stage: &mut Stage) -> Scene {
 
 /// Two cables with the same subnet on the host.
 pub fn two_cables(stage: &mut Stage) -> Scene {
-    for (n, host, inside) in [("0", "172.18.0.11/16", "172.18.0.10/16"), ("1", "172.18.0.21/16", "172.18.0.20/16")] {
+    for (n, host, inside) in [
+        ("0", "172.18.0.11/16", "172.18.0.10/16"),
+        ("1", "172.18.0.21/16", "172.18.0.20/16"),
+    ] {
         let (veth, netns) = (format!("veth{n}"), format!("netns{n}"));
         stage.make(namespace(&netns))?;
         stage.make(cable(&veth, &netns, None))?;
-        stage.make(vec![addr("host", &veth, host), addr(&netns, "eth0", inside)])?;
+        stage.make(vec![
+            addr("host", &veth, host),
+            addr(&netns, "eth0", inside),
+        ])?;
     }
     stage.ping("host", "172.18.0.10", Works);
     stage.ping("netns0", "172.18.0.21", Works);
@@ -56,8 +73,12 @@ pub fn two_cables(stage: &mut Stage) -> Scene {
 pub fn switch(stage: &mut Stage) -> Scene {
     stage.unmake(|r| match r {
         Resource::Link(l) => l.name.as_str().starts_with("veth"),
-        Resource::Addr { link, addr, .. } => link.as_str().starts_with("veth") || addr.to_string().starts_with("172.18."),
-        Resource::Up { netns, link } => link.as_str() == "eth0" && *netns != super::stage::netns("outside"),
+        Resource::Addr { link, addr, .. } => {
+            link.as_str().starts_with("veth") || addr.to_string().starts_with("172.18.")
+        }
+        Resource::Up { netns, link } => {
+            link.as_str() == "eth0" && *netns != super::stage::netns("outside")
+        }
         _ => false,
     })?;
     stage.make(vec![
@@ -71,7 +92,10 @@ pub fn switch(stage: &mut Stage) -> Scene {
             group: 0,
             up: false,
         }),
-        Resource::Up { netns: Netns::Host, link: ifname("br0") },
+        Resource::Up {
+            netns: Netns::Host,
+            link: ifname("br0"),
+        },
     ])?;
     for (n, inside) in [("0", "172.18.0.10/16"), ("1", "172.18.0.20/16")] {
         let (veth, netns) = (format!("veth{n}"), format!("netns{n}"));
@@ -137,10 +161,23 @@ pub fn masquerade(stage: &mut Stage) -> Scene {
     let chain = Chain {
         table: Table::Inet,
         name: "by-hand".to_owned(),
-        base: Some(Base { nat: true, hook: Hook::Postrouting, priority: 100 }),
-        rules: vec![rule([saddr("172.18.0.0/16".parse().expect("a constant prefix")), own], Action::Masquerade)],
+        base: Some(Base {
+            nat: true,
+            hook: Hook::Postrouting,
+            priority: 100,
+        }),
+        rules: vec![rule(
+            [
+                saddr("172.18.0.0/16".parse().expect("a constant prefix")),
+                own,
+            ],
+            Action::Masquerade,
+        )],
     };
-    stage.make(vec![Resource::Nft(Object::Table(Table::Inet)), Resource::Nft(Object::Chain(chain))])?;
+    stage.make(vec![
+        Resource::Nft(Object::Table(Table::Inet)),
+        Resource::Nft(Object::Chain(chain)),
+    ])?;
     stage.ping("netns0", "10.0.2.1", Works);
     stage.ping("netns1", "10.0.2.1", Works);
     Ok(stage.step(

@@ -14,7 +14,12 @@ use crate::output::error::CommandError;
 
 type Scene = Result<Step, CommandError>;
 
-fn make_network(stage: &mut Stage, engine: &mut Engine, name: &str, subnet: &str) -> Result<(), CommandError> {
+fn make_network(
+    stage: &mut Stage,
+    engine: &mut Engine,
+    name: &str,
+    subnet: &str,
+) -> Result<(), CommandError> {
     let mut request = NetworkRequest::new(name.parse().expect("the tour's own name"));
     request.subnets = vec![subnet.parse().expect("the tour's own prefix")];
     stage.typed(&format!("wharf network create {name} --subnet {subnet}"));
@@ -23,11 +28,20 @@ fn make_network(stage: &mut Stage, engine: &mut Engine, name: &str, subnet: &str
     Ok(())
 }
 
-fn adopt(stage: &mut Stage, engine: &mut Engine, name: &str, network: &str, ip: &str) -> Result<(), CommandError> {
+fn adopt(
+    stage: &mut Stage,
+    engine: &mut Engine,
+    name: &str,
+    network: &str,
+    ip: &str,
+) -> Result<(), CommandError> {
     let mut attach = AttachRequest::new(network.parse().expect("the tour's own name"));
     attach.ips = vec![ip.parse().expect("the tour's own address")];
     let path = place(name).expect("not the host");
-    stage.typed(&format!("wharf create {name} --netns {} --network {network}:ip={ip}", path.display()));
+    stage.typed(&format!(
+        "wharf create {name} --netns {} --network {network}:ip={ip}",
+        path.display()
+    ));
     let request = ContainerRequest {
         name: name.parse().expect("the tour's own name"),
         owner: "cli".to_owned(),
@@ -48,11 +62,17 @@ pub fn network(stage: &mut Stage) -> Scene {
         Resource::Addr { addr, .. } => addr.to_string().starts_with("172.18."),
         Resource::Route { netns: at, .. } => *at != Netns::Host && *at != netns("outside"),
         Resource::Nft(_) => true,
-        Resource::Up { netns: at, link } => link.as_str() == "br0" || (link.as_str() == "eth0" && *at != netns("outside")),
+        Resource::Up { netns: at, link } => {
+            link.as_str() == "br0" || (link.as_str() == "eth0" && *at != netns("outside"))
+        }
         _ => false,
     };
     stage.unmake(by_hand)?;
-    stage.op(Op::SysctlSet { netns: Netns::Host, key: "net/ipv4/ip_forward".to_owned(), value: "0".to_owned() })?;
+    stage.op(Op::SysctlSet {
+        netns: Netns::Host,
+        key: "net/ipv4/ip_forward".to_owned(),
+        value: "0".to_owned(),
+    })?;
     let _ = stage.step("", "");
     stage.before = stage.snapshot();
     let mut engine = stage.engine()?;
@@ -120,21 +140,39 @@ pub fn gone(stage: &mut Stage) -> Scene {
     let mut engine = stage.engine()?;
     stage.typed("wharf rm -f netns0 netns1 netns2");
     stage.typed("wharf network rm blue green");
-    let containers = ["netns0", "netns1", "netns2"].map(|n| n.parse().expect("the tour's own name"));
+    let containers =
+        ["netns0", "netns1", "netns2"].map(|n| n.parse().expect("the tour's own name"));
     stage_plan(stage, engine.remove(&containers, true, Mode::Apply)?.plan);
     let networks = ["blue", "green"].map(|n| n.parse().expect("the tour's own name"));
-    stage_plan(stage, engine.network_remove(&networks, false, Mode::Apply)?.plan);
+    stage_plan(
+        stage,
+        engine.network_remove(&networks, false, Mode::Apply)?.plan,
+    );
     let after = stage.snapshot();
     let before = stage.before.clone();
     let changed: Vec<String> = before
         .iter()
         .filter(|l| !after.contains(l))
         .map(|l| format!("-{l}"))
-        .chain(after.iter().filter(|l| !before.contains(l)).map(|l| format!("+{l}")))
+        .chain(
+            after
+                .iter()
+                .filter(|l| !before.contains(l))
+                .map(|l| format!("+{l}")),
+        )
         .collect();
     let same = changed.is_empty();
-    let happened = if same { "as it was before wharf came".to_owned() } else { changed.join(", ") };
-    stage.note("the host's links, addresses, routes, tables and forwarding".to_owned(), Works, happened, same);
+    let happened = if same {
+        "as it was before wharf came".to_owned()
+    } else {
+        changed.join(", ")
+    };
+    stage.note(
+        "the host's links, addresses, routes, tables and forwarding".to_owned(),
+        Works,
+        happened,
+        same,
+    );
     Ok(stage.step(
         "Gone without a trace",
         "Cables, bridges, rules, and forwarding, which wharf had turned on: all of it is as before. The namespaces that \

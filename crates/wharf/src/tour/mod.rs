@@ -78,7 +78,8 @@ pub fn run(args: TourArgs, ctx: &Context) -> Done {
     let mut steps = Vec::new();
     let json = ctx.printer.json();
     for (at, scene) in SCENES.iter().enumerate() {
-        ctx.printer.progress(&format!("step {} of {} …", at + 1, SCENES.len()));
+        ctx.printer
+            .progress(&format!("step {} of {} …", at + 1, SCENES.len()));
         let step = scene(&mut stage)?;
         if !json {
             ctx.printer.text(&text(at + 1, &step))?;
@@ -88,9 +89,14 @@ pub fn run(args: TourArgs, ctx: &Context) -> Done {
         }
         steps.push(step);
     }
-    let odd = steps.iter().flat_map(|s| &s.tries).filter(|t| !t.as_expected).count();
+    let odd = steps
+        .iter()
+        .flat_map(|s| &s.tries)
+        .filter(|t| !t.as_expected)
+        .count();
     if json {
-        ctx.printer.value(&serde_json::json!({ "steps": steps, "unexpected": odd }))?;
+        ctx.printer
+            .value(&serde_json::json!({ "steps": steps, "unexpected": odd }))?;
     } else {
         ctx.printer.line(match odd {
             0 => "Everything went as told.".to_owned(),
@@ -115,7 +121,11 @@ fn text(number: usize, step: &Step) -> String {
         text.push_str(&format!("   $ {command}\n"));
     }
     for t in &step.tries {
-        let mark = if t.as_expected { "" } else { "   <-- NOT as told" };
+        let mark = if t.as_expected {
+            ""
+        } else {
+            "   <-- NOT as told"
+        };
         text.push_str(&format!("   ? {}: {}{mark}\n", t.what, t.happened));
     }
     for line in wrap(step.why, 86) {

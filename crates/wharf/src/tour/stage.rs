@@ -12,8 +12,8 @@ use wharf_core::plan::{Plan, Undo};
 use wharf_core::{ErrorKind, render};
 use wharf_engine::api::Dirs;
 use wharf_engine::engine::Engine;
-use wharf_engine::kernel::netlink::NetlinkKernel;
 use wharf_engine::kernel::execute;
+use wharf_engine::kernel::netlink::NetlinkKernel;
 use wharf_engine::probe::{self, Answer, Service};
 
 use super::{Step, Try};
@@ -45,12 +45,24 @@ pub struct Stage {
 impl Stage {
     pub fn new() -> Result<Self, CommandError> {
         let kernel = NetlinkKernel::new();
-        Ok(Self { kernel, made: Vec::new(), commands: Vec::new(), tries: Vec::new(), services: Vec::new(), before: Vec::new() })
+        Ok(Self {
+            kernel,
+            made: Vec::new(),
+            commands: Vec::new(),
+            tries: Vec::new(),
+            services: Vec::new(),
+            before: Vec::new(),
+        })
     }
 
     /// The step that was played since the last one.
     pub fn step(&mut self, title: &'static str, why: &'static str) -> Step {
-        Step { title, commands: std::mem::take(&mut self.commands), tries: std::mem::take(&mut self.tries), why }
+        Step {
+            title,
+            commands: std::mem::take(&mut self.commands),
+            tries: std::mem::take(&mut self.tries),
+            why,
+        }
     }
 
     /// Makes things by hand.
@@ -70,7 +82,11 @@ impl Stage {
     /// One operation.
     pub fn op(&mut self, op: Op) -> Result<(), CommandError> {
         let mut plan = Plan::default();
-        plan.push(op, Undo::Irreversible("the stage is taken down as a whole"), "");
+        plan.push(
+            op,
+            Undo::Irreversible("the stage is taken down as a whole"),
+            "",
+        );
         self.carry_out(&plan)
     }
 
@@ -84,7 +100,8 @@ impl Stage {
 
     /// Records a plan's commands as those of this step.
     pub fn show(&mut self, plan: &Plan) {
-        self.commands.extend(plan.steps.iter().map(|s| render::command(&s.op)));
+        self.commands
+            .extend(plan.steps.iter().map(|s| render::command(&s.op)));
     }
 
     /// A command of this step that is none of a plan.
@@ -105,24 +122,45 @@ impl Stage {
     }
 
     fn tried(&mut self, what: String, expect: Expect, answer: &Answer) {
-        self.note(what, expect, answer.to_string(), answer.is_reached() == (expect == Expect::Works));
+        self.note(
+            what,
+            expect,
+            answer.to_string(),
+            answer.is_reached() == (expect == Expect::Works),
+        );
     }
 
     /// Records something tried.
     pub fn note(&mut self, what: String, expect: Expect, happened: String, as_expected: bool) {
-        let expected = if expect == Expect::Works { "works" } else { "fails" };
-        self.tries.push(Try { what, expected, happened, as_expected });
+        let expected = if expect == Expect::Works {
+            "works"
+        } else {
+            "fails"
+        };
+        self.tries.push(Try {
+            what,
+            expected,
+            happened,
+            as_expected,
+        });
     }
 
     /// What the host knows of its neighbours, for showing.
     pub fn show_neighbours(&mut self, netns: &str) {
-        let table = probe::within(place(netns).as_deref(), || std::fs::read_to_string("/proc/thread-self/net/arp"));
+        let table = probe::within(place(netns).as_deref(), || {
+            std::fs::read_to_string("/proc/thread-self/net/arp")
+        });
         let text = table.and_then(|t| t).unwrap_or_default();
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
             if let [addr, _, _, mac, _, dev] = fields[..] {
                 let known = mac != "00:00:00:00:00:00";
-                self.note(format!("{netns}'s neighbours"), Expect::Works, format!("{addr} dev {dev} lladdr {mac}"), known);
+                self.note(
+                    format!("{netns}'s neighbours"),
+                    Expect::Works,
+                    format!("{addr} dev {dev} lladdr {mac}"),
+                    known,
+                );
             }
         }
     }
@@ -131,13 +169,18 @@ impl Stage {
     pub fn serve(&mut self, netns: &str, port: u16) -> Result<(), CommandError> {
         let path = place(netns).expect("services are in containers");
         let service = Service::start(&path, port);
-        self.services.push(service.map_err(|e| CommandError::internal(format!("cannot serve in {netns}: {e}")))?);
+        self.services.push(
+            service.map_err(|e| CommandError::internal(format!("cannot serve in {netns}: {e}")))?,
+        );
         Ok(())
     }
 
     /// The engine, on this stage.
     pub fn engine(&self) -> Result<Engine, CommandError> {
-        let dirs = Dirs { state: PathBuf::from("/run/wharf-state"), run: PathBuf::from("/run/wharf") };
+        let dirs = Dirs {
+            state: PathBuf::from("/run/wharf-state"),
+            run: PathBuf::from("/run/wharf"),
+        };
         Ok(Engine::open(&dirs)?)
     }
 
@@ -145,13 +188,48 @@ impl Stage {
     pub fn snapshot(&mut self) -> Vec<String> {
         let mut lines = Vec::new();
         let host = Netns::Host;
-        lines.extend(self.kernel.links(&host).unwrap_or_default().iter().map(|l| format!("link {}", l.name)));
-        lines.extend(self.kernel.addrs(&host).unwrap_or_default().iter().filter(|(_, a)| !is_link_local(a.addr())).map(|(_, a)| format!("address {a}")));
-        lines.extend(self.kernel.routes(&host).unwrap_or_default().iter().filter(|r| !is_link_local(r.dst.addr())).map(|r| format!("route {}", r.dst)));
-        let tables = self.kernel.nftables().and_then(|nft| nft.dump_tables()).unwrap_or_default();
-        lines.extend(tables.iter().map(|t| format!("table {} {}", t.family, t.name)));
+        lines.extend(
+            self.kernel
+                .links(&host)
+                .unwrap_or_default()
+                .iter()
+                .map(|l| format!("link {}", l.name)),
+        );
+        lines.extend(
+            self.kernel
+                .addrs(&host)
+                .unwrap_or_default()
+                .iter()
+                .filter(|(_, a)| !is_link_local(a.addr()))
+                .map(|(_, a)| format!("address {a}")),
+        );
+        lines.extend(
+            self.kernel
+                .routes(&host)
+                .unwrap_or_default()
+                .iter()
+                .filter(|r| !is_link_local(r.dst.addr()))
+                .map(|r| format!("route {}", r.dst)),
+        );
+        let tables = self
+            .kernel
+            .nftables()
+            .and_then(|nft| nft.dump_tables())
+            .unwrap_or_default();
+        lines.extend(
+            tables
+                .iter()
+                .map(|t| format!("table {} {}", t.family, t.name)),
+        );
         for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            lines.push(format!("{key} = {}", self.kernel.sysctl(&host, key).unwrap_or_default()));
+            lines.push(format!(
+                "{key} = {}",
+                self.kernel
+                    .sysctl(&host, key)
+                    .ok()
+                    .flatten()
+                    .unwrap_or_default()
+            ));
         }
         lines.sort();
         lines
@@ -164,7 +242,11 @@ fn is_link_local(addr: IpAddr) -> bool {
 }
 
 fn patience(expect: Expect) -> Duration {
-    if expect == Expect::Works { PATIENCE } else { IMPATIENCE }
+    if expect == Expect::Works {
+        PATIENCE
+    } else {
+        IMPATIENCE
+    }
 }
 
 /// The namespace of a name of the tour; the host is the own one.
@@ -184,7 +266,13 @@ pub fn ifname(name: &str) -> IfName {
 /// A named namespace with its loopback up.
 pub fn namespace(name: &str) -> Vec<Resource> {
     let path = place(name).expect("not the host");
-    vec![Resource::Netns(path), Resource::Up { netns: netns(name), link: IfName::loopback() }]
+    vec![
+        Resource::Netns(path),
+        Resource::Up {
+            netns: netns(name),
+            link: IfName::loopback(),
+        },
+    ]
 }
 
 /// A cable from the host to `eth0` of a namespace, both ends up; a port of `master` if one is given.
@@ -192,18 +280,32 @@ pub fn cable(host_end: &str, to: &str, master: Option<&str>) -> Vec<Resource> {
     let link = Link {
         netns: Netns::Host,
         name: ifname(host_end),
-        kind: LinkKind::Veth { peer: ifname("eth0"), peer_netns: netns(to), peer_mac: None },
+        kind: LinkKind::Veth {
+            peer: ifname("eth0"),
+            peer_netns: netns(to),
+            peer_mac: None,
+        },
         mac: None,
         mtu: None,
         master: master.map(ifname),
         group: 0,
         up: true,
     };
-    vec![Resource::Link(link), Resource::Up { netns: netns(to), link: ifname("eth0") }]
+    vec![
+        Resource::Link(link),
+        Resource::Up {
+            netns: netns(to),
+            link: ifname("eth0"),
+        },
+    ]
 }
 
 pub fn addr(at: &str, link: &str, addr: &str) -> Resource {
-    Resource::Addr { netns: netns(at), link: ifname(link), addr: addr.parse().expect("the tour's own address") }
+    Resource::Addr {
+        netns: netns(at),
+        link: ifname(link),
+        addr: addr.parse().expect("the tour's own address"),
+    }
 }
 
 pub fn route(at: &str, dst: &str, via: &str, link: &str) -> Resource {

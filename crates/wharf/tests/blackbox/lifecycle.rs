@@ -93,7 +93,7 @@ fn adopts_a_namespace_by_path_and_by_pid_and_leaves_it_to_its_owner() {
         .args(["-n", "sleep", "1000"])
         .spawn();
     let pid = shell.host_pid();
-    host.sh("ip netns add mine; ip -n mine link set lo up; ip -n mine link add keep type dummy");
+    host.sh("ip netns add mine; ip -n mine link set lo up; ip -n mine link add keep type bridge");
     let before = Snapshot::of(&host);
     let mine_before = Snapshot::of_netns(&host.container("mine"));
 

@@ -17,14 +17,14 @@ use super::{Failure, NetlinkKernel, message};
 /// How long the kernel may take; it is busy for some ms, so this ends only a hang.
 const PATIENCE_MS: i32 = 60_000;
 
-/// Child processes that wait for the kernel.
+/// Child processes that wait for the kernel, and whether each holds the socket of nftables.
 #[derive(Default)]
-pub(super) struct Children(Vec<libc::pid_t>);
+pub(super) struct Children(Vec<(libc::pid_t, bool)>);
 
 impl Children {
     /// Forgets those that have ended.
     fn reap(&mut self) {
-        self.0.retain(|pid| {
+        self.0.retain(|(pid, _)| {
             // SAFETY: a null status pointer is allowed.
             unsafe { libc::waitpid(*pid, std::ptr::null_mut(), libc::WNOHANG) == 0 }
         });
@@ -33,12 +33,12 @@ impl Children {
     /// Has a child hold the socket until after it is closed here. A child that is still there holds it already.
     pub(super) fn hold(&mut self, nf: &NfSocket) {
         self.reap();
-        if self.0.is_empty() {
+        if !self.0.iter().any(|(_, holds)| *holds) {
             let mut keep = [nf.as_fd().as_raw_fd()];
             // SAFETY: the child only makes system calls and exits.
             match unsafe { libc::fork() } {
                 0 => child_alone(&mut keep),
-                pid if pid > 0 => self.0.push(pid),
+                pid if pid > 0 => self.0.push((pid, true)),
                 _ => {}
             }
         }
@@ -132,7 +132,7 @@ impl NetlinkKernel {
         match unsafe { libc::fork() } {
             -1 => return Err(io::Error::last_os_error()),
             0 => child(mouth.fd(), write.as_raw_fd(), &mut keep, &bytes),
-            pid => self.children.0.push(pid),
+            pid => self.children.0.push((pid, self.nf.is_some())),
         }
         drop((mouth, write));
         let errno = announced(&mut ear, &read, indexes)?;
@@ -254,7 +254,7 @@ impl Run<'_> {
             [(_, index)] => message::link_del(*index),
             _ => {
                 let group = unique_group();
-                self.into_group(&place, group, &mut there)?;
+                self.regroup(&place, group, &mut there)?;
                 message::group_del(group)
             }
         };
@@ -273,7 +273,7 @@ impl Run<'_> {
         Ok(end)
     }
 
-    fn into_group(
+    fn regroup(
         &mut self,
         place: &Netns,
         group: u32,

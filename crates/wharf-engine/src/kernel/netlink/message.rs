@@ -214,7 +214,12 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
 pub(crate) fn route_add(index: u32, op: &RouteOp) -> Request {
     request(
         Message::NewRoute(route(index, op)),
-        NLM_F_CREATE | if op.replace { NLM_F_REPLACE } else { NLM_F_EXCL },
+        NLM_F_CREATE
+            | if op.replace {
+                NLM_F_REPLACE
+            } else {
+                NLM_F_EXCL
+            },
     )
 }
 

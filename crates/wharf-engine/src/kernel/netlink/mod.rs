@@ -6,14 +6,14 @@
 //! Not here: what should be done (the core), and reading (`crate::observe`).
 
 mod delete;
-mod message;
+pub(crate) mod message;
 mod netns;
-mod nft_apply;
+pub(crate) mod nft_apply;
 pub(crate) mod nft_encode;
 mod nft_expr;
 mod run;
 pub(crate) mod socket;
-mod sysctl;
+pub(crate) mod sysctl;
 
 use std::collections::HashMap;
 use std::io;
@@ -122,6 +122,10 @@ impl NetlinkKernel {
         }
         let space = self.space(place)?;
         let _guard = netns::enter(&space.netns)?;
+        // Who is in there will want to talk there: better now than to come again.
+        if space.rt.is_none() {
+            space.rt = Some(Rt::open()?);
+        }
         what()
     }
 

@@ -50,7 +50,7 @@ impl NetlinkKernel {
             .map_err(|e| (e.raw_os_error().unwrap_or(0), Some(e.to_string())))?;
         let mut left: Vec<(usize, &Change)> = changes.iter().enumerate().collect();
         loop {
-            let (batch, origin) = batch(left.iter().copied());
+            let (batch, origin) = batch(&left);
             let error = match nf.commit(&batch) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,

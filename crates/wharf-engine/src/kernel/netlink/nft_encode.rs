@@ -1,7 +1,10 @@
 //! The core's nftables objects as those of `wharf-nft`.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
+use wharf_core::compile;
+use wharf_core::model::Resource;
 use wharf_core::nft::Verdict as CoreVerdict;
 use wharf_core::nft::{
     Base, Chain, Change, Data, Element, Field, FieldType, Hook, Object, Set, Table,
@@ -19,51 +22,82 @@ pub(crate) fn family(table: Table) -> nf::Family {
     }
 }
 
-/// A transaction, and for each of its messages the change it belongs to.
-pub(super) fn batch<'a>(
-    changes: impl IntoIterator<Item = (usize, &'a Change)>,
-) -> (Batch, Vec<usize>) {
+/// A transaction, and for each of its messages the change it belongs to. Among additions that follow each other,
+/// tables, sets and empty chains come first, then rules, then elements: what is named is there before who names it.
+pub(super) fn batch(changes: &[(usize, &Change)]) -> (Batch, Vec<usize>) {
     let (mut batch, mut origin) = (Batch::new(), Vec::new());
-    for (at, change) in changes {
-        push(&mut batch, change);
-        origin.resize(batch.len(), at);
+    for stretch in changes.chunk_by(|(_, a), (_, b)| adds(a) && adds(b)) {
+        for pass in Pass::ALL {
+            for (at, change) in stretch {
+                push(&mut batch, pass, change);
+                origin.resize(batch.len(), *at);
+            }
+        }
     }
     (batch, origin)
 }
 
-fn push(batch: &mut Batch, change: &Change) {
-    match change {
-        Change::Add(Object::Table(t)) => {
+fn adds(change: &Change) -> bool {
+    matches!(change, Change::Add(_))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    Objects,
+    Rules,
+    Elements,
+}
+
+impl Pass {
+    const ALL: [Self; 3] = [Self::Objects, Self::Rules, Self::Elements];
+}
+
+fn push(batch: &mut Batch, pass: Pass, change: &Change) {
+    match (pass, change) {
+        (Pass::Objects, Change::Add(Object::Table(t))) => {
             batch.add_table(&nf::Table::new(family(*t), Table::NAME));
         }
-        Change::Del(Object::Table(t)) => {
-            batch.del_table(family(*t), Table::NAME);
-        }
-        Change::Add(Object::Set(s)) => {
+        (Pass::Objects, Change::Add(Object::Set(s))) => {
             batch.add_set(&set(s));
         }
-        Change::Del(Object::Set(s)) => {
-            batch.del_set(&set_ref(s.table, &s.name));
-        }
-        Change::Add(Object::Chain(c)) => {
+        (Pass::Objects, Change::Add(Object::Chain(c))) => {
             batch.create_chain(&chain(c));
-            rules(batch, c);
         }
-        Change::Del(Object::Chain(c)) => {
-            batch.flush_chain(family(c.table), Table::NAME, &c.name);
-            batch.del_chain(family(c.table), Table::NAME, &c.name);
-        }
-        Change::Rules(c) => {
-            batch.flush_chain(family(c.table), Table::NAME, &c.name);
-            rules(batch, c);
-        }
-        Change::Add(Object::Element(e)) => {
+        (Pass::Rules, Change::Add(Object::Chain(c))) => rules(batch, c),
+        (Pass::Elements, Change::Add(Object::Element(e))) => {
             batch.add_elements(&set_ref(e.table, &e.set), &elements(e));
         }
-        Change::Del(Object::Element(e)) => {
-            batch.del_elements(&set_ref(e.table, &e.set), &elements(e));
+        (Pass::Objects, Change::Del(object)) => delete(batch, object),
+        (Pass::Objects, Change::Rules(c)) => {
+            batch.flush_chain(family(c.table), Table::NAME, &c.name);
+            rules(batch, c);
         }
+        _ => {}
     }
+}
+
+fn delete(batch: &mut Batch, object: &Object) {
+    match object {
+        Object::Table(t) => batch.del_table(family(*t), Table::NAME),
+        Object::Set(s) => batch.del_set(&set_ref(s.table, &s.name)),
+        Object::Chain(c) => batch
+            .flush_chain(family(c.table), Table::NAME, &c.name)
+            .del_chain(family(c.table), Table::NAME, &c.name),
+        Object::Element(e) => batch.del_elements(&set_ref(e.table, &e.set), &elements(e)),
+    };
+}
+
+/// A set of the core's, by name: an element and a rule do not tell what the set is like.
+pub(super) fn known(table: Table, name: &str) -> Option<&'static Set> {
+    static SETS: OnceLock<Vec<Set>> = OnceLock::new();
+    let sets = SETS.get_or_init(|| {
+        let set = |resource| match resource {
+            Resource::Nft(Object::Set(set)) => Some(set),
+            _ => None,
+        };
+        compile::base().into_iter().filter_map(set).collect()
+    });
+    sets.iter().find(|s| s.table == table && s.name == name)
 }
 
 fn set_ref(table: Table, name: &str) -> SetRef {
@@ -158,8 +192,9 @@ fn elements(e: &Element) -> Vec<nf::Element> {
         fields => {
             let (first, last) = (concat(fields, End::First), concat(fields, End::Last));
             let mut element = nf::Element::new(first.clone());
-            // A key that is no range starts and ends with itself, which the kernel takes from the key.
-            element.key_end = (first != last).then_some(last);
+            // A key that is no range ends with itself; nft misreads a list in which the end is left out.
+            let ranges = known(e.table, &e.set).is_some_and(|set| set.interval);
+            element.key_end = (ranges || first != last).then_some(last);
             vec![element]
         }
     };

@@ -3,11 +3,13 @@
 use std::net::IpAddr;
 
 use wharf_core::addr::Family;
-use wharf_core::nft::{Action, Key, Match, Rule, Table, Test, Value};
+use wharf_core::nft::{Action, FieldType, Key, Match, Rule, Table, Test, Value};
 use wharf_nft::expr::{
     Bits, CmpOp, CtKey, Expr, Fib, FibResult, MetaKey, PayloadBase, Reg, Reject,
 };
 use wharf_nft::{Family as NfFamily, Verdict};
+
+use super::nft_encode::known;
 
 /// `RTN_LOCAL` (`linux/rtnetlink.h`).
 const LOCAL: u32 = 2;
@@ -40,7 +42,7 @@ pub(super) fn rule(table: Table, rule: &Rule) -> Vec<Expr> {
     w.exprs
 }
 
-/// A verdict that names a chain or none.
+/// An interface's name or kind as the kernel compares it.
 pub(super) fn name_bytes(text: &str) -> Vec<u8> {
     let mut bytes = text.as_bytes().to_vec();
     bytes.resize(NAME, 0);
@@ -290,7 +292,9 @@ impl Writer {
             Action::DnatMap(family, keys, map) => {
                 self.load_all(keys);
                 self.push(Expr::lookup_map(*map, Reg::R1, Reg::R1));
-                let port = map.starts_with("publish").then(|| after_addr(*family));
+                let gives_port =
+                    known(self.table, map).is_some_and(|m| m.data.contains(&FieldType::Port));
+                let port = gives_port.then(|| after_addr(*family));
                 return self.push(Expr::dnat(nf_family(*family), Reg::R1, port));
             }
             Action::SnatMap(family, keys, map) => {

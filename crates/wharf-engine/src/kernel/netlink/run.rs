@@ -71,6 +71,12 @@ fn removes(op: &Op) -> bool {
     )
 }
 
+/// Whether the error says that there was nothing to remove. A link that is no port (any more) has no entries.
+fn nothing_there(op: &Op, errno: i32) -> bool {
+    removes(op)
+        && (missing(errno) || (matches!(op, Op::FdbDel { .. }) && errno == libc::EOPNOTSUPP))
+}
+
 /// The ways in which the kernel says "not there".
 fn missing(errno: i32) -> bool {
     matches!(
@@ -297,7 +303,7 @@ impl<'a> Run<'a> {
         let asked = question.and_then(|_| answers.pop());
         let mut failed = None;
         for (at, answer) in places.into_iter().zip(answers) {
-            let fine = answer.errno == 0 || (removes(self.ops[at]) && missing(answer.errno));
+            let fine = answer.errno == 0 || nothing_there(self.ops[at], answer.errno);
             self.applied[at] = fine;
             if !fine && failed.is_none() {
                 failed = Some(Failure::new(at, answer.errno, answer.detail));
