@@ -56,7 +56,7 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    /// End a program that still runs
+    /// End a program that still runs; a container that is not there is no error
     #[arg(short, long)]
     force: bool,
 
@@ -191,14 +191,21 @@ fn details(container: &Container, ctx: &Context) -> String {
 
 pub fn rm(args: &RmArgs, ctx: &Context) -> Done {
     let mode = args.change.mode();
-    let outcome = ctx.engine()?.remove(&args.names, args.force, mode)?;
+    let mut engine = ctx.engine()?;
+    let mut names = args.names.clone();
+    if args.force {
+        // What is gone already is as asked for, as with `rm -f` for files.
+        let there = engine.containers()?;
+        names.retain(|name| there.iter().any(|c| c.name == *name));
+    }
+    let outcome = engine.remove(&names, args.force, mode)?;
     if mode == Mode::Apply {
-        for name in &args.names {
+        for name in &names {
             files::forget_log(&ctx.dirs, name);
         }
     }
     if ctx.outcome(outcome, mode)?.is_some() {
-        removed(&args.names, ctx)?;
+        removed(&names, ctx)?;
     }
     Ok(0)
 }

@@ -157,7 +157,11 @@ fn usage_error(text: &str) -> CommandError {
             .find_map(|line| line.trim_start().strip_prefix(prefix))
             .map(str::trim)
     };
-    let message = part("error: ").unwrap_or("a command is needed");
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let message = match first.strip_prefix("error: ") {
+        Some(message) => message.split_whitespace().collect::<Vec<_>>().join(" "),
+        None => "a command is needed".to_owned(),
+    };
     let error = CommandError::usage(message);
     match part("tip: ").or_else(|| part("Usage: ")) {
         Some(hint) => error.hint(hint),

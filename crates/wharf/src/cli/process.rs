@@ -188,7 +188,7 @@ fn start_foreground(
     ctx.engine()?
         .set_process(&container.name, Some(process), None)?;
     let status = child.wait()?;
-    if let Err(error) = record_end(&ctx.dirs, &container.name, status, args.rm) {
+    if let Err(error) = record_end(&ctx.dirs, container, status, args.rm) {
         ctx.printer.error(&CommandError::from(error));
     }
     Ok(exit_status(status))
@@ -201,10 +201,10 @@ fn start_detached(
     ctx: &Context,
 ) -> Done {
     let log = open_log(&container.name, ctx)?;
-    let (dirs, name, rm) = (ctx.dirs.clone(), container.name.clone(), args.rm);
+    let (dirs, own, rm) = (ctx.dirs.clone(), container.clone(), args.rm);
     let child = program.spawn_detached(&log, move |status| {
         // Nobody is there to be told; the next call mends what is left.
-        let _ = record_end(&dirs, &name, status, rm);
+        let _ = record_end(&dirs, &own, status, rm);
     })?;
     warn(child.warnings(), ctx);
     let process = process_ref(child.id());
@@ -220,13 +220,21 @@ fn start_detached(
 }
 
 /// Records how the program ended, or removes its container.
+///
+/// Somebody else may have removed it, and made another of the same name meanwhile.
 fn record_end(
     dirs: &Dirs,
-    name: &ContainerName,
+    container: &Container,
     status: ExitStatus,
     rm: bool,
 ) -> Result<(), EngineError> {
+    let name = &container.name;
     let mut engine = Engine::open(dirs)?;
+    match engine.container(name) {
+        Ok(there) if there.id == container.id => {}
+        Ok(_) | Err(EngineError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error),
+    }
     if rm {
         engine.remove(std::slice::from_ref(name), true, Mode::Apply)?;
         files::forget_log(dirs, name);

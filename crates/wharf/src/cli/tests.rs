@@ -136,6 +136,11 @@ fn wrong_usage_as_json_has_message_and_hint() {
     assert_eq!(error.message, "unexpected argument '--jsn' found");
     assert!(error.hint.is_some());
     assert_eq!(error.exit_status(), 2);
+    let text = parse("wharf create").unwrap_err().render().to_string();
+    assert_eq!(
+        usage_error(&text).message,
+        "the following required arguments were not provided: <NAME>"
+    );
 }
 
 /// `wharf docs > docs/cli.md` makes it anew.

@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::Path;
 
 use wharf_core::ErrorKind;
-use wharf_core::network::NetworkRequest;
+use wharf_core::network::{HostFacts, NetworkRequest, resolve};
 use wharf_core::topology::{ContainerSpec, Topology};
 
 use crate::output::error::{CommandError, os_text};
@@ -79,6 +79,11 @@ fn parse(text: &str, format: Option<Format>) -> Result<Wanted, String> {
         }
     };
     let (networks, containers) = topology.into_requests().map_err(|e| e.to_string())?;
+    for request in &networks {
+        // What cannot be on any host cannot be on this one; the host's own conflicts are found later.
+        resolve(request, &[], &HostFacts::default())
+            .map_err(|e| format!("networks.{}: {e}", request.name))?;
+    }
     Ok(Wanted {
         networks,
         containers,
@@ -90,7 +95,10 @@ fn parse_as(text: &str, format: Format) -> Result<Topology, String> {
         Format::Toml => toml::from_str(text).map_err(|e| e.to_string()),
         // A file without anything in it asks for nothing, in YAML too.
         Format::Yaml if text.lines().all(is_blank) => Ok(Topology::default()),
-        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| e.to_string()),
+        Format::Yaml => serde_saphyr::from_str(text).map_err(|e| {
+            let text = e.to_string();
+            text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+        }),
     }
 }
 
@@ -139,6 +147,12 @@ mod tests {
             let wanted = parse("# nothing\n", format).unwrap();
             assert!(wanted.networks.is_empty() && wanted.containers.is_empty());
         }
+    }
+
+    #[test]
+    fn a_network_that_cannot_be_is_refused() {
+        let error = parse("[networks.a]\nsubnet = \"10.88.9.5/24\"\n", None).unwrap_err();
+        assert!(error.starts_with("networks.a: `10.88.9.5/24`"), "{error}");
     }
 
     #[test]
