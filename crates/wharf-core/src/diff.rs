@@ -81,7 +81,9 @@ fn takes_along<'a>(resource: &Resource, observed: &'a [Resource]) -> Vec<&'a Res
 fn add(plan: &mut Plan, resource: &Resource, because: &str) {
     let undo = match Op::remove(resource) {
         Some(op) => Undo::Ops(vec![op]),
-        None => Undo::Irreversible("the setting goes with its link"),
+        None => {
+            Undo::Irreversible("a setting that goes with its link, or a loopback that stays up")
+        }
     };
     plan.push(Op::make(resource), undo, because);
 }

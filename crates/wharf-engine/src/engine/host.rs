@@ -125,21 +125,31 @@ impl Engine {
     }
 
     /// Remembers, of a host whose store was lost, what the kernel tells: which links there were when wharf turned
-    /// forwarding on, and for which families it did.
+    /// forwarding on, for which families it did, and which links it told to hear routers all the same.
     pub(super) fn record_taken_over(
         &self,
         txn: &mut heed::RwTxn,
         links: &[IfName],
         routed: &[Family],
+        heard: &[String],
     ) -> heed::Result<()> {
         let borrow = |family: &Family| Borrowed {
             key: forwarding(*family).to_owned(),
             was: "0".to_owned(),
             value: "1".to_owned(),
         };
+        let hear = |key: &String| Borrowed {
+            key: key.clone(),
+            was: "1".to_owned(),
+            value: "2".to_owned(),
+        };
         let part = HostPart {
             plan: Plan::default(),
-            borrowed: routed.iter().map(borrow).collect(),
+            borrowed: routed
+                .iter()
+                .map(borrow)
+                .chain(heard.iter().map(hear))
+                .collect(),
             host_links: (!links.is_empty()).then(|| links.to_vec()),
         };
         self.record_host(txn, &part)
@@ -265,15 +275,10 @@ impl Engine {
                 continue;
             }
             if family == Family::V6 {
-                for link in self
-                    .kernel
-                    .links(&Netns::Host)
-                    .map_err(|e| failed("list links", &e))?
-                {
-                    let accept_ra = format!("net/ipv6/conf/{}/accept_ra", link.name);
-                    if self.sysctl(&accept_ra).as_deref() == Some("1") {
+                for key in self.accept_ra_keys()? {
+                    if self.sysctl(&key).as_deref() == Some("1") {
                         borrowed.push(Borrowed {
-                            key: accept_ra,
+                            key,
                             was: "1".to_owned(),
                             value: "2".to_owned(),
                         });
@@ -287,6 +292,22 @@ impl Engine {
             });
         }
         Ok(borrowed)
+    }
+
+    /// `accept_ra` of the links a router may be heard on: not loopback, not wharf's bridges, not ports of bridges.
+    pub(super) fn accept_ra_keys(&mut self) -> Result<Vec<String>, EngineError> {
+        let foreign = self.foreign_links()?;
+        let links = self
+            .kernel
+            .links(&Netns::Host)
+            .map_err(|e| failed("list links", &e))?;
+        let heard = links.into_iter().filter(|l| l.master.is_none());
+        let names = heard
+            .filter_map(|l| l.name.parse::<IfName>().ok())
+            .filter(|name| foreign.contains(name));
+        Ok(names
+            .map(|name| format!("net/ipv6/conf/{name}/accept_ra"))
+            .collect())
     }
 
     fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {

@@ -182,6 +182,17 @@ impl Engine {
                 !host_links.is_empty() && nets.iter().any(|n| !n.internal && n.subnet(*f).is_some())
             })
             .collect();
+        let mut heard = Vec::new();
+        if routed.contains(&Family::V6) {
+            for key in self.accept_ra_keys()? {
+                let name = key.split('/').nth(3).unwrap_or_default();
+                if host_links.iter().any(|l| l.as_str() == name)
+                    && self.sysctl(&key).as_deref() == Some("2")
+                {
+                    heard.push(key);
+                }
+            }
+        }
         self.run.write(|txn| {
             for spec in &nets {
                 let live = LiveNetwork {
@@ -191,7 +202,7 @@ impl Engine {
                 };
                 self.run.networks.put(txn, spec.name.as_str(), &live)?;
             }
-            self.record_taken_over(txn, &host_links, &routed)
+            self.record_taken_over(txn, &host_links, &routed, &heard)
         })?;
         self.notes.extend(
             nets.iter()

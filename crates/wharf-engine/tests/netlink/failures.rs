@@ -93,6 +93,7 @@ fn what_was_sent_together_is_told_truly() {
         via: "192.0.2.1".parse().unwrap(),
         link: "br0".parse().unwrap(),
         metric: None,
+        replace: false,
     })];
     let error = kernel.apply(&far.iter().collect::<Vec<_>>()).unwrap_err();
     assert_eq!(error.error.errno, libc::ENETUNREACH);
@@ -127,6 +128,7 @@ fn removing_what_is_not_there_succeeds() {
             via: ip,
             link: "br0".parse().unwrap(),
             metric: None,
+            replace: false,
         })
     };
     let ops = [

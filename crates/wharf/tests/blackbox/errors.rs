@@ -52,7 +52,11 @@ pub fn all_refused(host: &Host, cases: &[(&str, &str)]) {
                 if arg == "~" {
                     String::new()
                 } else {
-                    if arg.contains('.') { arg.to_owned() } else { arg.replace('_', " ") }
+                    if arg.contains('.') {
+                        arg.to_owned()
+                    } else {
+                        arg.replace('_', " ")
+                    }
                 }
             })
             .collect();
