@@ -329,7 +329,7 @@ pub fn resolve(
     let spec = NetworkSpec {
         name: request.name.clone(),
         bridge,
-        bridge_mac: Mac::local([host.id[0], host.id[1], host.id[2], host.id[3], host.id[4]]),
+        bridge_mac: bridge_mac(&subnets),
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
         masquerade: request.masquerade.or(settings.masquerade).unwrap_or(true),
@@ -347,6 +347,12 @@ pub fn resolve(
     };
     check_whole(&spec)?;
     Ok(spec)
+}
+
+/// Follows from the first gateway, so that a network made again is at the same hardware address.
+fn bridge_mac(subnets: &[Subnet]) -> Mac {
+    const SALT: u8 = 0x77;
+    Mac::from_ip(subnets[0].gateway, SALT)
 }
 
 fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {

@@ -262,6 +262,9 @@ impl EngineError {
             Self::PortListening { wanted, .. } => {
                 format!("`ss -lnp sport = :{}` shows the process; choose another host port or host address", wanted.host.first())
             }
+            Self::InterfaceTaken { .. } => {
+                "choose another name: `--network NET:interface=NAME`".to_owned()
+            }
             Self::HostIpMissing { .. } => "`ip addr` shows the host's addresses".to_owned(),
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
             Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),

@@ -108,6 +108,21 @@ impl Snapshot {
         this
     }
 
+    /// With a set of nftables taken for another: `set` is left out, and rules that look it up look up `stands_for`.
+    #[must_use]
+    pub fn with_set_as(mut self, set: &str, stands_for: &str) -> Self {
+        if let Some(start) = self.nft.find(&format!("\tset {set} {{")) {
+            let end = self.nft[start..]
+                .find("\n\t}\n")
+                .map_or(self.nft.len(), |n| start + n + 4);
+            self.nft.replace_range(start..end, "");
+        }
+        self.nft = self
+            .nft
+            .replace(&format!("@{set}"), &format!("@{stands_for}"));
+        self
+    }
+
     /// Looks at one network namespace, a container's for instance.
     #[track_caller]
     pub fn of_netns(net: &Netns) -> Self {
@@ -241,7 +256,8 @@ fn json_lines(list: &Value) -> Vec<String> {
         .into_iter()
         .flatten()
         .map(|item| flat(item, ""))
-        .filter(|line| !line.is_empty())
+        // The kernel makes the multicast route when a link first has a carrier, and keeps it.
+        .filter(|line| !line.is_empty() && !line.contains("dst=ff00::/8"))
         .collect()
 }
 
@@ -263,8 +279,13 @@ fn flat(value: &Value, key: &str) -> String {
             }
         }
         Value::Array(items) => {
+            // Whether a bridge has a carrier follows its last port with a delay.
+            let fleeting = |item: &Value| {
+                matches!(item.as_str(), Some("NO-CARRIER" | "LOWER_UP" | "linkdown"))
+            };
             let parts: Vec<_> = items
                 .iter()
+                .filter(|item| !fleeting(item))
                 .map(|item| flat(item, ""))
                 .filter(|part| !part.is_empty())
                 .collect();

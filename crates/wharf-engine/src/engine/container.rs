@@ -453,7 +453,8 @@ impl Engine {
         };
         let mut plan = diff(&[], &all, &because);
         for container in &containers {
-            plan.append(flush_all(&container.ports));
+            // The flows of other protocols end by themselves: nobody is there to answer.
+            plan.append(flush_udp(&container.ports));
         }
         if applies(mode) {
             self.remove_for_real(containers, &nets, &plan)?;

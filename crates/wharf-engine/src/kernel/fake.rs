@@ -104,6 +104,18 @@ impl FakeKernel {
                 if !self.state.contains_key(&up) {
                     return Err(libc::ENETDOWN);
                 }
+                if r.replace {
+                    let same = |old: &Resource| matches!(old, Resource::Route { netns, dst, metric, .. } if *netns == r.netns && *dst == r.dst && *metric == r.metric);
+                    let old: Vec<ResourceKey> = self
+                        .state
+                        .iter()
+                        .filter(|(_, v)| same(v))
+                        .map(|(k, _)| k.clone())
+                        .collect();
+                    for key in old {
+                        self.remove(&key);
+                    }
+                }
                 return self.insert(route(r));
             }
             Op::RouteDel(r) => self.remove(&route(r).key()),

@@ -1,7 +1,9 @@
 //! Sockets of the host that wait for packets from outside.
 
 use std::io;
+use std::mem::size_of;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use wharf_core::publish::{PortRange, Protocol};
 
@@ -114,6 +116,9 @@ impl NetlinkKernel {
 
     /// The first socket of the host that would lose its packets to a published port.
     ///
+    /// Few ports are tried by binding to them: the kernel's list of sockets takes it a walk through the whole of
+    /// a hash table. Only when that fails, or for many ports, is the list read.
+    ///
     /// # Errors
     /// If the kernel's files cannot be read.
     pub fn listener_on(
@@ -122,9 +127,113 @@ impl NetlinkKernel {
         range: PortRange,
         host_ip: Option<IpAddr>,
     ) -> io::Result<Option<Listener>> {
-        let within = |port| (range.first()..=range.last()).contains(&port);
-        let all = of_protocol(protocol, within)?;
+        const FEW: u32 = 256;
+        let ports = range.first()..=range.last();
+        if range.count() <= FEW && ports.clone().all(|port| is_free(protocol, port, host_ip)) {
+            return Ok(None);
+        }
+        let all = of_protocol(protocol, |port| ports.contains(&port))?;
         Ok(all.into_iter().find(|l| l.covers(host_ip)))
+    }
+}
+
+/// Whether the port can be bound at every address a mapping covers; a port that only ended connections still hold
+/// is free.
+fn is_free(protocol: Protocol, port: u16, host_ip: Option<IpAddr>) -> bool {
+    let addresses: &[IpAddr] = match &host_ip {
+        Some(ip) => std::slice::from_ref(ip),
+        None => &[
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        ],
+    };
+    let taken = |ip: &IpAddr| {
+        let bound = try_bind(protocol, *ip, port);
+        bound.is_err_and(|e| e.raw_os_error() == Some(libc::EADDRINUSE))
+    };
+    !addresses.iter().any(taken)
+}
+
+/// Binds a socket of its own and closes it again, without ever listening. SCTP has no sockets on many kernels.
+fn try_bind(protocol: Protocol, ip: IpAddr, port: u16) -> io::Result<()> {
+    let kind = match protocol {
+        Protocol::Tcp => libc::SOCK_STREAM,
+        Protocol::Udp => libc::SOCK_DGRAM,
+        Protocol::Sctp => return Ok(()),
+    };
+    let family = if ip.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    // SAFETY: a plain system call; the result is checked.
+    let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new and nobody else owns it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let set = |level, name| {
+        let on: libc::c_int = 1;
+        // SAFETY: the value is a live int of the length given.
+        unsafe {
+            libc::setsockopt(
+                fd,
+                level,
+                name,
+                (&raw const on).cast(),
+                size_of::<libc::c_int>() as u32,
+            )
+        }
+    };
+    if protocol == Protocol::Tcp {
+        // A listener is in the way all the same; connections that are ending are not.
+        set(libc::SOL_SOCKET, libc::SO_REUSEADDR);
+    }
+    let done = match ip {
+        IpAddr::V4(v4) => {
+            let at = libc::sockaddr_in {
+                sin_family: libc::AF_INET as u16,
+                sin_port: port.to_be(),
+                sin_addr: libc::in_addr {
+                    s_addr: u32::from_ne_bytes(v4.octets()),
+                },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: `at` is a whole sockaddr_in.
+            unsafe {
+                libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const at).cast(),
+                    size_of::<libc::sockaddr_in>() as u32,
+                )
+            }
+        }
+        IpAddr::V6(v6) => {
+            set(libc::IPPROTO_IPV6, libc::IPV6_V6ONLY);
+            let at = libc::sockaddr_in6 {
+                sin6_family: libc::AF_INET6 as u16,
+                sin6_port: port.to_be(),
+                sin6_flowinfo: 0,
+                sin6_addr: libc::in6_addr {
+                    s6_addr: v6.octets(),
+                },
+                sin6_scope_id: 0,
+            };
+            // SAFETY: `at` is a whole sockaddr_in6.
+            unsafe {
+                libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const at).cast(),
+                    size_of::<libc::sockaddr_in6>() as u32,
+                )
+            }
+        }
+    };
+    if done == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 

@@ -4,6 +4,8 @@
 mod codec;
 mod filter;
 
+use std::os::fd::BorrowedFd;
+
 use crate::error::NftError;
 use crate::transport::{ACK, DUMP, Request, Transport};
 use crate::types::Family;
@@ -47,6 +49,12 @@ impl Conntrack {
         Ok(Self {
             transport: Transport::open()?,
         })
+    }
+
+    /// The socket, for a process that must hold it open.
+    #[must_use]
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.as_fd()
     }
 
     /// All entries of both families.

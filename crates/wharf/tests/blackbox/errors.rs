@@ -412,6 +412,10 @@ fn bad_files() {
     let mut lines = Vec::new();
     for (file, word) in &files {
         for verb in ["plan", "apply", "destroy"] {
+            // What is not there is destroyed already.
+            if verb == "destroy" && file.ends_with("nowhere.toml") {
+                continue;
+            }
             lines.push((format!("{verb} {}", file.replace('_', "-")), *word));
         }
     }

@@ -281,7 +281,7 @@ fn damaged_state_is_named_and_not_deleted() {
         .collect();
     let largest = files
         .iter()
-        .filter(|file| file.is_file())
+        .filter(|file| file.is_file() && file.ends_with("data.mdb"))
         .max_by_key(|file| file.metadata().map_or(0, |meta| meta.len()));
     let file = largest.expect("a state file").clone();
     std::fs::write(&file, vec![0xa5; 8192]).expect("write");

@@ -4,7 +4,7 @@
 //! the request and waits; this process goes on when the kernel announces that the link is gone.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use wharf_core::model::Netns;
 use wharf_core::op::Op;
@@ -31,10 +31,11 @@ impl Children {
     }
 
     /// Has a child hold the socket until after it is closed here. A child that is still there holds it already.
-    pub(super) fn hold(&mut self, nf: &NfSocket) {
+    pub(super) fn hold(&mut self, nf: &NfSocket, conntrack: Option<BorrowedFd<'_>>) {
         self.reap();
         if !self.0.iter().any(|(_, holds)| *holds) {
-            let mut keep = [nf.as_fd().as_raw_fd()];
+            let mut keep = vec![nf.as_fd().as_raw_fd()];
+            keep.extend(conntrack.map(|fd| fd.as_raw_fd()));
             // SAFETY: the child only makes system calls and exits.
             match unsafe { libc::fork() } {
                 0 => child_alone(&mut keep),
@@ -127,6 +128,7 @@ impl NetlinkKernel {
         let mut keep = vec![mouth.fd(), write.as_raw_fd()];
         // While the child has it, closing it here does not wait.
         keep.extend(self.nf.as_ref().map(|nf| nf.as_fd().as_raw_fd()));
+        keep.extend(self.conntrack.as_ref().map(|ct| ct.as_fd().as_raw_fd()));
         self.children.reap();
         // SAFETY: the child makes only system calls on memory that it has, and leaves by _exit.
         match unsafe { libc::fork() } {
@@ -227,6 +229,15 @@ impl Run<'_> {
         // The socket must be there before the child is, see `delete`.
         if !self.kernel.wait && self.ops[end..].iter().any(|op| matches!(op, Op::Nft(_))) {
             self.kernel.nf().map_err(fail)?;
+        }
+        if !self.kernel.wait
+            && self.ops[end..]
+                .iter()
+                .any(|op| matches!(op, Op::ConntrackFlush { .. }))
+        {
+            self.kernel
+                .conntrack()
+                .map_err(|e| fail(super::nft_apply::to_io(e)))?;
         }
         let names = self.ops[at..end].iter().filter_map(|op| match op {
             Op::LinkDel { link, .. } => Some(message::link_get(link)),

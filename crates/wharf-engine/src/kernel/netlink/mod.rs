@@ -48,6 +48,8 @@ pub struct NetlinkKernel {
     /// Closing it waits until the kernel has freed what was deleted: see [`Drop`].
     nf: Option<NfSocket>,
     nf_deleted: bool,
+    /// Kept for the same reason.
+    conntrack: Option<wharf_nft::conntrack::Conntrack>,
     wait: bool,
     children: Children,
 }
@@ -179,7 +181,8 @@ impl Drop for NetlinkKernel {
     /// for, a child does it.
     fn drop(&mut self) {
         if let (Some(nf), true, false) = (&self.nf, self.nf_deleted, self.wait) {
-            self.children.hold(nf);
+            self.children
+                .hold(nf, self.conntrack.as_ref().map(|ct| ct.as_fd()));
         }
     }
 }

@@ -42,6 +42,14 @@ fn refusal(error: NftError) -> Refusal {
 }
 
 impl NetlinkKernel {
+    /// The socket to connection tracking.
+    pub(super) fn conntrack(&mut self) -> Result<&mut Conntrack, NftError> {
+        if self.conntrack.is_none() {
+            self.conntrack = Some(Conntrack::open()?);
+        }
+        Ok(self.conntrack.as_mut().expect("just opened"))
+    }
+
     /// One transaction. Deletions of what is not there are taken out of it, and it is tried again.
     pub(super) fn nft(&mut self, changes: &[Change]) -> Result<(), Refusal> {
         self.nf_deleted |= changes.iter().any(|c| !matches!(c, Change::Add(_)));
@@ -74,11 +82,12 @@ impl NetlinkKernel {
 
 /// Has connection tracking forget the flows that came to these ports of the host.
 pub(super) fn forget(
+    kernel: &mut NetlinkKernel,
     protocol: Protocol,
     host_ip: Option<IpAddr>,
     ports: RangeInclusive<u16>,
 ) -> Result<(), Refusal> {
-    let mut conntrack = Conntrack::open().map_err(refusal)?;
+    let conntrack = kernel.conntrack().map_err(refusal)?;
     match conntrack.count() {
         // Nothing there, or no connection tracking in this kernel (yet).
         Ok(0) | Err(NftError::Refused { .. }) => return Ok(()),

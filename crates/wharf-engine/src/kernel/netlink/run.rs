@@ -145,7 +145,7 @@ impl<'a> Run<'a> {
                 last,
             } => {
                 self.flush()?;
-                super::nft_apply::forget(*protocol, *host_ip, *first..=*last)
+                super::nft_apply::forget(self.kernel, *protocol, *host_ip, *first..=*last)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
             op => {
