@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use crate::model::{Resource, ResourceKey, cable_ends};
+use crate::name::IfName;
 use crate::nft;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
@@ -81,9 +82,7 @@ fn takes_along<'a>(resource: &Resource, observed: &'a [Resource]) -> Vec<&'a Res
 fn add(plan: &mut Plan, resource: &Resource, because: &str) {
     let undo = match Op::remove(resource) {
         Some(op) => Undo::Ops(vec![op]),
-        None => {
-            Undo::Irreversible("a setting that goes with its link, or a loopback that stays up")
-        }
+        None => Undo::Irreversible("the setting goes with its link"),
     };
     plan.push(Op::make(resource), undo, because);
 }
@@ -144,6 +143,12 @@ fn change(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
 
 /// Deletes a resource; the way back makes it and what vanished with it.
 fn delete(plan: &mut Plan, resource: &Resource, along: &[&Resource], because: &str) {
+    if let Resource::Up { link, .. } = resource
+        && *link == IfName::loopback()
+    {
+        // A namespace is of no use without it, and whoever owns the namespace may have come to need it.
+        return;
+    }
     let Some(op) = Op::remove(resource) else {
         return;
     };

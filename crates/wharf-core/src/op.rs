@@ -169,12 +169,6 @@ impl Op {
 
     /// The operation that removes a resource, if it can be removed by itself: settings of a link go with it.
     pub fn remove(resource: &Resource) -> Option<Self> {
-        if let Resource::Up { link, .. } = resource
-            && *link == IfName::loopback()
-        {
-            // A namespace is of no use without it, and whoever owns the namespace may have come to need it.
-            return None;
-        }
         Some(match resource.clone() {
             Resource::Netns(path) => Self::NetnsDel(path),
             Resource::Link(link) => Self::LinkDel {

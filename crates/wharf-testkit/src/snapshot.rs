@@ -29,6 +29,11 @@ const VOLATILE: &[&str] = &[
     "topology_change_timer",
     "gc_timer",
     "hold_timer",
+    "tso_max_size",
+    "tso_max_segs",
+    "gso_max_size",
+    "gso_max_segs",
+    "gro_max_size",
     "message_age_timer",
     "forward_delay_timer",
     "mcast_flags",
@@ -115,6 +120,12 @@ impl Snapshot {
             let end = self.nft[start..]
                 .find("\n\t}\n")
                 .map_or(self.nft.len(), |n| start + n + 4);
+            // The blank line behind it goes too.
+            let end = if self.nft[end..].starts_with('\n') {
+                end + 1
+            } else {
+                end
+            };
             self.nft.replace_range(start..end, "");
         }
         self.nft = self

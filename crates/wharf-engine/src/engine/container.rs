@@ -78,7 +78,7 @@ impl Engine {
             created: now(),
         };
         self.check_listeners(&container.ports, &nets)?;
-        let foreign = self.foreign_interfaces(&container.netns)?;
+        let (foreign, loopback) = self.found_inside(&container.netns)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         for a in wanted {
@@ -86,7 +86,7 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let own = self.create_plan(&txn, &container, &nets)?;
+        let own = self.create_plan(&txn, &container, &nets, loopback)?;
         if !applies(mode) {
             drop(txn);
             plan.append(own);
@@ -131,12 +131,17 @@ impl Engine {
         txn: &RwTxn,
         container: &Container,
         nets: &Networks,
+        loopback_is_up: bool,
     ) -> Result<Plan, EngineError> {
         let mut plan = self.turn_loopback_on(txn, container, nets)?;
         let because = format!("container `{}` is new", container.name);
+        let there: Vec<_> = loopback_is_up
+            .then(|| compile::loopback(&container.netns.path))
+            .into_iter()
+            .collect();
         plan.append(diff(
             &compile::container(container, |name| nets.get(name)),
-            &[],
+            &there,
             &because,
         ));
         plan.append(flush_udp(&container.ports));
@@ -286,18 +291,24 @@ impl Engine {
         Ok(None)
     }
 
-    /// The names of interfaces that an adopted namespace has already.
-    fn foreign_interfaces(&mut self, netns: &ContainerNetns) -> Result<Vec<IfName>, EngineError> {
+    /// What an adopted namespace has already: the names of its interfaces, and whether loopback is up.
+    fn found_inside(&mut self, netns: &ContainerNetns) -> Result<(Vec<IfName>, bool), EngineError> {
         if netns.made_by_wharf {
-            return Ok(Vec::new());
+            return Ok((Vec::new(), false));
         }
         let links = self.kernel.links(&Netns::Path(netns.path.clone()));
         let links = links
             .map_err(|e| failed(&format!("list the links of {}", netns.path.display()), &e))?;
-        Ok(links
-            .into_iter()
-            .filter_map(|l| l.name.parse().ok())
-            .collect())
+        let loopback = links
+            .iter()
+            .any(|l| l.name == IfName::loopback().as_str() && l.up);
+        Ok((
+            links
+                .into_iter()
+                .filter_map(|l| l.name.parse().ok())
+                .collect(),
+            loopback,
+        ))
     }
 
     fn lease_all(
@@ -425,6 +436,24 @@ impl Engine {
         force: bool,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
+        const ROUNDS: u32 = 250;
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+        for _ in 0..ROUNDS {
+            match self.try_remove(names, force, mode) {
+                // By force: whoever is at work on it will be done in a moment.
+                Err(EngineError::Busy(_)) if force => std::thread::sleep(PAUSE),
+                result => return result,
+            }
+        }
+        self.try_remove(names, force, mode)
+    }
+
+    fn try_remove(
+        &mut self,
+        names: &[ContainerName],
+        force: bool,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
         let mut containers = Vec::new();
         let mut lost = Plan::default();
         for name in names {
@@ -456,6 +485,10 @@ impl Engine {
             // The flows of other protocols end by themselves: nobody is there to answer.
             plan.append(flush_udp(&container.ports));
         }
+        plan.append(
+            self.run
+                .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?,
+        );
         if applies(mode) {
             self.remove_for_real(containers, &nets, &plan)?;
             if !lost.is_empty() {
@@ -550,7 +583,7 @@ impl Engine {
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
-        let foreign = self.foreign_interfaces(&before.netns)?;
+        let (foreign, _) = self.found_inside(&before.netns)?;
         let mut txn = self.run.begin()?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &foreign)?;

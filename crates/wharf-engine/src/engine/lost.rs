@@ -1,7 +1,7 @@
 //! What is in the kernel and not in the store, or the other way round: dead owners, lost state, damage.
 
 use wharf_core::addr::Family;
-use wharf_core::attach::Container;
+use wharf_core::attach::{Container, Phase};
 use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
@@ -40,6 +40,14 @@ impl Engine {
     }
 
     fn is_dead(&mut self, container: &Container) -> Result<bool, EngineError> {
+        // Somebody is at work on it.
+        if container
+            .attachments
+            .iter()
+            .any(|a| a.phase != Phase::Active)
+        {
+            return Ok(false);
+        }
         let lives = match (
             netns::netns_inode(&container.netns.path),
             container.netns.identity,

@@ -182,6 +182,16 @@ impl Engine {
             &compile::container(before, network),
             because,
         ));
+        if !old.is_empty() {
+            let new = self.loopback_networks(after, nets);
+            let left: Networks = nets
+                .iter()
+                .filter(|(n, _)| !new.contains(n))
+                .map(|(n, s)| (n.clone(), s.clone()))
+                .collect();
+            let off = self.loopback_off_plan(txn, std::slice::from_ref(before), &left);
+            plan.append(off.map_err(|e| self.run.fail(e))?);
+        }
         Ok(plan)
     }
 
@@ -320,6 +330,33 @@ impl Engine {
                     Undo::Ops(vec![off]),
                     "a published port answers on the host's 127.0.0.1",
                 );
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The steps that turn `route_localnet` off where these containers are the last that need it.
+    pub(super) fn loopback_off_plan(
+        &self,
+        txn: &RoTxn,
+        leaving: &[Container],
+        nets: &Networks,
+    ) -> heed::Result<Plan> {
+        let mut plan = Plan::default();
+        for (name, net) in nets {
+            let count = leaving
+                .iter()
+                .filter(|c| self.loopback_networks(c, nets).contains(name))
+                .count();
+            let live = self.run.networks.get(txn, name.as_str())?;
+            let users = live.map_or(0, |l| l.loopback_users as usize);
+            if count > 0 && users <= count {
+                let (on, off) = (
+                    compile::route_localnet(net, true),
+                    compile::route_localnet(net, false),
+                );
+                let because = "no published port answers on the host's 127.0.0.1 any more";
+                plan.push(Op::make(&off), Undo::Ops(vec![Op::make(&on)]), because);
             }
         }
         Ok(plan)

@@ -23,6 +23,12 @@ impl Engine {
         }
         let _lock = self.lock_host()?;
         for (key, entry) in self.dead_entries()? {
+            // It may have ended well between the look at the journal and the look at the process; now that it is
+            // known to have ended, the journal tells.
+            let still = self.run.read(|txn| self.run.journal.get(txn, &key))?;
+            if still.as_ref() != Some(&entry) {
+                continue;
+            }
             match key.split_once('/') {
                 Some(("network", name)) => self.recover_network(&key, name)?,
                 Some(("container", name)) => self.recover_container(&key, name, &entry)?,
