@@ -18,6 +18,7 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
     let mut is: HashMap<ResourceKey, &Resource> = observed.iter().map(|r| (r.key(), r)).collect();
     let wanted: HashSet<ResourceKey> = desired.iter().map(Resource::key).collect();
     let mut plan = Plan::default();
+    let mut replaced: HashSet<ResourceKey> = HashSet::new();
     for resource in desired {
         match is.get(&resource.key()).copied() {
             None => match observed
@@ -25,7 +26,7 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
                 .find(|old| in_the_way(resource, old) && !wanted.contains(&old.key()))
             {
                 Some(old) => {
-                    is.remove(&old.key());
+                    replaced.insert(old.key());
                     replace(&mut plan, old, resource, because);
                 }
                 None => add(&mut plan, resource, because),
@@ -48,7 +49,8 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
     }
     let mut gone: Vec<&Resource> = observed
         .iter()
-        .filter(|r| !wanted.contains(&r.key()) && is.contains_key(&r.key()))
+        .filter(|r| !wanted.contains(&r.key()) && !replaced.contains(&r.key()))
+        .filter(|r| is.contains_key(&r.key()))
         .collect();
     let ends: HashSet<ResourceKey> = gone.iter().flat_map(|r| cable_ends(r)).collect();
     while let Some(resource) = gone.pop() {
@@ -110,14 +112,18 @@ fn in_the_way(new: &Resource, old: &Resource) -> bool {
 
 /// One operation, so that there is no moment without a route.
 fn replace(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
-    let instead = |resource| match Op::make(resource) {
+    plan.push(instead(new), Undo::Ops(vec![instead(old)]), because);
+}
+
+/// Makes a resource; a route takes the place of another that is in its way.
+fn instead(resource: &Resource) -> Op {
+    match Op::make(resource) {
         Op::RouteAdd(route) => Op::RouteAdd(RouteOp {
             replace: true,
             ..route
         }),
         op => op,
-    };
-    plan.push(instead(new), Undo::Ops(vec![instead(old)]), because);
+    }
 }
 
 fn changes_in_place(old: &Resource, new: &Resource) -> bool {
@@ -153,7 +159,7 @@ fn delete(plan: &mut Plan, resource: &Resource, along: &[&Resource], because: &s
         return;
     };
     let mut undo: Vec<Op> = Vec::new();
-    for made in std::iter::once(Op::make(resource)).chain(along.iter().map(|r| Op::make(r))) {
+    for made in std::iter::once(Op::make(resource)).chain(along.iter().map(|r| instead(r))) {
         match (undo.last_mut(), made) {
             (Some(Op::Nft(before)), Op::Nft(changes)) => before.extend(changes),
             (_, made) => undo.push(made),

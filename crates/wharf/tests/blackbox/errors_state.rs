@@ -202,9 +202,9 @@ fn a_failure_in_the_middle_takes_back_what_was_done() {
     let host = host();
     network(&host, "A", 1, "--bridge wharf-a");
     // The container's namespace already has what the last steps would make.
-    host.sh("ip netns add busy; ip -n busy link add eth0 type bridge");
+    host.sh("ip netns add busy; ip -n busy link set lo up; ip -n busy link add eth0 type bridge");
     host.sh(
-        "ip netns add routed; ip -n routed link add d0 type bridge; ip -n routed link set d0 up
+        "ip netns add routed; ip -n routed link set lo up; ip -n routed link add d0 type bridge; ip -n routed link set d0 up
          ip -n routed addr add 10.99.0.2/24 dev d0; ip -n routed route add default via 10.99.0.1",
     );
     let before = Snapshot::of(&host);
@@ -254,7 +254,7 @@ fn a_kernel_refusal_shows_the_command_and_the_reason() {
     require!();
     let host = host();
     network(&host, "A", 1, "");
-    host.sh("ip netns add busy; ip -n busy link add eth0 type bridge");
+    host.sh("ip netns add busy; ip -n busy link set lo up; ip -n busy link add eth0 type bridge");
     let line = "create c1 --netns /run/netns/busy --network A:interface=eth0 --json";
     let error = host.w(line).error();
     assert!(
