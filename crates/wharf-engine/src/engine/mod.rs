@@ -18,10 +18,12 @@ use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::{Kernel, PlanError, execute};
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
+mod connect;
 mod container;
 mod foreign;
 mod host;
 mod identity;
+mod join;
 mod lock;
 mod lost;
 mod network;

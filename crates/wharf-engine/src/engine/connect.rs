@@ -1,0 +1,222 @@
+//! Containers put on further networks, and taken off them.
+
+use wharf_core::attach::{AttachRequest, Container, Phase, assign_default_routes};
+use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::plan::Plan;
+
+use crate::api::{Mode, ObjectName, Outcome};
+use crate::engine::{Engine, Networks, applies, journal_key};
+use crate::error::EngineError;
+use crate::store::Work;
+
+impl Engine {
+    /// Puts a container on one more network.
+    ///
+    /// # Errors
+    /// It is on it already, or something asked for cannot be had; the kernel refused, and all is as before.
+    pub fn connect(
+        &mut self,
+        request: &AttachRequest,
+        name: &ContainerName,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let before = self.container(name)?;
+        let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
+        let mut nets = self.networks_of(std::slice::from_ref(&before))?;
+        nets.extend(joined);
+        let (foreign, _) = self.found_inside(&before.netns)?;
+        let mut txn = self.run.begin()?;
+        let mut after = before.clone();
+        self.join(&mut txn, &mut after, request, &nets, &foreign)?;
+        assign_default_routes(&mut after.attachments, |name| nets.get(name));
+        let own = self.change_plan(
+            &txn,
+            &before,
+            &after,
+            &nets,
+            &format!("container `{name}` joins network `{}`", request.network),
+        )?;
+        if applies(mode) {
+            self.count_new_loopback(
+                &mut txn,
+                &self.loopback_networks(&before, &nets),
+                &after,
+                &nets,
+            )?;
+            let key = journal_key(&ObjectName::Container(name.clone()));
+            self.put(&mut txn, &after, Some((&key, Work::Attach)))?;
+            self.run.commit(txn)?;
+            let done = self.carry_out(&own, || {
+                format!(
+                    "connect container `{name}` to network `{}`",
+                    request.network
+                )
+            });
+            self.finish_attach(&before, after, &nets, done)?;
+        } else {
+            drop(txn);
+        }
+        plan.append(own);
+        let notes = self.take_notes();
+        Ok(Outcome {
+            value: (),
+            plan,
+            notes,
+        })
+    }
+
+    /// The record as it is after an attempt to join.
+    fn finish_attach(
+        &mut self,
+        before: &Container,
+        mut after: Container,
+        nets: &Networks,
+        done: Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        let key = journal_key(&ObjectName::Container(before.name.clone()));
+        if done.is_ok() {
+            after
+                .attachments
+                .iter_mut()
+                .for_each(|a| a.phase = Phase::Active);
+        }
+        let (lb_before, lb_after) = (
+            self.loopback_networks(before, nets),
+            self.loopback_networks(&after, nets),
+        );
+        self.run.write(|txn| {
+            if done.is_ok() {
+                for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
+                    self.count_loopback(txn, name, -1)?;
+                }
+                self.run.containers.put(txn, after.name.as_str(), &after)?;
+            } else {
+                for name in lb_after.iter().filter(|n| !lb_before.contains(n)) {
+                    self.count_loopback(txn, name, -1)?;
+                }
+                for a in after
+                    .attachments
+                    .iter()
+                    .filter(|a| before.attachment(&a.network).is_none())
+                {
+                    self.release_addresses(txn, a)?;
+                }
+                self.run.containers.put(txn, before.name.as_str(), before)?;
+            }
+            self.run.journal.delete(txn, &key)
+        })?;
+        self.turn_loopback_off(nets)?;
+        done
+    }
+
+    /// Takes a container off a network.
+    ///
+    /// # Errors
+    /// It is not on it; the kernel refused.
+    pub fn disconnect(
+        &mut self,
+        network: &NetworkName,
+        name: &ContainerName,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let plan = self.disconnect_one(network, name, mode)?;
+        Ok(Outcome {
+            value: (),
+            plan,
+            notes: self.take_notes(),
+        })
+    }
+
+    pub(super) fn disconnect_all(
+        &mut self,
+        network: &NetworkName,
+        names: &[ContainerName],
+        mode: Mode,
+    ) -> Result<Plan, EngineError> {
+        let mut plan = Plan::default();
+        for name in names {
+            plan.append(self.disconnect_one(network, name, mode)?);
+        }
+        Ok(plan)
+    }
+
+    fn disconnect_one(
+        &mut self,
+        network: &NetworkName,
+        name: &ContainerName,
+        mode: Mode,
+    ) -> Result<Plan, EngineError> {
+        let before = self.container(name)?;
+        if before.attachment(network).is_none() {
+            if self.live(network)?.is_none() {
+                self.network(network)?;
+            }
+            return Err(EngineError::NotAttached {
+                container: name.clone(),
+                network: network.clone(),
+            });
+        }
+        let nets = self.networks_of(std::slice::from_ref(&before))?;
+        let mut after = before.clone();
+        after.attachments.retain(|a| a.network != *network);
+        assign_default_routes(&mut after.attachments, |name| nets.get(name));
+        let because = format!("container `{name}` leaves network `{network}`");
+        let txn = self.run.begin()?;
+        let plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
+        if !applies(mode) {
+            return Ok(plan);
+        }
+        let mut txn = txn;
+        let key = journal_key(&ObjectName::Container(name.clone()));
+        self.count_new_loopback(
+            &mut txn,
+            &self.loopback_networks(&before, &nets),
+            &after,
+            &nets,
+        )?;
+        let mut leaving = before.clone();
+        leaving
+            .attachments
+            .iter_mut()
+            .filter(|a| a.network == *network)
+            .for_each(|a| a.phase = Phase::Leaving);
+        self.put(&mut txn, &leaving, Some((&key, Work::Attach)))?;
+        self.run.commit(txn)?;
+        let done = self.carry_out(&plan, || {
+            format!("disconnect container `{name}` from network `{network}`")
+        });
+        if done.is_err() {
+            self.carry_out_all(&plan);
+        }
+        self.finish_leave(&before, &after, &nets, &key)?;
+        done.map(|()| plan)
+    }
+
+    pub(super) fn finish_leave(
+        &mut self,
+        before: &Container,
+        after: &Container,
+        nets: &Networks,
+        key: &str,
+    ) -> Result<(), EngineError> {
+        let (lb_before, lb_after) = (
+            self.loopback_networks(before, nets),
+            self.loopback_networks(after, nets),
+        );
+        self.run.write(|txn| {
+            for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
+                self.count_loopback(txn, name, -1)?;
+            }
+            for a in before
+                .attachments
+                .iter()
+                .filter(|a| after.attachment(&a.network).is_none())
+            {
+                self.release_addresses(txn, a)?;
+            }
+            self.run.containers.put(txn, after.name.as_str(), after)?;
+            self.run.journal.delete(txn, key)
+        })?;
+        self.turn_loopback_off(nets)
+    }
+}
