@@ -484,6 +484,8 @@ pub fn rank(resource: &Resource) -> u8 {
         Resource::Port(_) => 4,
         Resource::Fdb { .. } => 5,
         Resource::Neigh { .. } => 6,
-        _ => 7,
+        // Inside, sysctls are files; behind them messages follow messages.
+        Resource::Sysctl { .. } => 7,
+        _ => 8,
     }
 }

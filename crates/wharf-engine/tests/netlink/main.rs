@@ -9,7 +9,6 @@ mod failures;
 mod rules;
 #[path = "../../../wharf-core/tests/common/mod.rs"]
 mod state;
-mod timing;
 
 use std::process::Command;
 
