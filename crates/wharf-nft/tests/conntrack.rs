@@ -214,38 +214,3 @@ fn flush_removes_what_the_filter_selects_and_nothing_else() {
         .unwrap();
     assert_eq!(ct.count().unwrap(), 0);
 }
-
-#[test]
-#[ignore = "a measurement: cargo nextest run --run-ignored all --no-capture flush_of"]
-fn flush_of_one_among_many() {
-    if !private_netns() {
-        return;
-    }
-    run("sh", &["-c", "ip link set lo up"], "");
-    nft_load(
-        "table inet t {\nchain c {\ntype filter hook output priority 0;\nct state new accept\n}\n}",
-    );
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    for n in 0..20_000_u32 {
-        let [.., b, c] = n.to_be_bytes();
-        let _ = socket.send_to(b"x", (std::net::Ipv4Addr::new(127, 1, b, c), 9));
-    }
-    let mut ct = Conntrack::open().unwrap();
-    let filter = |c| ConntrackFilter {
-        orig_dst: Some(IpAddr::from([127, 1, 0, c])),
-        ..ConntrackFilter::new(Family::Ip)
-    };
-    let before = ct.count().unwrap();
-    let start = std::time::Instant::now();
-    let how = ct.flush(&filter(1)).unwrap();
-    let in_kernel = start.elapsed();
-    let start = std::time::Instant::now();
-    let one = ct.flush_one_by_one(&filter(2)).unwrap();
-    let by_dump = start.elapsed();
-    let start = std::time::Instant::now();
-    let all = ct.dump().unwrap().len();
-    println!(
-        "{before} entries: {how:?} {in_kernel:?}; filtered dump and {one} delete {by_dump:?}; dump of {all} {:?}",
-        start.elapsed()
-    );
-}
