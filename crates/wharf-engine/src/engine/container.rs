@@ -203,7 +203,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Removes containers.
+    /// Removes containers; the value names those that were there, or of whom something was.
     ///
     /// # Errors
     /// One does not exist, or its process runs and `force` is not given: then none is removed.
@@ -212,7 +212,7 @@ impl Engine {
         names: &[ContainerName],
         force: bool,
         mode: Mode,
-    ) -> Result<Outcome<()>, EngineError> {
+    ) -> Result<Outcome<Vec<ContainerName>>, EngineError> {
         const ROUNDS: u32 = 250;
         const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
         for _ in 0..ROUNDS {
@@ -230,13 +230,18 @@ impl Engine {
         names: &[ContainerName],
         force: bool,
         mode: Mode,
-    ) -> Result<Outcome<()>, EngineError> {
+    ) -> Result<Outcome<Vec<ContainerName>>, EngineError> {
         let mut containers = Vec::new();
         let mut lost = Plan::default();
+        let mut removed = Vec::new();
         for name in names {
             let container = match self.container(name) {
                 Err(EngineError::NotFound(_)) if force => {
-                    lost.append(self.lost_links(name)?);
+                    let links = self.lost_links(name)?;
+                    if !links.is_empty() {
+                        removed.push(name.clone());
+                    }
+                    lost.append(links);
                     continue;
                 }
                 found => found?,
@@ -244,6 +249,7 @@ impl Engine {
             if !force && container.process.is_some_and(identity::lives) {
                 return Err(EngineError::Running(name.clone()));
             }
+            removed.push(name.clone());
             containers.push(container);
         }
         let nets = self.networks_of(&containers)?;
@@ -275,7 +281,7 @@ impl Engine {
         }
         plan.append(lost);
         Ok(Outcome {
-            value: (),
+            value: removed,
             plan,
             notes: self.take_notes(),
         })

@@ -192,19 +192,14 @@ fn details(container: &Container, ctx: &Context) -> String {
 pub fn rm(args: &RmArgs, ctx: &Context) -> Done {
     let mode = args.change.mode();
     let mut engine = ctx.engine()?;
-    let mut names = args.names.clone();
-    if args.force {
-        // What is gone already is as asked for, as with `rm -f` for files.
-        let there = engine.containers()?;
-        names.retain(|name| there.iter().any(|c| c.name == *name));
-    }
-    let outcome = engine.remove(&names, args.force, mode)?;
+    let outcome = engine.remove(&args.names, args.force, mode)?;
     if mode == Mode::Apply {
-        for name in &names {
+        for name in &args.names {
             files::forget_log(&ctx.dirs, name);
         }
     }
-    if ctx.outcome(outcome, mode)?.is_some() {
+    // By force, what is gone already is as asked for, as with `rm -f` for files.
+    if let Some(names) = ctx.outcome(outcome, mode)? {
         removed(&names, ctx)?;
     }
     Ok(0)
