@@ -135,7 +135,7 @@ fn kill_at_all_moments(prepare: &str, line: &str, mend: &[&str]) {
             "after {delay:?}: {}",
             ended.transcript()
         );
-        let difference = with_network.difference(&Snapshot::of(&host));
+        let difference = with_network.difference_on(&host);
         assert!(
             difference.is_empty(),
             "killed after {delay:?}, then mended:\n{difference}"
@@ -184,7 +184,7 @@ fn a_killed_network_create_is_mended_by_the_next_call() {
                 .ok();
         }
         host.w("network rm N").ok();
-        let difference = before.difference(&Snapshot::of(&host));
+        let difference = before.difference_on(&host);
         assert!(
             difference.is_empty(),
             "step {step}: {}\n{difference}",
