@@ -86,6 +86,16 @@ impl Mac {
         }
     }
 
+    /// A locally administered address that follows from a text, where there is no address to follow from.
+    pub fn from_text(text: &str, salt: u8) -> Self {
+        let mut hash: u32 = 0x811c_9dc5;
+        for byte in text.bytes() {
+            hash = (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+        }
+        let [a, b, c, d] = hash.to_be_bytes();
+        Mac([0x0a, salt, a, b, c, d])
+    }
+
     /// A locally administered unicast address made from five bytes.
     pub fn local(bytes: [u8; 5]) -> Self {
         let [a, b, c, d, e] = bytes;

@@ -10,8 +10,8 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
-use crate::model::{Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
-use crate::network::NetworkSpec;
+use crate::model::{Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
+use crate::network::{Driver, NetworkSpec};
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::PortMapping;
@@ -23,6 +23,9 @@ pub use base::{base, transit};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
 pub fn network(net: &NetworkSpec) -> Vec<Resource> {
+    if !net.is_managed() {
+        return Vec::new();
+    }
     let mut all: Vec<Resource> = rules::network_chains(net)
         .into_iter()
         .map(|c| Resource::Nft(Object::Chain(c)))
@@ -126,14 +129,13 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
     let name = || Field::Name(net.bridge.clone());
     let jump = |chain: String| Some(Data::Verdict(Verdict::Jump(chain)));
     let goto = |chain: String| Some(Data::Verdict(Verdict::Goto(chain)));
-    let mut all = vec![
-        element(Table::Inet, "bridges", vec![name()], None),
-        element(
-            Table::Inet,
-            "raw_in",
-            vec![name()],
-            jump(rules::chain_name(net, "raw")),
-        ),
+    let mut all = vec![element(Table::Inet, "bridges", vec![name()], None)];
+    // Where containers choose their own addresses there is nothing to compare with.
+    if !net.subnets.is_empty() {
+        let raw = jump(rules::chain_name(net, "raw"));
+        all.push(element(Table::Inet, "raw_in", vec![name()], raw));
+    }
+    all.extend([
         element(
             Table::Inet,
             "forward_in",
@@ -146,7 +148,7 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
             vec![name()],
             goto(rules::chain_name(net, "nat")),
         ),
-    ];
+    ]);
     if net.internal {
         all.push(element(
             Table::Inet,
@@ -215,40 +217,32 @@ pub fn attachment(
     hairpin: bool,
 ) -> Vec<Resource> {
     let inside = Netns::Path(container.netns.path.clone());
-    let mut all: Vec<Resource> = guard_elements(a)
-        .into_iter()
-        .map(|e| Resource::Nft(Object::Element(e)))
-        .collect();
-    all.push(Resource::Link(Link {
-        netns: Netns::Host,
-        name: a.host_interface.clone(),
-        kind: LinkKind::Veth {
-            peer: a.interface.clone(),
-            peer_netns: inside.clone(),
-            peer_mac: Some(a.mac),
-        },
-        mac: None,
-        mtu: Some(net.mtu),
-        master: Some(net.bridge.clone()),
-        group: if net.icc {
-            PORT_GROUP
-        } else {
-            PORT_GROUP_APART
-        },
-        up: true,
-    }));
-    all.push(port(container, a, hairpin));
-    all.push(Resource::Fdb {
-        link: a.host_interface.clone(),
-        mac: a.mac,
-    });
-    for addr in &a.addresses {
-        all.push(Resource::Neigh {
-            link: net.bridge.clone(),
-            addr: addr.addr(),
-            mac: a.mac,
-        });
-    }
+    let mut all = match net.driver {
+        Driver::Bridge => guarded_port(net, container, a, hairpin),
+        Driver::Unmanaged => vec![
+            cable(net, &inside, a, 0),
+            Resource::Port(Port {
+                link: a.host_interface.clone(),
+                locked: false,
+                learning: true,
+                hairpin: false,
+                alias: port_alias(container, a),
+            }),
+        ],
+        Driver::Macvlan(mode) => vec![Resource::Link(Link {
+            netns: inside.clone(),
+            name: a.interface.clone(),
+            kind: LinkKind::Macvlan {
+                parent: net.bridge.clone(),
+                mode,
+            },
+            mac: Some(a.mac),
+            mtu: net.settings.mtu,
+            master: None,
+            group: 0,
+            up: false,
+        })],
+    };
     all.extend(inside_sysctls(net, &inside, a));
     for addr in &a.addresses {
         all.push(Resource::Addr {
@@ -262,7 +256,66 @@ pub fn attachment(
         link: a.interface.clone(),
     });
     all.extend(default_routes(net, &inside, a));
+    all.extend(net.routes.iter().map(|route| Resource::Route {
+        netns: inside.clone(),
+        dst: route.destination,
+        hop: route.hop,
+        link: a.interface.clone(),
+        metric: route.metric,
+    }));
     all
+}
+
+/// A port of wharf's own bridge: the guard's elements, the cable, what is known of who is behind it.
+fn guarded_port(
+    net: &NetworkSpec,
+    container: &Container,
+    a: &Attachment,
+    hairpin: bool,
+) -> Vec<Resource> {
+    let mut all: Vec<Resource> = guard_elements(a)
+        .into_iter()
+        .map(|e| Resource::Nft(Object::Element(e)))
+        .collect();
+    // The guard knows ports by their group. It needs addresses to compare with.
+    let group = match (net.subnets.is_empty(), net.icc) {
+        (true, _) => 0,
+        (false, true) => PORT_GROUP,
+        (false, false) => PORT_GROUP_APART,
+    };
+    let inside = Netns::Path(container.netns.path.clone());
+    all.push(cable(net, &inside, a, group));
+    all.push(port(container, a, hairpin));
+    all.push(Resource::Fdb {
+        link: a.host_interface.clone(),
+        mac: a.mac,
+    });
+    for addr in &a.addresses {
+        all.push(Resource::Neigh {
+            link: net.bridge.clone(),
+            addr: addr.addr(),
+            mac: a.mac,
+        });
+    }
+    all
+}
+
+/// The cable from a bridge to a container.
+fn cable(net: &NetworkSpec, inside: &Netns, a: &Attachment, group: u32) -> Resource {
+    Resource::Link(Link {
+        netns: Netns::Host,
+        name: a.host_interface.clone(),
+        kind: LinkKind::Veth {
+            peer: a.interface.clone(),
+            peer_netns: inside.clone(),
+            peer_mac: Some(a.mac),
+        },
+        mac: None,
+        mtu: Some(net.mtu),
+        master: Some(net.bridge.clone()),
+        group,
+        up: true,
+    })
 }
 
 /// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
@@ -285,7 +338,7 @@ pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<
         Some(Resource::Route {
             netns: inside.clone(),
             dst,
-            via,
+            hop: Hop::Via(via),
             link: a.interface.clone(),
             metric: net.settings.metric,
         })
@@ -295,7 +348,10 @@ pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<
 
 /// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
 fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
-    let values: &[(&str, &str)] = if net.has_v6() {
+    let own_addresses = net.subnets.is_empty() || !net.is_managed();
+    let values: &[(&str, &str)] = if own_addresses && !net.has_v6() {
+        &[]
+    } else if net.has_v6() {
         &[
             ("accept_ra", "0"),
             ("autoconf", "0"),
@@ -464,7 +520,9 @@ pub fn port_carriers<'a, 'c>(
     c: &'c Container,
     network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
 ) -> Vec<(&'c Attachment, &'a NetworkSpec, IpAddr)> {
-    let closed = |name: &crate::name::NetworkName| network(name).is_none_or(|n| n.internal);
+    let closed = |name: &crate::name::NetworkName| {
+        network(name).is_none_or(|n| n.internal || !n.is_managed())
+    };
     let carrier = |family| {
         let a = c.port_carrier(family, closed)?;
         Some((a, network(&a.network)?, a.address(family)?.addr()))

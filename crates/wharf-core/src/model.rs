@@ -8,8 +8,11 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::addr::Mac;
 use crate::name::IfName;
+use crate::network::MacvlanMode;
 use crate::nft;
 
 /// The routing protocol number of wharf's routes (`rtm_protocol`): free in `linux/rtnetlink.h` and in
@@ -43,6 +46,39 @@ pub enum LinkKind {
         /// The other end's MAC address.
         peer_mac: Option<Mac>,
     },
+    /// A sub-interface of a link of the host.
+    Macvlan {
+        /// The host's link.
+        parent: IfName,
+        /// How it sees its siblings.
+        mode: MacvlanMode,
+    },
+}
+
+/// Where a route's packets go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Hop {
+    /// To this gateway.
+    Via(IpAddr),
+    /// Nowhere, without a word.
+    Blackhole,
+    /// Nowhere; the sender is told that the host is unreachable.
+    Unreachable,
+    /// Nowhere; the sender is told that it is forbidden.
+    Prohibit,
+}
+
+impl Hop {
+    /// As `ip route` writes the type of a route that leads nowhere.
+    pub fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Via(_) => None,
+            Self::Blackhole => Some("blackhole"),
+            Self::Unreachable => Some("unreachable"),
+            Self::Prohibit => Some("prohibit"),
+        }
+    }
 }
 
 /// A link.
@@ -106,15 +142,15 @@ pub enum Resource {
         /// The address with its prefix length.
         addr: IpNet,
     },
-    /// A route by a gateway, protocol [`ROUTE_PROTOCOL`].
+    /// A route, protocol [`ROUTE_PROTOCOL`].
     Route {
         /// Where.
         netns: Netns,
         /// The destination.
         dst: IpNet,
-        /// The gateway.
-        via: IpAddr,
-        /// By which link.
+        /// Where its packets go.
+        hop: Hop,
+        /// By which link, if they go by one.
         link: IfName,
         /// The metric, if not the kernel's default.
         metric: Option<u32>,
@@ -164,7 +200,7 @@ pub enum ResourceKey {
     /// An address.
     Addr(Netns, IfName, IpNet),
     /// A route.
-    Route(Netns, IpNet, IpAddr, IfName),
+    Route(Netns, IpNet, Hop, IfName),
     /// A neighbour.
     Neigh(IfName, IpAddr),
     /// A forwarding entry.
@@ -195,10 +231,10 @@ impl Resource {
             Self::Route {
                 netns,
                 dst,
-                via,
+                hop,
                 link,
                 ..
-            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone()),
+            } => ResourceKey::Route(netns.clone(), *dst, *hop, link.clone()),
             Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
             Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
             Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),
@@ -224,6 +260,11 @@ impl Resource {
                 Netns::Host => vec![],
             },
             Self::Port(port) => link(&Netns::Host, &port.link),
+            // It belongs to no link, and outlives it.
+            Self::Route { netns, hop, .. } if hop.refusal().is_some() => match netns {
+                Netns::Path(path) => vec![ResourceKey::Netns(path.clone())],
+                Netns::Host => vec![],
+            },
             Self::Up { netns, link: l }
             | Self::Addr { netns, link: l, .. }
             | Self::Route { netns, link: l, .. } => {

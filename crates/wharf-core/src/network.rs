@@ -10,10 +10,20 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Family, Mac, overlap};
-use crate::error::ErrorKind;
 use crate::ipam;
 use crate::name::{IfName, NetworkName};
-use crate::options::{GatewayMode, NetworkOptions, OptionError};
+use crate::options::{GatewayMode, NetworkOptions};
+
+mod driver;
+mod error;
+#[cfg(test)]
+mod tests;
+
+pub use driver::{Driver, MacvlanMode, StaticRoute};
+pub use error::NetworkError;
+
+/// The owner of networks that wharf's own command makes.
+pub const OWNER: &str = "cli";
 
 /// The network that is used when none is named.
 pub const DEFAULT_NETWORK: &str = "default";
@@ -29,6 +39,16 @@ const MTU_MAX: u32 = 65535;
 pub struct NetworkRequest {
     /// The name.
     pub name: NetworkName,
+    /// The front end whose network it is.
+    pub owner: String,
+    /// 64 hexadecimal digits; random unless given.
+    pub id: Option<String>,
+    /// How frames are carried.
+    pub driver: Driver,
+    /// Without a subnet none is chosen: the containers have no addresses from wharf.
+    pub addressless: bool,
+    /// Further routes of its containers.
+    pub routes: Vec<StaticRoute>,
     /// Subnets, one per family at most.
     pub subnets: Vec<IpNet>,
     /// Gateways, each inside one of the subnets.
@@ -60,6 +80,11 @@ impl NetworkRequest {
     pub fn new(name: NetworkName) -> Self {
         Self {
             name,
+            owner: OWNER.to_owned(),
+            id: None,
+            driver: Driver::Bridge,
+            addressless: false,
+            routes: Vec::new(),
             subnets: Vec::new(),
             gateways: Vec::new(),
             ip_ranges: Vec::new(),
@@ -106,9 +131,19 @@ impl Subnet {
 pub struct NetworkSpec {
     /// The name.
     pub name: NetworkName,
+    /// The front end whose network it is. Only its own command's networks does wharf keep; another's goes with
+    /// its last container, and comes again with the definition its owner keeps.
+    #[serde(default = "own")]
+    pub owner: String,
+    /// How frames are carried.
+    #[serde(default)]
+    pub driver: Driver,
+    /// Further routes of its containers.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<StaticRoute>,
     /// 64 hexadecimal digits.
     pub id: String,
-    /// The bridge's name.
+    /// The bridge's name; for macvlan the parent's.
     pub bridge: IfName,
     /// The bridge's MAC address, fixed for its life.
     pub bridge_mac: Mac,
@@ -132,7 +167,21 @@ pub struct NetworkSpec {
     pub created: u64,
 }
 
+fn own() -> String {
+    OWNER.to_owned()
+}
+
 impl NetworkSpec {
+    /// It goes with its last container.
+    pub fn is_transient(&self) -> bool {
+        self.owner != OWNER
+    }
+
+    /// wharf makes its bridge and rules, and guards its ports.
+    pub fn is_managed(&self) -> bool {
+        self.driver == Driver::Bridge
+    }
+
     /// The subnet of a family.
     pub fn subnet(&self, family: Family) -> Option<&Subnet> {
         self.subnets.iter().find(|s| s.family() == family)
@@ -177,137 +226,14 @@ pub struct HostFacts {
     pub on_link: Vec<(IpNet, IfName)>,
     /// All interface names.
     pub interfaces: Vec<IfName>,
-    /// MTU of the link that carries the default route.
+    /// The link that carries the default route.
+    pub egress: Option<IfName>,
+    /// Its MTU.
     pub egress_mtu: Option<u32>,
     /// 32 random bytes.
     pub id: [u8; 32],
     /// Seconds since 1970.
     pub now: u64,
-}
-
-/// Why a network cannot be as asked for.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NetworkError {
-    /// The name is in use.
-    #[error("network `{0}` exists already")]
-    Exists(NetworkName),
-    /// The bridge belongs to another network of wharf.
-    #[error("bridge `{bridge}` belongs to network `{network}`")]
-    BridgeOfNetwork {
-        /// The bridge.
-        bridge: IfName,
-        /// Its network.
-        network: NetworkName,
-    },
-    /// An interface of that name was not made by wharf.
-    #[error("an interface `{0}` exists already and was not made by wharf")]
-    BridgeTaken(IfName),
-    /// A bridge named twice, differently.
-    #[error("two names for the bridge: `{0}` and `{1}`")]
-    BridgeTwice(IfName, IfName),
-    /// A subnet with bits set behind the prefix.
-    #[error("`{given}` has bits set behind its prefix: did you mean {meant}?")]
-    HostBits {
-        /// As given.
-        given: IpNet,
-        /// Without the bits.
-        meant: IpNet,
-    },
-    /// Too small, too large, or of a kind that containers cannot have.
-    #[error("`{0}` cannot be a container subnet: {1}")]
-    Unfit(IpNet, &'static str),
-    /// Two subnets of one family.
-    #[error("a network has one {0} subnet at most")]
-    TwoSubnets(Family),
-    /// Overlap with another network of wharf.
-    #[error("subnet {subnet} overlaps {other} of network `{network}`")]
-    OverlapsNetwork {
-        /// Asked for.
-        subnet: IpNet,
-        /// In the way.
-        other: IpNet,
-        /// Its network.
-        network: NetworkName,
-    },
-    /// Overlap with an address of the host.
-    #[error("subnet {subnet} overlaps {other}, which is on the host's own link `{dev}`")]
-    OverlapsLink {
-        /// Asked for.
-        subnet: IpNet,
-        /// In the way.
-        other: IpNet,
-        /// Where it is.
-        dev: IfName,
-    },
-    /// No automatic subnet is free.
-    #[error("no automatic {0} subnet is free of the host's routes; give one with --subnet")]
-    NoPool(Family),
-    /// A gateway or range outside every subnet.
-    #[error("{what} {text} is not inside a subnet of the network")]
-    Outside {
-        /// "gateway" or "address range".
-        what: &'static str,
-        /// As given.
-        text: String,
-    },
-    /// A second gateway or range for one subnet.
-    #[error("two {what}s for subnet {subnet}")]
-    Twice {
-        /// "gateway" or "address range".
-        what: &'static str,
-        /// The subnet.
-        subnet: IpNet,
-    },
-    /// A gateway that is the network or broadcast address.
-    #[error("{0} cannot be a gateway: it is the first or last address of {1}")]
-    GatewayUnfit(IpAddr, IpNet),
-    /// MTU out of range.
-    #[error("MTU {mtu} is out of range: {min} to {max} here")]
-    Mtu {
-        /// Asked for.
-        mtu: u32,
-        /// Smallest.
-        min: u32,
-        /// Largest.
-        max: u32,
-    },
-    /// An option.
-    #[error(transparent)]
-    Option(#[from] OptionError),
-    /// Two settings that exclude each other.
-    #[error("{0}")]
-    Contradiction(&'static str),
-}
-
-impl NetworkError {
-    /// The coarse kind.
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Exists(_)
-            | Self::BridgeOfNetwork { .. }
-            | Self::BridgeTaken(_)
-            | Self::OverlapsNetwork { .. }
-            | Self::OverlapsLink { .. } => ErrorKind::Conflict,
-            Self::NoPool(_) => ErrorKind::Conflict,
-            Self::Option(OptionError::Unsupported { .. }) => ErrorKind::Unsupported,
-            _ => ErrorKind::Config,
-        }
-    }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Exists(name) => Some(format!("`wharf network inspect {name}` shows it")),
-            Self::BridgeTaken(name) => Some(format!(
-                "choose another name with --bridge, or remove it with `ip link del {name}` if nobody needs it"
-            )),
-            Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => Some(
-                "choose another subnet, or leave --subnet out and wharf picks a free one"
-                    .to_owned(),
-            ),
-            _ => None,
-        }
-    }
 }
 
 /// Completes and checks a request against the networks there are and the host.
@@ -323,13 +249,19 @@ pub fn resolve(
         return Err(NetworkError::Exists(request.name.clone()));
     }
     let settings = NetworkOptions::parse(&request.options)?;
-    let id: String = host.id.iter().map(|b| format!("{b:02x}")).collect();
+    let id = match &request.id {
+        Some(id) => id.clone(),
+        None => host.id.iter().map(|b| format!("{b:02x}")).collect(),
+    };
     let bridge = choose_bridge(request, &settings, &id, existing, host)?;
     let subnets = choose_subnets(request, existing, host)?;
     let spec = NetworkSpec {
         name: request.name.clone(),
+        owner: request.owner.clone(),
+        driver: request.driver,
+        routes: request.routes.clone(),
         bridge,
-        bridge_mac: bridge_mac(&subnets),
+        bridge_mac: bridge_mac(&subnets, &id),
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
         masquerade: request.masquerade.or(settings.masquerade).unwrap_or(true),
@@ -350,9 +282,12 @@ pub fn resolve(
 }
 
 /// Follows from the first gateway, so that a network made again is at the same hardware address.
-fn bridge_mac(subnets: &[Subnet]) -> Mac {
+fn bridge_mac(subnets: &[Subnet], id: &str) -> Mac {
     const SALT: u8 = 0x77;
-    Mac::from_ip(subnets[0].gateway, SALT)
+    match subnets.first() {
+        Some(subnet) => Mac::from_ip(subnet.gateway, SALT),
+        None => Mac::from_text(id, SALT),
+    }
 }
 
 fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
@@ -395,12 +330,15 @@ fn choose_bridge(
         };
         text.parse().expect("made of a short prefix and digits")
     };
-    let bridge = request
-        .bridge
-        .clone()
-        .or_else(|| settings.bridge.clone())
-        .unwrap_or_else(automatic);
-    if let Some(other) = existing.iter().find(|n| n.bridge == bridge) {
+    let given = request.bridge.clone().or_else(|| settings.bridge.clone());
+    if request.driver != Driver::Bridge {
+        return foreign_link(request, given, host);
+    }
+    let bridge = given.unwrap_or_else(automatic);
+    if let Some(other) = existing
+        .iter()
+        .find(|n| n.is_managed() && n.bridge == bridge)
+    {
         return Err(NetworkError::BridgeOfNetwork {
             bridge,
             network: other.name.clone(),
@@ -412,13 +350,33 @@ fn choose_bridge(
     Ok(bridge)
 }
 
+/// A link of the host that a network uses as it is; several networks may.
+fn foreign_link(
+    request: &NetworkRequest,
+    given: Option<IfName>,
+    host: &HostFacts,
+) -> Result<IfName, NetworkError> {
+    let macvlan = matches!(request.driver, Driver::Macvlan(_));
+    let egress = || host.egress.clone().filter(|_| macvlan);
+    let link = given.or_else(egress).ok_or(NetworkError::NoLink)?;
+    if host.interfaces.contains(&link) {
+        Ok(link)
+    } else {
+        Err(NetworkError::LinkMissing(link))
+    }
+}
+
 fn choose_subnets(
     request: &NetworkRequest,
     existing: &[NetworkSpec],
     host: &HostFacts,
 ) -> Result<Vec<Subnet>, NetworkError> {
     for net in &request.subnets {
-        check_subnet(*net, existing, host)?;
+        check_subnet(*net)?;
+        // On somebody else's link the subnet is the one that is there already.
+        if request.driver == Driver::Bridge {
+            check_overlap(*net, existing, host)?;
+        }
     }
     let mut chosen = Vec::new();
     for family in Family::BOTH {
@@ -433,6 +391,7 @@ fn choose_subnets(
         }
         // As Podman has it: the families are those of the subnets given, and `--ipv6` asks for both.
         let wanted = match family {
+            _ if request.addressless => false,
             Family::V4 => request
                 .ipv4
                 .unwrap_or(request.subnets.is_empty() || request.ipv6),
@@ -444,7 +403,7 @@ fn choose_subnets(
             chosen.push(automatic_subnet(family, existing, host)?);
         }
     }
-    if chosen.is_empty() {
+    if chosen.is_empty() && !request.addressless {
         return Err(NetworkError::Contradiction("a network needs IPv4 or IPv6"));
     }
     let subnets = place(
@@ -523,11 +482,7 @@ fn place<T: Copy>(
     Ok(placed)
 }
 
-fn check_subnet(
-    net: IpNet,
-    existing: &[NetworkSpec],
-    host: &HostFacts,
-) -> Result<(), NetworkError> {
+fn check_subnet(net: IpNet) -> Result<(), NetworkError> {
     if net.trunc() != net {
         return Err(NetworkError::HostBits {
             given: net,
@@ -566,7 +521,15 @@ fn check_subnet(
             "loopback, link-local, multicast and reserved addresses are not for containers",
         ));
     }
-    for other in existing {
+    Ok(())
+}
+
+fn check_overlap(
+    net: IpNet,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<(), NetworkError> {
+    for other in existing.iter().filter(|n| n.is_managed()) {
         if let Some(theirs) = other.subnets.iter().find(|s| overlap(s.subnet, net)) {
             return Err(NetworkError::OverlapsNetwork {
                 subnet: net,
@@ -583,140 +546,4 @@ fn check_subnet(
         });
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(name: &str) -> NetworkRequest {
-        NetworkRequest::new(name.parse().unwrap())
-    }
-
-    fn host() -> HostFacts {
-        HostFacts {
-            id: [7; 32],
-            now: 1,
-            egress_mtu: Some(1450),
-            ..HostFacts::default()
-        }
-    }
-
-    #[test]
-    fn everything_left_open() {
-        let spec = resolve(&request("blue"), &[], &host()).unwrap();
-        assert_eq!(spec.bridge.as_str(), "br-070707070707");
-        assert_eq!(spec.subnets[0].subnet.to_string(), "10.201.0.0/22");
-        assert_eq!(spec.subnets[0].gateway.to_string(), "10.201.0.1");
-        assert_eq!(
-            (spec.mtu, spec.icc, spec.masquerade, spec.has_v6()),
-            (1450, true, true, false)
-        );
-        assert_eq!(
-            resolve(&request("default"), &[], &host())
-                .unwrap()
-                .bridge
-                .as_str(),
-            "wharf0"
-        );
-    }
-
-    #[test]
-    fn families_follow_the_subnets_and_the_flag() {
-        let families = |subnets: &[&str], ipv6: bool| {
-            let mut r = request("n");
-            r.subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
-            r.ipv6 = ipv6;
-            resolve(&r, &[], &host())
-                .unwrap()
-                .subnets
-                .iter()
-                .map(Subnet::family)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(families(&[], false), [Family::V4]);
-        assert_eq!(families(&[], true), [Family::V4, Family::V6]);
-        assert_eq!(families(&["fd00::/64"], false), [Family::V6]);
-        assert_eq!(families(&["fd00::/64"], true), [Family::V4, Family::V6]);
-        assert_eq!(families(&["10.1.0.0/16"], true), [Family::V4, Family::V6]);
-    }
-
-    #[test]
-    fn refuses_what_cannot_be() {
-        let with = |edit: &dyn Fn(&mut NetworkRequest)| {
-            let mut r = request("n");
-            edit(&mut r);
-            resolve(&r, &[], &host()).unwrap_err()
-        };
-        let net = |t: &str| t.parse::<IpNet>().unwrap();
-        assert!(matches!(
-            with(&|r| r.subnets = vec![net("172.18.0.5/16")]),
-            NetworkError::HostBits { .. }
-        ));
-        for unfit in [
-            "10.0.0.0/31",
-            "127.0.0.0/16",
-            "169.254.0.0/16",
-            "224.0.0.0/8",
-            "fe80::/64",
-            "ff00::/16",
-            "0.0.0.0/0",
-            "240.0.0.0/8",
-        ] {
-            assert!(
-                matches!(
-                    with(&|r| r.subnets = vec![net(unfit)]),
-                    NetworkError::Unfit(..)
-                ),
-                "{unfit}"
-            );
-        }
-        assert!(matches!(
-            with(&|r| r.gateways = vec!["1.2.3.4".parse().unwrap()]),
-            NetworkError::Outside { .. }
-        ));
-        assert!(matches!(
-            with(&|r| {
-                r.subnets = vec![net("10.1.0.0/24")];
-                r.gateways = vec!["10.1.0.255".parse().unwrap()]
-            }),
-            NetworkError::GatewayUnfit(..)
-        ));
-        assert!(matches!(
-            with(&|r| r.mtu = Some(67)),
-            NetworkError::Mtu { min: 68, .. }
-        ));
-        assert!(matches!(
-            with(&|r| {
-                r.ipv6 = true;
-                r.mtu = Some(1279)
-            }),
-            NetworkError::Mtu { min: 1280, .. }
-        ));
-        assert!(matches!(
-            with(&|r| r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")]),
-            NetworkError::TwoSubnets(Family::V4)
-        ));
-    }
-
-    #[test]
-    fn overlaps_are_named() {
-        let mut r = request("a");
-        r.subnets = vec!["10.1.0.0/16".parse().unwrap()];
-        let a = resolve(&r, &[], &host()).unwrap();
-        let mut r = request("b");
-        r.subnets = vec!["10.1.2.0/24".parse().unwrap()];
-        let b = resolve(
-            &r,
-            std::slice::from_ref(&a),
-            &HostFacts {
-                id: [8; 32],
-                ..host()
-            },
-        );
-        assert_eq!(
-            b.unwrap_err().to_string(),
-            "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network `a`"
-        );
-    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::addr::Mac;
-use crate::model::{Link, Netns, Port, Resource};
+use crate::model::{Hop, Link, Netns, Port, Resource};
 use crate::name::IfName;
 use crate::nft;
 use crate::publish::Protocol;
@@ -121,9 +121,9 @@ pub struct RouteOp {
     pub netns: Netns,
     /// The destination.
     pub dst: IpNet,
-    /// The gateway.
-    pub via: IpAddr,
-    /// By which link.
+    /// Where its packets go.
+    pub hop: Hop,
+    /// By which link, if they go by one.
     pub link: IfName,
     /// The metric, if not the kernel's default.
     pub metric: Option<u32>,
@@ -147,13 +147,13 @@ impl Op {
             Resource::Route {
                 netns,
                 dst,
-                via,
+                hop,
                 link,
                 metric,
             } => Self::RouteAdd(RouteOp {
                 netns,
                 dst,
-                via,
+                hop,
                 link,
                 metric,
                 replace: false,
@@ -184,13 +184,13 @@ impl Op {
             Resource::Route {
                 netns,
                 dst,
-                via,
+                hop,
                 link,
                 metric,
             } => Self::RouteDel(RouteOp {
                 netns,
                 dst,
-                via,
+                hop,
                 link,
                 metric,
                 replace: false,

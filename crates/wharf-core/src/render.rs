@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
-use crate::model::{Link, LinkKind, Netns, Port};
+use crate::model::{Hop, Link, LinkKind, Netns, Port};
+use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
@@ -210,6 +211,9 @@ fn netns_del(path: &Path) -> String {
 /// The kernel gives each end of a cable one queue by itself only for the end that is not asked about; both
 /// are named, since more queues cost memory and time to make.
 fn link_add(link: &Link) -> String {
+    if let LinkKind::Macvlan { parent, mode } = &link.kind {
+        return macvlan_add(link, parent, mode.as_str());
+    }
     let mut text = format!("{} link add name {}", ip(&link.netns), quote(&link.name));
     let mut word = |w: String| {
         text.push(' ');
@@ -235,6 +239,7 @@ fn link_add(link: &Link) -> String {
     }
     match &link.kind {
         LinkKind::Bridge => word("type bridge".to_owned()),
+        LinkKind::Macvlan { .. } => {}
         LinkKind::Veth {
             peer,
             peer_netns,
@@ -254,6 +259,25 @@ fn link_add(link: &Link) -> String {
         }
     }
     text
+}
+
+/// A sub-interface is made beside its parent and put into its namespace at once.
+fn macvlan_add(link: &Link, parent: &IfName, mode: &str) -> String {
+    let mut text = format!(
+        "ip link add link {} name {}",
+        quote(parent),
+        quote(&link.name)
+    );
+    if let Some(mtu) = link.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    if let Some(mac) = link.mac {
+        text += &format!(" address {mac}");
+    }
+    if link.netns != Netns::Host {
+        text += &format!(" {}", peer_place(&link.netns));
+    }
+    text + &format!(" type macvlan mode {mode}")
 }
 
 /// `netns` of a cable's other end; the shell itself is in the host's namespace.
@@ -281,13 +305,14 @@ fn port_set(port: &Port) -> String {
 
 fn route(verb: &str, r: &RouteOp) -> String {
     let metric = r.metric.map(|m| format!(" metric {m}")).unwrap_or_default();
+    let (ip, dst) = (ip(&r.netns), destination(r.dst));
+    let way = match r.hop {
+        Hop::Via(gateway) => format!("{dst} via {gateway} dev {}", quote(&r.link)),
+        hop => format!("{} {dst}", hop.refusal().unwrap_or_default()),
+    };
     format!(
-        "{} route {verb} {} via {} dev {} proto {}{metric}",
-        ip(&r.netns),
-        destination(r.dst),
-        r.via,
-        quote(&r.link),
-        crate::model::ROUTE_PROTOCOL,
+        "{ip} route {verb} {way} proto {}{metric}",
+        crate::model::ROUTE_PROTOCOL
     )
 }
 

@@ -199,7 +199,6 @@ impl NetworkEntry {
                 .transpose()
         };
         Ok(NetworkRequest {
-            name: parse::<NetworkName>("networks", name)?,
             subnets: all(&at("subnet"), &self.subnet, subnet)?,
             gateways: all(&at("gateway"), &self.gateway, address)?,
             ip_ranges: all(&at("ip-range"), &self.ip_range, subnet)?,
@@ -220,6 +219,7 @@ impl NetworkEntry {
             masquerade: flag("masquerade", &self.masquerade)?,
             labels: pairs(&self.labels),
             options: self.options(&at("options"))?,
+            ..NetworkRequest::new(parse::<NetworkName>("networks", name)?)
         })
     }
 

@@ -51,6 +51,8 @@ pub enum NetnsRequest {
 pub struct ContainerRequest {
     /// The name.
     pub name: ContainerName,
+    /// What its owner knows it by; 64 random hexadecimal digits unless given.
+    pub id: Option<String>,
     /// The front end: `cli`, `cni`, `netavark`.
     pub owner: String,
     /// Its namespace.
@@ -59,6 +61,8 @@ pub struct ContainerRequest {
     pub networks: Vec<AttachRequest>,
     /// Its published ports.
     pub ports: Vec<PortMapping>,
+    /// The owner holds the host's ports and addresses itself: sockets on them are its own.
+    pub ports_held: bool,
     /// The command that will run in it, for showing.
     pub command: Vec<String>,
 }

@@ -6,16 +6,14 @@
 use std::process::ExitCode;
 
 mod cli;
+mod netavark;
 mod output;
 mod tour;
 
 fn main() -> ExitCode {
-    // Further front ends get their arm here; the command line serves every other name.
-    #[expect(
-        clippy::match_single_binding,
-        reason = "each protocol's front end adds an arm"
-    )]
+    // The command line serves every name that is no other front end's.
     let status = match called_as().as_str() {
+        "netavark" => netavark::main(std::env::args_os()),
         _ => cli::main(),
     };
     ExitCode::from(status)

@@ -26,6 +26,7 @@ impl Engine {
         nets.extend(joined);
         let (foreign, _) = self.found_inside(&before.netns)?;
         let mut txn = self.run.begin()?;
+        self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &foreign)?;
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
@@ -189,6 +190,7 @@ impl Engine {
             self.carry_out_all(&plan);
         }
         self.finish_leave(&before, &after, &nets, &key)?;
+        self.release(&nets)?;
         done.map(|()| plan)
     }
 

@@ -60,7 +60,10 @@ impl Engine {
         let (nets, mut plan) = self.ensure_up(&names, mode)?;
         let mut container = Container {
             name: request.name.clone(),
-            id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
+            id: match &request.id {
+                Some(id) => id.clone(),
+                None => random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
+            },
             owner: request.owner.clone(),
             netns,
             process: None,
@@ -70,10 +73,13 @@ impl Engine {
             ports: request.ports.clone(),
             created: now(),
         };
-        self.check_listeners(&container.ports, &nets)?;
+        if !request.ports_held {
+            self.check_listeners(&container.ports, &nets)?;
+        }
         let (foreign, loopback) = self.found_inside(&container.netns)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
+        self.check_live(&txn, &names, mode)?;
         for a in wanted {
             self.join(&mut txn, &mut container, a, &nets, &foreign)?;
         }
@@ -337,7 +343,8 @@ impl Engine {
                 .for_each(|a| a.phase = Phase::Active);
             self.forget_container(&as_it_was, nets, &key)?;
         }
-        self.turn_loopback_off(nets)
+        self.turn_loopback_off(nets)?;
+        self.release(nets)
     }
 
     /// Whether somebody else was faster: the container is gone, or another process is at work on it.

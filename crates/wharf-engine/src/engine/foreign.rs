@@ -19,7 +19,9 @@ const FILTER: &str = "filter";
 impl Engine {
     /// Lets a network's bridge pass at other tools' doors. What fails here shows in [`Engine::closed_doors`].
     pub(super) fn open_doors(&mut self, net: &NetworkSpec) {
-        let _ = self.try_open_doors(net);
+        if net.is_managed() {
+            let _ = self.try_open_doors(net);
+        }
     }
 
     fn try_open_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
@@ -43,7 +45,9 @@ impl Engine {
 
     /// Takes a network's rules out of other tools' doors again.
     pub(super) fn close_doors(&mut self, net: &NetworkSpec) {
-        let _ = self.try_close_doors(net);
+        if net.is_managed() {
+            let _ = self.try_close_doors(net);
+        }
     }
 
     fn try_close_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
@@ -68,7 +72,7 @@ impl Engine {
     /// Base chains that will drop a network's packets, with what mends it. Opens doors that appeared since the
     /// network was made.
     pub(super) fn closed_doors(&mut self, net: &NetworkSpec) -> Vec<Note> {
-        if net.internal {
+        if net.internal || !net.is_managed() {
             return Vec::new();
         }
         let Ok(chains) = self.kernel.nftables().and_then(|nft| nft.dump_chains()) else {

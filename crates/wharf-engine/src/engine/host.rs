@@ -49,12 +49,16 @@ pub(super) struct HostPart {
     pub(super) plan: Plan,
     borrowed: Vec<Borrowed>,
     host_links: Option<Vec<IfName>>,
+    taken_over: bool,
 }
 
 impl Engine {
     /// The base rules if they are missing, and forwarding where a network needs it. Rules come first: while
     /// forwarding is on, flows that were not forwarded before stay so.
     pub(super) fn prepare_host(&mut self, net: &NetworkSpec) -> Result<HostPart, EngineError> {
+        if !net.is_managed() {
+            return Ok(HostPart::default());
+        }
         let base_there = self
             .run
             .read(|txn| self.run.meta.get(txn, key::BASE).map(|v| v.is_some()))?;
@@ -111,7 +115,9 @@ impl Engine {
 
     /// Remembers what [`Engine::prepare_host`] changed.
     pub(super) fn record_host(&self, txn: &mut heed::RwTxn, part: &HostPart) -> heed::Result<()> {
-        self.run.meta.put(txn, key::BASE, "1")?;
+        if !part.plan.is_empty() || part.taken_over {
+            self.run.meta.put(txn, key::BASE, "1")?;
+        }
         if let Some(links) = &part.host_links {
             let text: Vec<&str> = links.iter().map(IfName::as_str).collect();
             self.run.meta.put(txn, key::HOST_LINKS, &text.join(" "))?;
@@ -151,6 +157,7 @@ impl Engine {
                 .chain(heard.iter().map(hear))
                 .collect(),
             host_links: (!links.is_empty()).then(|| links.to_vec()),
+            taken_over: true,
         };
         self.record_host(txn, &part)
     }
@@ -209,6 +216,17 @@ impl Engine {
             self.run.meta.delete(txn, &key)?;
         }
         Ok(())
+    }
+
+    /// Makes all of wharf's rules again if there are networks that need them.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn reload_rules(&mut self) -> Result<(), EngineError> {
+        if self.own_bridges()?.is_empty() {
+            return Ok(());
+        }
+        self.rebuild_rules()
     }
 
     /// Makes all of wharf's rules again, from the store, in one transaction.
@@ -341,15 +359,20 @@ impl Engine {
         }))
     }
 
+    fn own_bridges(&self) -> Result<Vec<IfName>, EngineError> {
+        self.run.read(|txn| {
+            let mut own = Vec::new();
+            for item in self.run.networks.iter(txn)? {
+                let spec = item?.1.spec;
+                own.extend(spec.is_managed().then_some(spec.bridge));
+            }
+            Ok(own)
+        })
+    }
+
     /// The host's links, loopback and wharf's bridges apart.
     fn foreign_links(&mut self) -> Result<Vec<IfName>, EngineError> {
-        let own: Vec<IfName> = self.run.read(|txn| {
-            self.run
-                .networks
-                .iter(txn)?
-                .map(|i| i.map(|(_, n)| n.spec.bridge))
-                .collect()
-        })?;
+        let own = self.own_bridges()?;
         let links = self
             .kernel
             .links(&Netns::Host)
@@ -366,13 +389,7 @@ impl Engine {
         let Some(known) = self.host_links()? else {
             return Ok(Vec::new());
         };
-        let own: Vec<IfName> = self.run.read(|txn| {
-            self.run
-                .networks
-                .iter(txn)?
-                .map(|i| i.map(|(_, n)| n.spec.bridge))
-                .collect()
-        })?;
+        let own = self.own_bridges()?;
         let links = self
             .kernel
             .links(&Netns::Host)

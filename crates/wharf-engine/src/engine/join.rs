@@ -1,6 +1,5 @@
 //! What an attachment becomes: namespace, interface names, addresses, hardware address.
 
-use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -109,9 +108,10 @@ impl Engine {
         }
         let interface = choose_interface(container, request, net, foreign)?;
         let addresses = self.lease_all(txn, container, request, net)?;
-        let first = addresses
-            .first()
-            .map_or(IpAddr::from([0, 0, 0, 0]), IpNet::addr);
+        let made_up = match addresses.first() {
+            Some(first) => Mac::from_ip(first.addr(), net.mac_salt()),
+            None => Mac::from_text(&container.id, net.mac_salt()),
+        };
         container.attachments.push(Attachment {
             network: net.name.clone(),
             interface,
@@ -119,9 +119,7 @@ impl Engine {
                 .host_interface
                 .clone()
                 .unwrap_or_else(|| host_interface(container, &net.name)),
-            mac: request
-                .mac
-                .unwrap_or_else(|| Mac::from_ip(first, net.mac_salt())),
+            mac: request.mac.unwrap_or(made_up),
             gateways: net
                 .subnets
                 .iter()
@@ -207,7 +205,7 @@ impl Engine {
                 .find(|a| Family::of(*a) == subnet.family());
             let addr = self
                 .run
-                .lease(txn, &net.name, subnet, wanted, &container.name)
+                .lease(txn, net, subnet, wanted, &container.name)
                 .map_err(|e| match (e, wanted) {
                     (LeaseError::Store(e), _) => self.run.fail(e),
                     (LeaseError::Taken(by), Some(addr)) => {

@@ -109,7 +109,7 @@ impl Engine {
         }
         let mut mended = false;
         for name in names {
-            let Some(live) = self.live(&name)? else {
+            let Some(live) = self.live(&name)?.filter(|l| l.spec.is_managed()) else {
                 continue;
             };
             let _lock = self.lock_host()?;

@@ -29,6 +29,7 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+mod transient;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;

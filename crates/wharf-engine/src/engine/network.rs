@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use heed::RoTxn;
 use wharf_core::addr::Family;
 use wharf_core::compile;
 use wharf_core::diff::diff;
@@ -45,6 +46,22 @@ impl Engine {
             name: request.name.clone(),
             error,
         })
+    }
+
+    /// A network that goes with its last container may have gone since it was looked at.
+    pub(super) fn check_live(
+        &self,
+        txn: &RoTxn,
+        names: &[NetworkName],
+        mode: Mode,
+    ) -> Result<(), EngineError> {
+        for name in names.iter().filter(|_| applies(mode)) {
+            let live = self.run.networks.get(txn, name.as_str());
+            if live.map_err(|e| self.run.fail(e))?.is_none() {
+                return Err(EngineError::NotFound(ObjectName::Network(name.clone())));
+            }
+        }
+        Ok(())
     }
 
     /// Sees to it that networks exist and are up; the default network is made on first use.
@@ -100,7 +117,12 @@ impl Engine {
 
     /// Makes a network's rules and bridge. The host lock is held. A new one is kept in the state store last,
     /// so that it is there only when it works.
-    fn bring_up(&mut self, spec: &NetworkSpec, mode: Mode, new: bool) -> Result<Plan, EngineError> {
+    pub(super) fn bring_up(
+        &mut self,
+        spec: &NetworkSpec,
+        mode: Mode,
+        new: bool,
+    ) -> Result<Plan, EngineError> {
         let part = self.prepare_host(spec)?;
         let mut plan = part.plan.clone();
         plan.append(diff(
@@ -152,16 +174,21 @@ impl Engine {
             &compile::network(spec),
             &format!("network `{}` is removed", spec.name),
         );
-        if self.is_last(&spec.name)? {
+        if self.is_last(spec)? {
             plan.append(self.release_host()?);
         }
         Ok(plan)
     }
 
-    fn is_last(&self, name: &NetworkName) -> Result<bool, EngineError> {
+    /// Whether no other network needs the host's part.
+    fn is_last(&self, spec: &NetworkSpec) -> Result<bool, EngineError> {
+        if !spec.is_managed() {
+            return Ok(false);
+        }
         self.run.read(|txn| {
             for item in self.run.networks.iter(txn)? {
-                if item?.0 != name.as_str() {
+                let (name, other) = item?;
+                if name != spec.name.as_str() && other.spec.is_managed() {
                     return Ok(false);
                 }
             }
@@ -174,7 +201,7 @@ impl Engine {
         spec: &NetworkSpec,
         key: &str,
     ) -> Result<(), EngineError> {
-        let last = self.is_last(&spec.name)?;
+        let last = self.is_last(spec)?;
         self.run.write(|txn| {
             self.run.networks.delete(txn, spec.name.as_str())?;
             self.run.journal.delete(txn, key)?;
@@ -217,11 +244,15 @@ impl Engine {
         })
     }
 
-    fn remove_one(&mut self, spec: &NetworkSpec, mode: Mode) -> Result<Plan, EngineError> {
+    pub(super) fn remove_one(
+        &mut self,
+        spec: &NetworkSpec,
+        mode: Mode,
+    ) -> Result<Plan, EngineError> {
         let _lock = self.lock_host()?;
         let name = &spec.name;
         if self.live(name)?.is_none() {
-            if applies(mode) {
+            if applies(mode) && !spec.is_transient() {
                 self.state()?.delete(name.as_str())?;
             }
             return Ok(Plan::default());
@@ -253,7 +284,9 @@ impl Engine {
                 containers: users,
             });
         }
-        self.state()?.delete(name.as_str())?;
+        if !spec.is_transient() {
+            self.state()?.delete(name.as_str())?;
+        }
         self.close_doors(spec);
         let done = self.carry_out(&plan, || format!("remove network `{name}`"));
         if done.is_err() {
@@ -263,7 +296,11 @@ impl Engine {
         done.map(|()| plan)
     }
 
-    fn users(&self, txn: &heed::RoTxn, name: &NetworkName) -> heed::Result<Vec<ContainerName>> {
+    pub(super) fn users(
+        &self,
+        txn: &RoTxn,
+        name: &NetworkName,
+    ) -> heed::Result<Vec<ContainerName>> {
         let mut users = Vec::new();
         for item in self.run.containers.iter(txn)? {
             let (_, container) = item?;
@@ -293,7 +330,11 @@ impl Engine {
         })
     }
 
-    fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
+    /// What of the host a network's definition depends on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
         let host = Netns::Host;
         let read = |e: std::io::Error| failed("read the host's links and routes", &e);
         let links = self.kernel.links(&host).map_err(read)?;
@@ -309,6 +350,7 @@ impl Engine {
             .iter()
             .filter_map(|(index, net)| Some((net.trunc(), name_of(*index)?)))
             .collect();
+        let egress = self.kernel.default_link().ok().flatten();
         let mut taken: Vec<_> = routes.iter().map(|r| r.dst).collect();
         taken.extend(on_link.iter().map(|(net, _)| *net));
         Ok(HostFacts {
@@ -318,7 +360,8 @@ impl Engine {
                 .filter(|(net, _)| net.prefix_len() < Family::of_net(*net).bits())
                 .collect(),
             interfaces: links.iter().filter_map(|l| l.name.parse().ok()).collect(),
-            egress_mtu: self.kernel.default_route_mtu().ok().flatten(),
+            egress: egress.as_ref().and_then(|l| l.name.parse().ok()),
+            egress_mtu: egress.map(|l| l.mtu),
             id: random_id()?,
             now: now(),
         })

@@ -21,7 +21,7 @@ impl Engine {
         if self.dead_entries()?.is_empty() {
             return Ok(());
         }
-        let _lock = self.lock_host()?;
+        let lock = self.lock_host()?;
         for (key, entry) in self.dead_entries()? {
             // It may have ended well between the look at the journal and the look at the process; now that it is
             // known to have ended, the journal tells.
@@ -38,7 +38,8 @@ impl Engine {
             }
             self.notes.push(Note::Recovered(key));
         }
-        Ok(())
+        drop(lock);
+        self.recover_transient()
     }
 
     fn dead_entries(&self) -> Result<Vec<(String, JournalEntry)>, EngineError> {
@@ -117,6 +118,16 @@ impl Engine {
                 self.turn_loopback_off(&nets)
             }
         }
+    }
+
+    /// What recovery left without containers and should not be without.
+    pub(super) fn recover_transient(&mut self) -> Result<(), EngineError> {
+        let live: Vec<_> = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| (n.spec.name.clone(), n.spec)))
+                .collect()
+        })?;
+        self.release(&live.into_iter().collect())
     }
 
     /// Takes away what is not to be, and makes sure of the ports and default routes of what is.

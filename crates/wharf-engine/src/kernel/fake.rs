@@ -209,6 +209,9 @@ impl FakeKernel {
         if let Some(master) = &link.master {
             self.need_link(&link.netns, master)?;
         }
+        if let LinkKind::Macvlan { parent, .. } = &link.kind {
+            self.need_link(&Netns::Host, parent)?;
+        }
         self.insert(Resource::Link(link.clone()))
     }
 
@@ -286,7 +289,7 @@ fn route(r: RouteOp) -> Resource {
     Resource::Route {
         netns: r.netns,
         dst: r.dst,
-        via: r.via,
+        hop: r.hop,
         link: r.link,
         metric: r.metric,
     }

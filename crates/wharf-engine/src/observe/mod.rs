@@ -5,7 +5,6 @@
 mod firewall;
 mod listen;
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -217,11 +216,11 @@ impl NetlinkKernel {
             .collect())
     }
 
-    /// The MTU of the host's link to the outside: that of its default route with the least metric. `None` without one.
+    /// The host's link to the outside: that of its default route with the least metric. `None` without one.
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn default_route_mtu(&mut self) -> io::Result<Option<u32>> {
+    pub fn default_link(&mut self) -> io::Result<Option<LinkInfo>> {
         let unicast: u8 = RouteType::Unicast.into();
         let routes = self.routes(&Netns::Host)?;
         let best = routes
@@ -232,8 +231,7 @@ impl NetlinkKernel {
             return Ok(None);
         };
         let links = self.links(&Netns::Host)?;
-        let mtu: HashMap<u32, u32> = links.iter().map(|l| (l.index, l.mtu)).collect();
-        Ok(mtu.get(&oif).copied())
+        Ok(links.into_iter().find(|l| l.index == oif))
     }
 
     /// A sysctl; `None` if there is no such.

@@ -28,6 +28,7 @@ pub use detached::{Detached, LogTarget};
 pub use error::{Errno, ProcessError, Step, Warning};
 pub use foreground::Running;
 pub use liveness::ProcessId;
+pub use signals::{hang_up, outlast_termination};
 
 /// A program to be started in a container.
 #[derive(Debug, Clone, Default)]

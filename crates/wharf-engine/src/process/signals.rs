@@ -51,6 +51,28 @@ fn set_action(signal: c_int, action: libc::sighandler_t) -> Option<libc::sighand
     (old != libc::SIG_ERR).then_some(old)
 }
 
+extern "C" fn go_on(_: c_int) {}
+
+/// From now on SIGTERM and SIGINT do not end this process; programs it starts get them as usual.
+pub fn outlast_termination() {
+    let mut action: libc::sigaction = {
+        // SAFETY: all zero is a valid `sigaction`: no flags, an empty mask, the default action.
+        unsafe { std::mem::zeroed() }
+    };
+    action.sa_sigaction = go_on as extern "C" fn(c_int) as libc::sighandler_t;
+    action.sa_flags = libc::SA_RESTART;
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: the action is initialised, and its function does nothing.
+        unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    }
+}
+
+/// Sends SIGHUP; whether there was such a process.
+pub fn hang_up(pid: i32) -> bool {
+    // SAFETY: only numbers are passed. 0 and below would name whole groups.
+    pid > 0 && unsafe { libc::kill(pid, libc::SIGHUP) } == 0
+}
+
 /// The calling thread's signals, blocked until this is dropped.
 #[derive(Debug)]
 pub(super) struct Blocked {

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use heed::{RoTxn, RwTxn};
 use wharf_core::ipam;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::network::Subnet;
+use wharf_core::network::{NetworkSpec, Subnet};
 
 use super::RunStore;
 
@@ -61,34 +61,36 @@ impl RunStore {
     pub fn lease(
         &self,
         txn: &mut RwTxn,
-        network: &NetworkName,
+        net: &NetworkSpec,
         subnet: &Subnet,
         wanted: Option<IpAddr>,
         container: &ContainerName,
     ) -> Result<IpAddr, LeaseError> {
         let addr = match wanted {
-            Some(addr) => self.check_wanted(txn, network, subnet, addr)?,
-            None => self.next_free(txn, network, subnet)?,
+            Some(addr) => self.check_wanted(txn, net, subnet, addr)?,
+            None => self.next_free(txn, &net.name, subnet)?,
         };
         self.leases
-            .put(txn, &key(network, addr), container.as_str())?;
+            .put(txn, &key(&net.name, addr), container.as_str())?;
         Ok(addr)
     }
 
     fn check_wanted(
         &self,
         txn: &RoTxn,
-        network: &NetworkName,
+        net: &NetworkSpec,
         subnet: &Subnet,
         addr: IpAddr,
     ) -> Result<IpAddr, LeaseError> {
         if !ipam::is_usable(subnet.subnet, addr) {
             return Err(LeaseError::Unfit);
         }
-        if addr == subnet.gateway {
+        // Of another front end's addresses wharf keeps one back only if it has it itself.
+        let kept = !net.is_transient() || net.has_gateway_address(subnet.family());
+        if addr == subnet.gateway && kept {
             return Err(LeaseError::Taken(None));
         }
-        match self.leases.get(txn, &key(network, addr))? {
+        match self.leases.get(txn, &key(&net.name, addr))? {
             Some(by) => Err(LeaseError::Taken(Some(by.to_owned()))),
             None => Ok(addr),
         }

@@ -152,7 +152,7 @@ fn what_was_made_is_seen() {
     let routes = kernel.routes(&inside).unwrap();
     let ours = routes.iter().filter(|r| r.protocol == 119).count();
     assert_eq!(ours, 2, "{routes:?}");
-    assert_eq!(kernel.default_route_mtu().unwrap(), Some(1400));
+    assert_eq!(kernel.default_link().unwrap().map(|l| l.mtu), Some(1400));
     let key = "net/ipv6/conf/eth0/accept_ra";
     assert_eq!(kernel.sysctl(&inside, key).unwrap().as_deref(), Some("0"));
     assert_eq!(kernel.sysctl(&inside, "net/nothing").unwrap(), None);

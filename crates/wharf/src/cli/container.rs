@@ -79,6 +79,8 @@ pub fn create(args: CreateArgs, ctx: &Context) -> Done {
             (None, None) => NetnsRequest::New,
         },
         ports: args.attach.ports,
+        id: None,
+        ports_held: false,
         command: Vec::new(),
     };
     let mode = args.change.mode();
@@ -103,17 +105,26 @@ pub fn ps(args: &PsArgs, ctx: &Context) -> Done {
         ctx.printer.text(&names)?;
     } else {
         let rows: Vec<_> = containers.iter().map(row).collect();
-        let heading = ["NAME", "STATUS", "PID", "NETWORKS", "ADDRESSES", "PORTS"];
+        let heading = [
+            "NAME",
+            "OWNER",
+            "STATUS",
+            "PID",
+            "NETWORKS",
+            "ADDRESSES",
+            "PORTS",
+        ];
         ctx.printer.text(&table(heading, &rows))?;
     }
     Ok(0)
 }
 
-fn row(container: &Container) -> [String; 6] {
+fn row(container: &Container) -> [String; 7] {
     let process = running(container);
     let state = status(container, process.is_some());
     [
         container.name.to_string(),
+        container.owner.clone(),
         match container.exit_status {
             Some(code) if state == "exited" => format!("{state} ({code})"),
             _ => state.to_owned(),
@@ -160,7 +171,8 @@ fn details(container: &Container, ctx: &Context) -> String {
     let process = running(container);
     let mut lines = vec![
         ("id", container.id.clone()),
-        ("status", row(container)[1].clone()),
+        ("owner", container.owner.clone()),
+        ("status", row(container)[2].clone()),
         ("pid", list(process.map(|p| p.pid))),
         ("netns", container.netns.path.display().to_string()),
         ("ports", list(&container.ports)),

@@ -83,6 +83,13 @@ enum Command {
     Completions(manual::CompletionsArgs),
     /// Print the manual page
     Man,
+    /// Speak to Podman as Netavark does
+    #[command(hide = true, disable_help_flag = true)]
+    Netavark {
+        /// As Podman gives them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<std::ffi::OsString>,
+    },
     /// Print the reference of the command line as Markdown
     #[command(hide = true)]
     Docs,
@@ -121,6 +128,10 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),
+        Command::Netavark { args } => {
+            let name = std::iter::once("netavark".into());
+            Ok(crate::netavark::main(name.chain(args)))
+        }
         Command::Docs => manual::docs(ctx),
     }
 }

@@ -203,7 +203,6 @@ pub fn run(command: NetworkCommand, ctx: &Context) -> Done {
 
 fn create(args: CreateArgs, ctx: &Context) -> Done {
     let request = NetworkRequest {
-        name: args.name,
         subnets: args.subnets,
         gateways: args.gateways,
         ip_ranges: args.ip_ranges,
@@ -216,6 +215,7 @@ fn create(args: CreateArgs, ctx: &Context) -> Done {
         masquerade: args.masquerade,
         labels: args.labels.into_iter().collect(),
         options: args.options.into_iter().collect(),
+        ..NetworkRequest::new(args.name)
     };
     let mode = args.change.mode();
     let outcome = ctx.engine()?.network_create(&request, mode)?;
@@ -264,6 +264,7 @@ fn ls(args: &LsArgs, ctx: &Context) -> Done {
 fn traits(view: &NetworkView) -> Vec<&'static str> {
     let spec = &view.spec;
     let all = [
+        (!spec.is_managed(), spec.driver.as_str()),
         (spec.internal, "internal"),
         (!spec.icc, "icc off"),
         (!spec.masquerade && !spec.internal, "masquerade off"),
@@ -299,7 +300,12 @@ fn details(view: &NetworkView) -> String {
     let pairs = |map: &std::collections::BTreeMap<String, String>| {
         list(map.iter().map(|(key, value)| format!("{key}={value}")))
     };
-    let mut lines = vec![("id", spec.id.clone()), ("bridge", spec.bridge.to_string())];
+    let mut lines = vec![
+        ("id", spec.id.clone()),
+        ("owner", spec.owner.clone()),
+        ("driver", spec.driver.as_str().to_owned()),
+        ("bridge", spec.bridge.to_string()),
+    ];
     for subnet in &spec.subnets {
         let range = subnet.ip_range.map(|r| format!(", addresses from {r}"));
         let text = format!("{}, gateway {}", subnet.subnet, subnet.gateway);

@@ -154,6 +154,8 @@ fn create(
             netns: NetnsRequest::New,
             networks: networks.clone(),
             ports: args.attach.ports.clone(),
+            id: None,
+            ports_held: false,
             command: command.clone(),
         };
         match engine.create(&request, mode) {

@@ -59,6 +59,8 @@ pub struct PortJson {
 pub struct NetworkJson<'a> {
     name: &'a str,
     id: &'a str,
+    owner: &'a str,
+    driver: &'static str,
     bridge: &'a str,
     subnets: Vec<SubnetJson>,
     internal: bool,
@@ -130,6 +132,8 @@ impl<'a> From<&'a NetworkView> for NetworkJson<'a> {
         Self {
             name: spec.name.as_str(),
             id: &spec.id,
+            owner: &spec.owner,
+            driver: spec.driver.as_str(),
             bridge: spec.bridge.as_str(),
             subnets: spec.subnets.iter().map(SubnetJson::from).collect(),
             internal: spec.internal,

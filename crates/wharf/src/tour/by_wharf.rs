@@ -48,6 +48,8 @@ fn adopt(
         netns: NetnsRequest::Path(path),
         networks: vec![attach],
         ports: Vec::new(),
+        id: None,
+        ports_held: false,
         command: Vec::new(),
     };
     let outcome = engine.create(&request, Mode::Apply)?;

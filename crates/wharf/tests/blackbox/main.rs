@@ -2,6 +2,8 @@
 //!
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod common;
 mod dry_run;
 mod errors;
@@ -9,6 +11,7 @@ mod errors_state;
 mod guards;
 mod guards_network;
 mod lifecycle;
+mod netavark;
 mod networks;
 mod options;
 mod publish;

@@ -9,8 +9,9 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoPortData,
-    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoMacVlan,
+    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -20,8 +21,9 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
-use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{Hop, Link, LinkKind, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
+use wharf_core::network::MacvlanMode;
 use wharf_core::op::RouteOp;
 
 use super::socket::Request;
@@ -48,19 +50,24 @@ pub(crate) fn link_get(name: &IfName) -> Request {
     request(Message::GetLink(link), 0)
 }
 
-/// `RTM_NEWLINK`. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
-pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawFd>) -> Request {
+/// `RTM_NEWLINK`, with the number of the link's master or parent, and the namespace of a cable's other end or of a
+/// sub-interface. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
+pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) -> Request {
     let mut message = by_name(&link.name);
     let attributes = &mut message.attributes;
     let mut info = Vec::new();
     attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(link.mtu.map(LinkAttribute::Mtu));
-    attributes.extend(master.map(LinkAttribute::Controller));
+    attributes.extend(other.map(|index| match link.kind {
+        LinkKind::Macvlan { .. } => LinkAttribute::Link(index),
+        _ => LinkAttribute::Controller(index),
+    }));
     if link.group != 0 {
         attributes.push(LinkAttribute::Group(link.group));
     }
     match &link.kind {
         LinkKind::Bridge => info.push(LinkInfo::Kind(InfoKind::Bridge)),
+        LinkKind::Macvlan { .. } => {}
         LinkKind::Veth { peer, peer_mac, .. } => {
             // One queue instead of one for each processor: else the driver shrinks them again, and waits.
             let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
@@ -71,12 +78,23 @@ pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawF
                 .attributes
                 .extend(peer_mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
             other.attributes.extend(link.mtu.map(LinkAttribute::Mtu));
-            other
-                .attributes
-                .extend(peer_netns.map(LinkAttribute::NetNsFd));
+            other.attributes.extend(netns.map(LinkAttribute::NetNsFd));
             info.push(LinkInfo::Kind(InfoKind::Veth));
             info.push(LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(other))));
         }
+    }
+    if let LinkKind::Macvlan { mode, .. } = link.kind {
+        let mode = match mode {
+            MacvlanMode::Private => MacVlanMode::Private,
+            MacvlanMode::Vepa => MacVlanMode::Vepa,
+            MacvlanMode::Bridge => MacVlanMode::Bridge,
+            MacvlanMode::Passthru => MacVlanMode::Passthrough,
+        };
+        attributes.extend(netns.map(LinkAttribute::NetNsFd));
+        info.push(LinkInfo::Kind(InfoKind::MacVlan));
+        info.push(LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(
+            mode,
+        )])));
     }
     attributes.push(LinkAttribute::LinkInfo(info));
     if link.up {
@@ -194,16 +212,23 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
     message.header.table = MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
     message.header.scope = RouteScope::Universe;
-    message.header.kind = RouteType::Unicast;
+    message.header.kind = match op.hop {
+        Hop::Via(_) => RouteType::Unicast,
+        Hop::Blackhole => RouteType::BlackHole,
+        Hop::Unreachable => RouteType::Unreachable,
+        Hop::Prohibit => RouteType::Prohibit,
+    };
     if op.dst.prefix_len() > 0 {
         message
             .attributes
             .push(RouteAttribute::Destination(op.dst.network().into()));
     }
-    message.attributes.extend([
-        RouteAttribute::Gateway(op.via.into()),
-        RouteAttribute::Oif(index),
-    ]);
+    if let Hop::Via(gateway) = op.hop {
+        message.attributes.extend([
+            RouteAttribute::Gateway(gateway.into()),
+            RouteAttribute::Oif(index),
+        ]);
+    }
     message
         .attributes
         .extend(op.metric.map(RouteAttribute::Priority));

@@ -31,6 +31,8 @@ pub(super) struct Run<'a> {
 /// Where an operation takes effect.
 pub(super) fn place(op: &Op) -> &Netns {
     match op {
+        // Made beside its parent, and put where it belongs at once.
+        Op::LinkAdd(link) if matches!(link.kind, LinkKind::Macvlan { .. }) => &Netns::Host,
         Op::LinkAdd(link) => &link.netns,
         Op::LinkDel { netns, .. }
         | Op::LinkUp { netns, .. }
@@ -45,14 +47,19 @@ pub(super) fn place(op: &Op) -> &Netns {
 /// The link whose number the message needs.
 fn needs(op: &Op) -> Option<&IfName> {
     match op {
-        Op::LinkAdd(link) => link.master.as_ref(),
+        Op::LinkAdd(link) => match &link.kind {
+            LinkKind::Macvlan { parent, .. } => Some(parent),
+            _ => link.master.as_ref(),
+        },
         Op::AddrAdd { link, .. }
         | Op::AddrDel { link, .. }
         | Op::NeighAdd { link, .. }
         | Op::NeighDel { link, .. }
         | Op::FdbAdd { link, .. }
         | Op::FdbDel { link, .. } => Some(link),
-        Op::RouteAdd(route) | Op::RouteDel(route) => Some(&route.link),
+        Op::RouteAdd(route) | Op::RouteDel(route) => {
+            route.hop.refusal().is_none().then_some(&route.link)
+        }
         _ => None,
     }
 }
@@ -219,20 +226,21 @@ impl<'a> Run<'a> {
         };
         let request = match op {
             Op::LinkAdd(link) => {
+                let (netns, name) = match &link.kind {
+                    LinkKind::Veth {
+                        peer, peer_netns, ..
+                    } => (peer_netns, peer),
+                    _ => (&link.netns, &link.name),
+                };
+                self.known.remove(&(netns.clone(), name.clone()));
                 let mut inside = None;
-                if let LinkKind::Veth {
-                    peer, peer_netns, ..
-                } = &link.kind
-                {
-                    self.known.remove(&(peer_netns.clone(), peer.clone()));
-                    if *peer_netns != Netns::Host {
-                        let space = self.kernel.space(peer_netns);
-                        let space = space.map_err(|e| Failure::io(at, &e))?;
-                        inside = Some(space.netns.as_fd().as_raw_fd());
-                    }
+                if *netns != Netns::Host && !matches!(link.kind, LinkKind::Bridge) {
+                    let space = self.kernel.space(netns);
+                    let space = space.map_err(|e| Failure::io(at, &e))?;
+                    inside = Some(space.netns.as_fd().as_raw_fd());
                 }
                 self.known.remove(&(link.netns.clone(), link.name.clone()));
-                message::link_add(link, link.master.is_some().then_some(index), inside)
+                message::link_add(link, needs(op).is_some().then_some(index), inside)
             }
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
             Op::PortSet(port) => {

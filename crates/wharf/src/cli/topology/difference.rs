@@ -176,6 +176,8 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
         },
         networks: spec.networks.clone(),
         ports: spec.ports.clone(),
+        id: None,
+        ports_held: false,
         command: Vec::new(),
     };
     Action {

@@ -1,0 +1,183 @@
+//! Networks whose definition is kept by a front end's caller: there as long as containers are on them.
+
+use wharf_core::network::{NetworkError, NetworkRequest, NetworkSpec, resolve};
+
+use crate::api::{Mode, ObjectName};
+use crate::engine::host::failed;
+use crate::engine::{Engine, Networks};
+use crate::error::EngineError;
+use crate::store::LiveNetwork;
+use wharf_core::attach::Container;
+use wharf_core::model::Netns;
+use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::op::Op;
+
+impl Engine {
+    /// Sees to it that a network is up as its owner defines it, and gives its definition. By its id it is known
+    /// again; one that is in use stays as it is.
+    ///
+    /// # Errors
+    /// It cannot be as defined, or the name is another network's; the kernel's, the store's.
+    pub fn network_ensure(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
+        let id = request.id.as_deref().unwrap_or_default();
+        if let Some(live) = self.live_by_id(&request.owner, id)? {
+            if live.busy {
+                return Err(EngineError::Busy(ObjectName::Network(live.spec.name)));
+            }
+            if is_as_asked(&live.spec, request) || self.has_users(&live.spec.name)? {
+                return Ok(live.spec);
+            }
+            self.remove_one(&live.spec, Mode::Apply)?;
+        }
+        let lock = self.lock_host()?;
+        // Whoever had the lock may have made it.
+        if let Some(live) = self.live_by_id(&request.owner, id)? {
+            return Ok(live.spec);
+        }
+        let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        let mut facts = self.host_facts()?;
+        let named = |error| EngineError::Network {
+            name: request.name.clone(),
+            error,
+        };
+        match (resolve(request, &existing, &facts), &request.bridge) {
+            (Ok(spec), _) => self.bring_up(&spec, Mode::Apply, false).map(|_| spec),
+            (Err(error @ NetworkError::BridgeTaken(_)), Some(bridge))
+            | (Err(error @ NetworkError::OverlapsLink { .. }), Some(bridge)) => {
+                facts.interfaces.retain(|name| name != bridge);
+                facts.on_link.retain(|(_, dev)| dev != bridge);
+                let spec = resolve(request, &existing, &facts).map_err(named)?;
+                if !self.was_made_by_wharf(&spec)? {
+                    return Err(named(error));
+                }
+                self.adopt(&spec)?;
+                drop(lock);
+                self.rebuild_rules()?;
+                Ok(spec)
+            }
+            (Err(error), _) => Err(named(error)),
+        }
+    }
+
+    /// The bridge is one that the lost store knew: it has the address that wharf gives.
+    fn was_made_by_wharf(&mut self, spec: &NetworkSpec) -> Result<bool, EngineError> {
+        let link = self
+            .kernel
+            .link(&Netns::Host, &spec.bridge)
+            .map_err(|e| failed("look for a bridge", &e))?;
+        Ok(link
+            .is_some_and(|l| l.kind.as_deref() == Some("bridge") && l.mac == Some(spec.bridge_mac)))
+    }
+
+    /// Takes a bridge over; the rules are made by the caller.
+    fn adopt(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {
+        let part = self.prepare_host(spec)?;
+        let mut settings = part.plan.clone();
+        settings.steps.retain(|s| !matches!(s.op, Op::Nft(_)));
+        self.carry_out_all(&settings);
+        let live = LiveNetwork {
+            spec: spec.clone(),
+            loopback_users: 0,
+            busy: false,
+        };
+        self.run.write(|txn| {
+            self.run.networks.put(txn, spec.name.as_str(), &live)?;
+            self.record_host(txn, &part)
+        })
+    }
+
+    /// The network that an owner knows by this id, if it is up.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn network_by_id(
+        &mut self,
+        owner: &str,
+        id: &str,
+    ) -> Result<Option<NetworkSpec>, EngineError> {
+        Ok(self.live_by_id(owner, id)?.map(|live| live.spec))
+    }
+
+    fn live_by_id(&self, owner: &str, id: &str) -> Result<Option<LiveNetwork>, EngineError> {
+        self.run.read(|txn| {
+            for item in self.run.networks.iter(txn)? {
+                let live = item?.1;
+                if live.spec.owner == owner && live.spec.id == id {
+                    return Ok(Some(live));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn has_users(&self, name: &NetworkName) -> Result<bool, EngineError> {
+        self.run.read(|txn| Ok(!self.users(txn, name)?.is_empty()))
+    }
+
+    /// The container that an owner knows by this id.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn container_by_id(
+        &mut self,
+        owner: &str,
+        id: &str,
+        likely: &ContainerName,
+    ) -> Result<Option<Container>, EngineError> {
+        let is_it = |c: &Container| c.owner == owner && c.id == id;
+        self.run.read(|txn| {
+            if let Some(found) = self.run.containers.get(txn, likely.as_str())?
+                && is_it(&found)
+            {
+                return Ok(Some(found));
+            }
+            for item in self.run.containers.iter(txn)? {
+                let container = item?.1;
+                if is_it(&container) {
+                    return Ok(Some(container));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Removes those of `nets` that go with their last container and have none.
+    ///
+    /// # Errors
+    /// The kernel's, the store's.
+    pub fn release_unused(&mut self, nets: &[NetworkSpec]) -> Result<(), EngineError> {
+        for spec in nets.iter().filter(|n| n.is_transient()) {
+            let live = self.live(&spec.name)?;
+            if live.is_none_or(|l| l.busy || l.spec.id != spec.id) || self.has_users(&spec.name)? {
+                continue;
+            }
+            match self.remove_one(spec, Mode::Apply) {
+                // Somebody came in between, or is doing the same.
+                Ok(_) | Err(EngineError::NetworkInUse { .. } | EngineError::Busy(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn release(&mut self, nets: &Networks) -> Result<(), EngineError> {
+        let nets: Vec<NetworkSpec> = nets.values().cloned().collect();
+        self.release_unused(&nets)
+    }
+}
+
+/// Whether nothing that a definition says has changed.
+fn is_as_asked(spec: &NetworkSpec, request: &NetworkRequest) -> bool {
+    let subnets: Vec<_> = spec.subnets.iter().map(|s| s.subnet).collect();
+    spec.driver == request.driver
+        && spec.internal == request.internal
+        && spec.options == request.options
+        && spec.routes == request.routes
+        && request.bridge.as_ref().is_none_or(|b| *b == spec.bridge)
+        && request.subnets.len() == subnets.len()
+        && request.subnets.iter().all(|net| subnets.contains(net))
+        && request
+            .gateways
+            .iter()
+            .all(|gateway| spec.subnets.iter().any(|s| s.gateway == *gateway))
+}

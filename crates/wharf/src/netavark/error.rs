@@ -1,0 +1,64 @@
+//! A failure as Podman reads it: `{"error": "text"}` on the standard output, and nothing else in it.
+
+use std::fmt;
+
+use wharf_engine::error::EngineError;
+
+use crate::output::error::CommandError;
+
+/// A failure, in one text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure(String);
+
+impl Failure {
+    /// A failure with its text.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The failure with what was being done before it.
+    pub fn during(self, what: &str) -> Self {
+        Self(format!("{what}: {}", self.0))
+    }
+
+    /// Several failures as one.
+    pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
+        match failures.len() {
+            0 => Ok(()),
+            1 => Err(failures.remove(0)),
+            _ => {
+                let lines = failures.iter().map(|f| format!("\n\t- {f}"));
+                Err(Self(format!(
+                    "netavark encountered multiple errors:{}",
+                    lines.collect::<String>()
+                )))
+            }
+        }
+    }
+
+    /// The line for Podman.
+    pub fn json(&self) -> String {
+        serde_json::json!({"error": self.0}).to_string()
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// What failed and why; Podman shows one text, so what to do about it stands behind.
+impl From<EngineError> for Failure {
+    fn from(error: EngineError) -> Self {
+        let report = CommandError::from(error);
+        let mut text = report.message.clone();
+        for cause in &report.causes {
+            text += &format!(": {cause}");
+        }
+        if let Some(hint) = &report.hint {
+            text += &format!(" ({hint})");
+        }
+        Self(text)
+    }
+}

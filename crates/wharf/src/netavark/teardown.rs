@@ -1,0 +1,79 @@
+//! `teardown`: a container is taken off networks. What is gone already is as asked for.
+
+use std::path::Path;
+
+use wharf_core::attach::Container;
+use wharf_core::name::NetworkName;
+use wharf_engine::api::Mode;
+use wharf_engine::engine::Engine;
+use wharf_engine::error::EngineError;
+
+use super::error::Failure;
+use super::input::Input;
+use super::setup::Wanted;
+use super::{Call, OWNER, dns, setup, translate};
+
+/// Takes the container off the networks, going on after failures.
+pub fn teardown(call: &Call, netns: &Path, input: &Input) -> Result<(), Failure> {
+    // Half a removal would stay for ever: nobody calls again.
+    wharf_engine::process::outlast_termination();
+    let wanted = setup::wanted(call, input)?;
+    let mut failures = Vec::new();
+    for plugin in wanted.iter().filter_map(|w| w.plugin.as_ref()) {
+        failures.extend(plugin.teardown(netns, input).err());
+    }
+    failures.extend(dns::remove(call, input, &wanted).err());
+    if wanted.iter().any(|w| w.plugin.is_none()) {
+        let left = call
+            .engine()
+            .and_then(|mut engine| leave_all(&mut engine, input, &wanted));
+        failures.extend(left.err());
+    }
+    Failure::all(failures)
+}
+
+fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<(), Failure> {
+    let names = translate::container_names(&input.container_name, &input.container_id)?;
+    let Some(container) = engine.container_by_id(OWNER, &input.container_id, &names[0])? else {
+        // The store may have been lost; what carries the mark of a name that nobody has is the container's.
+        for name in &names {
+            if matches!(engine.container(name), Err(EngineError::NotFound(_))) {
+                engine.remove(std::slice::from_ref(name), true, Mode::Apply)?;
+            }
+        }
+        return Ok(());
+    };
+    let mut networks = Vec::new();
+    for w in wanted.iter().filter(|w| w.plugin.is_none()) {
+        networks.extend(engine.network_by_id(OWNER, &w.network.id)?.map(|n| n.name));
+    }
+    leave(engine, &container, &networks)
+}
+
+/// Takes a container off networks; with the last one it goes itself.
+pub fn leave(
+    engine: &mut Engine,
+    container: &Container,
+    networks: &[NetworkName],
+) -> Result<(), Failure> {
+    let stays = container
+        .attachments
+        .iter()
+        .any(|a| !networks.contains(&a.network));
+    if !stays {
+        let name = std::slice::from_ref(&container.name);
+        return match engine.remove(name, true, Mode::Apply) {
+            Ok(_) | Err(EngineError::NotFound(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        };
+    }
+    let mut failures = Vec::new();
+    for network in networks
+        .iter()
+        .filter(|n| container.attachment(n).is_some())
+    {
+        let left = engine.disconnect(network, &container.name, Mode::Apply);
+        failures.extend(left.err().map(Failure::from));
+    }
+    Failure::all(failures)
+}
