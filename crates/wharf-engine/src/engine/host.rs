@@ -28,7 +28,8 @@ mod key {
     pub const SYSCTL: &str = "sysctl/";
 }
 
-fn forwarding(family: Family) -> &'static str {
+/// The sysctl that makes a host a router.
+pub(super) fn forwarding(family: Family) -> &'static str {
     match family {
         Family::V4 => "net/ipv4/ip_forward",
         Family::V6 => "net/ipv6/conf/all/forwarding",
@@ -328,7 +329,7 @@ impl Engine {
             .collect())
     }
 
-    fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {
+    pub(super) fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {
         self.run.read(|txn| {
             let all = self.run.meta.prefix_iter(txn, key::SYSCTL)?;
             // Forwarding first: while it is on, `accept_ra` 1 would be deaf.
@@ -345,7 +346,7 @@ impl Engine {
         self.kernel.sysctl(&Netns::Host, key).ok().flatten()
     }
 
-    fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {
+    pub(super) fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {
         let text = self.run.read(|txn| {
             self.run
                 .meta

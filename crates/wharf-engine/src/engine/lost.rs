@@ -6,14 +6,14 @@ use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{DEFAULT_NETWORK, NetworkSpec};
+use wharf_core::network::{DEFAULT_NETWORK, NetworkSpec, Subnet};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
 use crate::api::{ContainerRequest, Mode, Note};
 use crate::engine::Engine;
-use crate::engine::host::failed;
+use crate::engine::host::{failed, forwarding};
 use crate::error::EngineError;
 use crate::process::netns;
 use crate::store::LiveNetwork;
@@ -142,6 +142,57 @@ impl Engine {
         Ok(mended)
     }
 
+    /// `accept_ra` of the links that were told to hear routers though the host forwards.
+    fn heard_routers(
+        &mut self,
+        host_links: &[IfName],
+        routed: &[Family],
+    ) -> Result<Vec<String>, EngineError> {
+        let mut heard = Vec::new();
+        if routed.contains(&Family::V6) {
+            for key in self.accept_ra_keys()? {
+                let name = key.split('/').nth(3).unwrap_or_default();
+                if host_links.iter().any(|l| l.as_str() == name)
+                    && self.sysctl(&key).as_deref() == Some("2")
+                {
+                    heard.push(key);
+                }
+            }
+        }
+        Ok(heard)
+    }
+
+    /// A network that the lost store knew is taken over: with it, that forwarding was turned on for it. Its rules
+    /// are made by the caller.
+    pub(super) fn adopt(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {
+        let links = self.host_links()?.unwrap_or_default();
+        let known = self.borrowed_sysctls()?;
+        let mut routed = Vec::new();
+        for family in spec.subnets.iter().map(Subnet::family) {
+            let key = forwarding(family);
+            let on = self.sysctl(key).as_deref() == Some("1");
+            let by_wharf = !links.is_empty() && !spec.internal;
+            if on && by_wharf && !known.iter().any(|(k, _)| k == key) {
+                routed.push(family);
+            }
+        }
+        let heard = self.heard_routers(&links, &routed)?;
+        let part = self.prepare_host(spec)?;
+        let mut settings = part.plan.clone();
+        settings.steps.retain(|s| !matches!(s.op, Op::Nft(_)));
+        self.carry_out_all(&settings);
+        let live = LiveNetwork {
+            spec: spec.clone(),
+            loopback_users: 0,
+            busy: false,
+        };
+        self.run.write(|txn| {
+            self.run.networks.put(txn, spec.name.as_str(), &live)?;
+            self.record_host(txn, &part)?;
+            self.record_taken_over(txn, &links, &routed, &heard)
+        })
+    }
+
     /// With an empty run store, what the kernel still holds of wharf is taken over: networks whose bridge is
     /// there, with the hardware address they were given, and forwarding that wharf turned on.
     pub(super) fn take_over(&mut self) -> Result<(), EngineError> {
@@ -190,17 +241,7 @@ impl Engine {
                 !host_links.is_empty() && nets.iter().any(|n| !n.internal && n.subnet(*f).is_some())
             })
             .collect();
-        let mut heard = Vec::new();
-        if routed.contains(&Family::V6) {
-            for key in self.accept_ra_keys()? {
-                let name = key.split('/').nth(3).unwrap_or_default();
-                if host_links.iter().any(|l| l.as_str() == name)
-                    && self.sysctl(&key).as_deref() == Some("2")
-                {
-                    heard.push(key);
-                }
-            }
-        }
+        let heard = self.heard_routers(&host_links, &routed)?;
         self.run.write(|txn| {
             for spec in &nets {
                 let live = LiveNetwork {

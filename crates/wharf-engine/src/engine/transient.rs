@@ -10,7 +10,6 @@ use crate::store::LiveNetwork;
 use wharf_core::attach::Container;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::op::Op;
 
 impl Engine {
     /// Sees to it that a network is up as its owner defines it, and gives its definition. By its id it is known
@@ -67,23 +66,6 @@ impl Engine {
             .map_err(|e| failed("look for a bridge", &e))?;
         Ok(link
             .is_some_and(|l| l.kind.as_deref() == Some("bridge") && l.mac == Some(spec.bridge_mac)))
-    }
-
-    /// Takes a bridge over; the rules are made by the caller.
-    fn adopt(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {
-        let part = self.prepare_host(spec)?;
-        let mut settings = part.plan.clone();
-        settings.steps.retain(|s| !matches!(s.op, Op::Nft(_)));
-        self.carry_out_all(&settings);
-        let live = LiveNetwork {
-            spec: spec.clone(),
-            loopback_users: 0,
-            busy: false,
-        };
-        self.run.write(|txn| {
-            self.run.networks.put(txn, spec.name.as_str(), &live)?;
-            self.record_host(txn, &part)
-        })
     }
 
     /// The network that an owner knows by this id, if it is up.

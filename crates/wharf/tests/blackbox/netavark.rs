@@ -21,11 +21,9 @@ pub fn message(name: &str) -> (Value, Value) {
 pub fn helpers(host: &Host) -> PathBuf {
     let dir = host.dir().path().join("helpers");
     std::fs::create_dir_all(&dir).unwrap();
-    let link = dir.join("netavark");
-    if !link.exists() {
-        let program = std::env::var("WHARF_BIN").unwrap_or_else(|_| WHARF.to_owned());
-        symlink(program, link).unwrap();
-    }
+    let program = std::env::var("WHARF_BIN").unwrap_or_else(|_| WHARF.to_owned());
+    // It may be there from an earlier call.
+    let _ = symlink(program, dir.join("netavark"));
     dir
 }
 
@@ -318,7 +316,8 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
         edit(&mut input);
         input
     };
-    let cases: [(&str, &dyn Fn(&mut Value), &str); 9] = [
+    type Case<'c> = (&'c str, &'c dyn Fn(&mut Value), &'c str);
+    let cases: [Case; 9] = [
         (
             "address outside",
             &|i| i["networks"]["two"]["static_ips"] = json!(["10.99.0.1"]),
@@ -390,7 +389,7 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
     let said = refused(call(&host, &["setup", path], &good));
     assert!(said.contains("already"), "{said}");
     let taken = refused(call(&host, &["setup", "/run/netns/b"], &{
-        let mut other = input("b", 11, &[one.clone()]);
+        let mut other = input("b", 11, std::slice::from_ref(&one));
         other["networks"]["one"]["static_ips"] = json!(["10.88.1.10"]);
         other
     }));
