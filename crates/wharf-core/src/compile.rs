@@ -14,7 +14,7 @@ use crate::model::{Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Por
 use crate::network::{Driver, NetworkSpec};
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
-use crate::publish::PortMapping;
+use crate::publish::{PortMapping, PortRange, Protocol};
 
 mod base;
 mod rules;
@@ -184,6 +184,9 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
                 None,
             ));
         }
+        if net.has_gateway_address(family) {
+            all.extend(name_server(net, subnet.gateway));
+        }
         let translated = matches!(
             net.settings.gateway_mode(family),
             GatewayMode::Nat | GatewayMode::NatUnprotected
@@ -205,6 +208,25 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
         }
     }
     all
+}
+
+/// Questions to port 53 of a gateway go to where the name server is.
+fn name_server(net: &NetworkSpec, gateway: IpAddr) -> Vec<Element> {
+    let single = |port| PortRange::new(port, port);
+    let (Some(asked), Some(served)) = (single(53), net.dns_port.and_then(single)) else {
+        return Vec::new();
+    };
+    let set = by_family(Family::of(gateway), "publish4_host", "publish6_host");
+    let to = |protocol| {
+        let key = vec![
+            Field::Addr(gateway),
+            Field::Proto(protocol),
+            Field::Ports(asked),
+        ];
+        let data = Data::Fields(vec![Field::Addr(gateway), Field::Ports(served)]);
+        element(Table::Inet, set, key, Some(data))
+    };
+    [Protocol::Udp, Protocol::Tcp].map(to).to_vec()
 }
 
 /// What of a container's attachment the host and the container hold, published ports apart.
@@ -461,9 +483,7 @@ fn publish_elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> Vec<
         true => by_family(family, "publish4_host", "publish6_host"),
         false => by_family(family, "publish4", "publish6"),
     };
-    let single = |port| {
-        crate::publish::PortRange::new(port, port).expect("taken from a range, which holds no 0")
-    };
+    let single = |port| PortRange::new(port, port).expect("taken from a range, which holds no 0");
     (mapping.host.first()..=mapping.host.last())
         .zip(mapping.container.first()..=mapping.container.last())
         .map(|(host, inside)| {

@@ -49,6 +49,8 @@ pub struct NetworkRequest {
     pub addressless: bool,
     /// Further routes of its containers.
     pub routes: Vec<StaticRoute>,
+    /// The port at which a name server answers on the gateways, where that is not 53.
+    pub dns_port: Option<u16>,
     /// Subnets, one per family at most.
     pub subnets: Vec<IpNet>,
     /// Gateways, each inside one of the subnets.
@@ -85,6 +87,7 @@ impl NetworkRequest {
             driver: Driver::Bridge,
             addressless: false,
             routes: Vec::new(),
+            dns_port: None,
             subnets: Vec::new(),
             gateways: Vec::new(),
             ip_ranges: Vec::new(),
@@ -141,6 +144,9 @@ pub struct NetworkSpec {
     /// Further routes of its containers.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<StaticRoute>,
+    /// The port at which a name server answers on the gateways, where that is not 53.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns_port: Option<u16>,
     /// 64 hexadecimal digits.
     pub id: String,
     /// The bridge's name; for macvlan the parent's.
@@ -260,6 +266,7 @@ pub fn resolve(
         owner: request.owner.clone(),
         driver: request.driver,
         routes: request.routes.clone(),
+        dns_port: request.dns_port,
         bridge,
         bridge_mac: bridge_mac(&subnets, &id),
         internal: request.internal,

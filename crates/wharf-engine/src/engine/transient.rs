@@ -155,6 +155,7 @@ fn is_as_asked(spec: &NetworkSpec, request: &NetworkRequest) -> bool {
         && spec.internal == request.internal
         && spec.options == request.options
         && spec.routes == request.routes
+        && spec.dns_port == request.dns_port
         && request.bridge.as_ref().is_none_or(|b| *b == spec.bridge)
         && request.subnets.len() == subnets.len()
         && request.subnets.iter().all(|net| subnets.contains(net))

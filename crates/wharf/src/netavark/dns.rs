@@ -16,6 +16,8 @@ use super::input::{Input, Network};
 use super::setup::Wanted;
 use super::status::Status;
 
+/// The port of name servers.
+pub const DNS: u16 = 53;
 /// Where names of containers are found.
 pub const SEARCH_DOMAIN: &str = "dns.podman";
 /// Behind the name of an internal network's file: the program then forwards nothing.
@@ -296,12 +298,11 @@ impl Files {
             }
             None => Command::new(program),
         };
-        let port = std::env::var("NETAVARK_DNS_PORT").ok();
-        let port = port.filter(|p| !p.is_empty() && p != "0");
+        let port = port().to_string();
         let status = command
             .arg("--config")
             .arg(&self.dir)
-            .args(["-p", port.as_deref().unwrap_or("53"), "run"])
+            .args(["-p", &port, "run"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -315,12 +316,23 @@ impl Files {
     }
 }
 
-/// The number in the file may be another program's by now.
+/// Where Podman wants the name server to listen.
+pub fn port() -> u16 {
+    let given = std::env::var("NETAVARK_DNS_PORT").ok();
+    let given = given.and_then(|text| text.parse().ok());
+    given.filter(|port| *port != 0).unwrap_or(DNS)
+}
+
+/// The number in the file may be another program's by now, or a dead one's that nobody has waited for.
 fn is_server(call: &Call, pid: i32) -> bool {
-    let Ok(name) = fs::read_to_string(format!("/proc/{pid}/comm")) else {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // `PID (NAME) STATE …`
+    let parts = stat
+        .split_once('(')
+        .and_then(|(_, rest)| rest.rsplit_once(") "));
+    let Some((name, _)) = parts.filter(|(_, state)| !state.starts_with(['Z', 'X'])) else {
         return false;
     };
-    let name = name.trim_end();
     let given = call.aardvark.as_deref().and_then(Path::file_name);
     let given = given.map(|n| n.to_string_lossy().chars().take(15).collect::<String>());
     name == "aardvark-dns" || given.is_some_and(|given| given == name)

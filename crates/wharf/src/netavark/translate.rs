@@ -11,9 +11,9 @@ use wharf_core::network::{Driver, MacvlanMode, NetworkRequest, StaticRoute};
 use wharf_core::options::OptionError;
 use wharf_core::publish::{PortMapping, PortRange, Protocol};
 
-use super::OWNER;
 use super::error::Failure;
 use super::input::{self, Network, NetworkOptions};
+use super::{OWNER, dns};
 
 /// How much of an id makes a name unlike another.
 const SHORT_ID: usize = 12;
@@ -70,6 +70,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         driver: driver(network)?,
         addressless: subnets.is_empty(),
         internal: network.internal,
+        dns_port: Some(dns::port()).filter(|port| *port != dns::DNS && network.dns_enabled),
         labels: network.labels.clone().unwrap_or_default(),
         subnets: subnets.iter().map(|s| s.subnet).collect(),
         gateways: subnets.iter().filter_map(|s| s.gateway).collect(),

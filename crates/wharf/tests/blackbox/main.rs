@@ -12,6 +12,7 @@ mod guards;
 mod guards_network;
 mod lifecycle;
 mod netavark;
+mod netavark_dns;
 mod networks;
 mod options;
 mod publish;
