@@ -236,13 +236,15 @@ impl Engine {
     /// The kernel's or the store's.
     pub fn rebuild_rules(&mut self) -> Result<(), EngineError> {
         let _lock = self.lock_host()?;
-        let live: Vec<LiveNetwork> = self.run.read(|txn| {
+        let mut live: Vec<LiveNetwork> = self.run.read(|txn| {
             self.run
                 .networks
                 .iter(txn)?
                 .map(|i| i.map(|(_, n)| n))
                 .collect()
         })?;
+        // Whoever is at work on a network has the lock: this process, which goes on with it behind this.
+        live.retain(|n| !n.busy);
         let nets: super::Networks = live
             .iter()
             .map(|n| (n.spec.name.clone(), n.spec.clone()))

@@ -4,7 +4,9 @@
 //! A verb that fails takes back what it did. A process that dies in the middle leaves a journal entry; the
 //! next engine that opens finishes or undoes its work (`recover`).
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::name::{ContainerName, NetworkName};
@@ -42,6 +44,7 @@ pub struct Engine {
     kernel: NetlinkKernel,
     me: ProcessRef,
     notes: Vec<Note>,
+    host_lock: Rc<Cell<bool>>,
 }
 
 impl Engine {
@@ -59,6 +62,7 @@ impl Engine {
             kernel: NetlinkKernel::new(),
             me,
             notes: Vec::new(),
+            host_lock: Rc::default(),
         };
         engine.settle()?;
         engine.recover()?;

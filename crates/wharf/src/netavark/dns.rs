@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::Call;
 use super::error::Failure;
@@ -112,6 +113,9 @@ impl Servers {
             return Ok(());
         }
         let files = Files::lock(call)?;
+        if files.is_empty() {
+            files.await_end(call);
+        }
         for (name, entry) in &self.networks {
             let Some(status) = answers.get(name.as_str()) else {
                 continue;
@@ -266,11 +270,28 @@ impl Files {
         entries.into_iter().all(|e| e.file_name() == "aardvark.pid")
     }
 
+    /// The number of the program's process, if it runs.
+    fn server(&self, call: &Call) -> Option<i32> {
+        let text = fs::read_to_string(self.dir.join("aardvark.pid")).ok()?;
+        let pid = text.trim().parse().ok()?;
+        is_server(call, pid).then_some(pid)
+    }
+
+    /// Without files the program is about to end, and would not read new ones.
+    fn await_end(&self, call: &Call) {
+        const ROUNDS: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(5);
+        for _ in 0..ROUNDS {
+            if self.server(call).is_none() {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
     /// Tells the program to read again; starts it where it does not run.
     fn notify(&self, call: &Call) -> Result<(), Failure> {
-        let pid = fs::read_to_string(self.dir.join("aardvark.pid")).ok();
-        let pid = pid.and_then(|text| text.trim().parse::<i32>().ok());
-        if let Some(pid) = pid.filter(|pid| is_server(call, *pid))
+        if let Some(pid) = self.server(call)
             && wharf_engine::process::hang_up(pid)
         {
             return Ok(());

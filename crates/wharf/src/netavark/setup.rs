@@ -68,16 +68,19 @@ pub fn setup(call: &Call, netns: &Path, input: &Input) -> Result<String, Failure
     let wanted = wanted(call, input)?;
     let servers = dns::servers(call, &wanted, input)?;
     let ports = translate::ports(input.port_mappings.as_deref().unwrap_or_default())?;
-    let mut work = Work {
-        engine: call.engine()?,
-        netns,
-        input,
-        ports,
-    };
     let own: Vec<&Wanted> = wanted.iter().filter(|w| w.plugin.is_none()).collect();
     let container = match own.is_empty() {
         true => None,
-        false => Some(work.join(&own)?),
+        false => {
+            let mut work = Work {
+                engine: call.engine()?,
+                netns,
+                input,
+                ports,
+            };
+            // The engine ends here: no program that is started inherits its files.
+            Some(work.join(&own)?)
+        }
     };
     let mut answers: BTreeMap<&str, Status> = BTreeMap::new();
     for w in &own {
@@ -109,7 +112,9 @@ pub fn setup(call: &Call, netns: &Path, input: &Input) -> Result<String, Failure
         let _ = dns::remove(call, input, &wanted);
         if let Some((container, names)) = &container {
             let names: Vec<NetworkName> = names.values().cloned().collect();
-            let _ = super::teardown::leave(&mut work.engine, container, &names);
+            if let Ok(mut engine) = call.engine() {
+                let _ = super::teardown::leave(&mut engine, container, &names);
+            }
         }
         return Err(failure);
     }

@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use std::time::Instant;
-use wharf_testkit::{Snapshot, addr, require};
+use wharf_testkit::{Echo, Snapshot, addr, require};
 
 #[test]
 fn create_inspect_ls_rm() {
@@ -251,4 +251,21 @@ fn a_network_of_many_is_removed_together() {
     eprintln!("50 containers removed in {:?}", start.elapsed());
     host.w("network rm A").ok();
     before.assert_same(&host, "fifty containers");
+}
+
+#[test]
+fn a_network_made_after_a_flush_brings_back_the_rules_of_all() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    let before = Snapshot::of(&host);
+    host.sh("nft flush ruleset");
+    network(&host, "B", 2, "");
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+    let rules = host.sh("nft list chain inet wharf net-B-raw");
+    assert_eq!(rules.matches("10.88.2.0/24").count(), 1, "{rules}");
+    host.w("network rm B").ok();
+    before.assert_same(&host, "a network made after a flush");
 }
