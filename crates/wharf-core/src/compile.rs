@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
 use crate::model::{Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
-use crate::network::{Driver, NetworkSpec};
+use crate::network::{Driver, NetworkSpec, Subnet};
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::{PortMapping, PortRange, Protocol};
@@ -355,7 +355,10 @@ pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
 /// The default routes an attachment carries.
 pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
     let route = |family: &Family| {
-        let via = net.subnet(*family)?.gateway;
+        // With several subnets, the gateway is that of the container's own.
+        let own = |s: &&Subnet| a.addresses.iter().any(|x| s.subnet.contains(&x.addr()));
+        let mut subnets = net.subnets.iter().filter(|s| s.family() == *family);
+        let via = subnets.find(own)?.gateway;
         let dst = IpNet::new(family.any(), 0).expect("0 is a prefix length");
         Some(Resource::Route {
             netns: inside.clone(),

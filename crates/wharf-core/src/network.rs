@@ -51,7 +51,7 @@ pub struct NetworkRequest {
     pub routes: Vec<StaticRoute>,
     /// The port at which a name server answers on the gateways, where that is not 53.
     pub dns_port: Option<u16>,
-    /// Subnets, one per family at most.
+    /// Subnets, one per family at most; of a front end that chooses the addresses, several that do not overlap.
     pub subnets: Vec<IpNet>,
     /// Gateways, each inside one of the subnets.
     pub gateways: Vec<IpAddr>,
@@ -378,8 +378,14 @@ fn choose_subnets(
     existing: &[NetworkSpec],
     host: &HostFacts,
 ) -> Result<Vec<Subnet>, NetworkError> {
-    for net in &request.subnets {
+    for (at, net) in request.subnets.iter().enumerate() {
         check_subnet(*net)?;
+        if request.subnets[..at]
+            .iter()
+            .any(|other| overlap(*other, *net))
+        {
+            return Err(NetworkError::TwoSubnets(Family::of_net(*net)));
+        }
         // On somebody else's link the subnet is the one that is there already.
         if request.driver == Driver::Bridge {
             check_overlap(*net, existing, host)?;
@@ -393,7 +399,9 @@ fn choose_subnets(
             .copied()
             .filter(|n| Family::of_net(*n) == family);
         let given = of_family.next();
-        if of_family.next().is_some() {
+        let further: Vec<IpNet> = of_family.collect();
+        // Who chooses the addresses himself says with each of which subnet it is.
+        if !further.is_empty() && request.owner == OWNER {
             return Err(NetworkError::TwoSubnets(family));
         }
         // As Podman has it: the families are those of the subnets given, and `--ipv6` asks for both.
@@ -406,6 +414,7 @@ fn choose_subnets(
         };
         if let Some(net) = given {
             chosen.push(net);
+            chosen.extend(further);
         } else if wanted {
             chosen.push(automatic_subnet(family, existing, host)?);
         }

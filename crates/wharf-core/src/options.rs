@@ -184,7 +184,13 @@ impl NetworkOptions {
             "metric" => self.metric = Some(read(key, value, "a number")?),
             "no_default_route" => self.no_default_route = boolean(key, value)?,
             "host-access" | "host_access" => self.host_access = host_access(key, value)?,
-            "vlan" | "vrf" | "mode" if key == short => {
+            "vrf" if key == short => {
+                return Err(OptionError::Unsupported {
+                    key: key.to_owned(),
+                    why: "wharf judges packets by the bridge they come from, which a VRF hides",
+                });
+            }
+            "vlan" | "mode" if key == short => {
                 return Err(OptionError::Unsupported {
                     key: key.to_owned(),
                     why: "wharf makes one bridge per network and manages it itself",

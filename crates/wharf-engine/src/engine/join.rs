@@ -1,5 +1,6 @@
 //! What an attachment becomes: namespace, interface names, addresses, hardware address.
 
+use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use wharf_core::addr::{Family, Mac};
 use wharf_core::attach::{AttachRequest, Attachment, Container, ContainerNetns, Phase};
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::NetworkSpec;
+use wharf_core::network::{NetworkSpec, Subnet};
 
 use crate::api::{ContainerRequest, NetnsRequest, ObjectName};
 use crate::engine::host::failed;
@@ -124,6 +125,7 @@ impl Engine {
                 .subnets
                 .iter()
                 .filter(|s| net.has_gateway_address(s.family()))
+                .filter(|s| addresses.iter().any(|a| s.subnet.contains(&a.addr())))
                 .map(|s| s.gateway)
                 .collect(),
             addresses,
@@ -180,29 +182,13 @@ impl Engine {
         request: &AttachRequest,
         net: &NetworkSpec,
     ) -> Result<Vec<IpNet>, EngineError> {
-        for addr in &request.ips {
-            let of_family = request
-                .ips
-                .iter()
-                .filter(|a| a.is_ipv4() == addr.is_ipv4())
-                .count();
-            let why = match net.subnet(Family::of(*addr)) {
-                None => format!("it has no {} subnet", Family::of(*addr)),
-                Some(_) if of_family > 1 => "one address per family at most".to_owned(),
-                Some(_) => continue,
-            };
-            return Err(EngineError::AddressUnfit {
-                addr: *addr,
+        let wanted =
+            addresses_wanted(request, net).map_err(|(addr, why)| EngineError::AddressUnfit {
+                addr,
                 network: net.name.clone(),
                 why,
-            });
-        }
-        let lease = |subnet: &wharf_core::network::Subnet, txn: &mut RwTxn| {
-            let wanted = request
-                .ips
-                .iter()
-                .copied()
-                .find(|a| Family::of(*a) == subnet.family());
+            })?;
+        let lease = |subnet: &Subnet, wanted: Option<IpAddr>, txn: &mut RwTxn| {
             let addr = self
                 .run
                 .lease(txn, net, subnet, wanted, &container.name)
@@ -234,11 +220,44 @@ impl Engine {
             Ok(IpNet::new(addr, subnet.subnet.prefix_len())
                 .expect("the subnet's own prefix length"))
         };
-        net.subnets
-            .iter()
-            .map(|subnet| lease(subnet, txn))
+        wanted
+            .into_iter()
+            .map(|(subnet, addr)| lease(subnet, addr, txn))
             .collect()
     }
+}
+
+/// A subnet, and the address asked for in it.
+type Wanted<'n> = (&'n Subnet, Option<IpAddr>);
+
+/// From which subnets a container gets an address, and which one if it is asked for. Who defines the network
+/// himself chooses the addresses, too: a subnet for which he names none gives none.
+fn addresses_wanted<'n>(
+    request: &AttachRequest,
+    net: &'n NetworkSpec,
+) -> Result<Vec<Wanted<'n>>, (IpAddr, String)> {
+    let mut wanted: Vec<Wanted> = net.subnets.iter().map(|subnet| (subnet, None)).collect();
+    for addr in &request.ips {
+        let of_family: Vec<usize> = (0..wanted.len())
+            .filter(|at| wanted[*at].0.family() == Family::of(*addr))
+            .collect();
+        let at = match of_family.as_slice() {
+            [] => return Err((*addr, format!("it has no {} subnet", Family::of(*addr)))),
+            [one] => *one,
+            several => {
+                let inside = several
+                    .iter()
+                    .find(|at| wanted[**at].0.subnet.contains(addr));
+                *inside.ok_or_else(|| (*addr, "it is in none of its subnets".to_owned()))?
+            }
+        };
+        if wanted[at].1.replace(*addr).is_some() {
+            return Err((*addr, "one address per family at most".to_owned()));
+        }
+    }
+    let chosen_by_owner = net.is_transient() && !request.ips.is_empty();
+    wanted.retain(|(_, addr)| addr.is_some() || !chosen_by_owner);
+    Ok(wanted)
 }
 
 /// The interface name asked for, or the first free one.

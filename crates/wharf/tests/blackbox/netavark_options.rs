@@ -204,7 +204,7 @@ fn somebody_elses_bridge_is_used_as_it_is() {
     require!();
     let host = host();
     namespaces(&host, &["a", "b"]);
-    host.sh("ip link add lan0 address 02:00:00:00:01:01 type bridge; ip link set lan0 up; ip addr add 10.88.1.1/24 dev lan0");
+    host.sh("ip link add lan0 address 02:00:00:00:01:01 type bridge; ip link set lan0 addrgenmode none; ip link set lan0 up; ip addr add 10.88.1.1/24 dev lan0");
     let mut network = with_option(bridge("lan", 1), "mode", "unmanaged");
     network["network_interface"] = json!("lan0");
     network["subnets"] = json!([{"subnet": "10.88.1.0/24", "gateway": "10.88.1.1"}]);
@@ -384,4 +384,83 @@ elif sys.argv[1] == 'setup':
     );
     let unknown = refused(call(&host, &["setup", "/run/netns/a"], &refused_one));
     assert_eq!(unknown, "plugin directory not provided");
+}
+
+#[test]
+fn several_subnets_of_one_family() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a", "b"]);
+    let before = Snapshot::of(&host);
+    let mut network = bridge("many", 1);
+    network["subnets"] = json!([
+        {"subnet": "10.88.1.0/24", "gateway": "10.88.1.1"},
+        {"subnet": "10.88.2.0/24", "gateway": "10.88.2.1"},
+        {"subnet": "fd00:88:1::/64", "gateway": "fd00:88:1::1"},
+        {"subnet": "fd00:88:2::/64", "gateway": "fd00:88:2::1"},
+    ]);
+    let a = publish(
+        &input("a", 10, std::slice::from_ref(&network)),
+        "",
+        8080,
+        80,
+    );
+    let answer = setup(&host, "a", &a);
+    assert_eq!(
+        answer["many"]["interfaces"]["eth0"]["subnets"],
+        json!([
+            {"ipnet": "10.88.1.10/24", "gateway": "10.88.1.1"},
+            {"ipnet": "10.88.2.10/24", "gateway": "10.88.2.1"},
+            {"ipnet": "fd00:88:1::10/64", "gateway": "fd00:88:1::1"},
+            {"ipnet": "fd00:88:2::10/64", "gateway": "fd00:88:2::1"},
+        ])
+    );
+    let mut b = input("b", 11, &[network]);
+    b["networks"]["many"]["static_ips"] = json!(["10.88.2.11"]);
+    setup(&host, "b", &b);
+    let (in_a, in_b) = (host.container("a"), host.container("b"));
+    assert_eq!(
+        in_b.addresses("eth0"),
+        [ip("10.88.2.11")],
+        "what Podman gave"
+    );
+    for to in [ip("10.88.1.10"), ip("10.88.2.10")] {
+        assert_eq!(in_b.ping(to), Answer::Replied);
+    }
+    let _web = Echo::tcp(&in_a, "a", 80);
+    for v6 in [false, true] {
+        assert_eq!(in_a.ping(addr::outside(v6)), Answer::Replied);
+        assert_eq!(host.outside().tcp(addr::host(v6), 8080).by(), Some("a"));
+        assert!(!host.outside().tcp_brief(at(v6, 2, 10), 80).reached());
+    }
+    teardown(&host, "a", &a);
+    teardown(&host, "b", &b);
+    before.assert_same(&host, "several subnets");
+}
+
+#[test]
+fn without_privileges_the_state_is_beside_podmans() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    let config = host.dir().path().join("rootless");
+    let input = input("a", 10, &[bridge("one", 1)]);
+    for verb in ["setup", "teardown"] {
+        host.command(helpers(&host).join("netavark").to_str().unwrap())
+            .arg("--config")
+            .arg(&config)
+            .args([
+                "--rootless=true",
+                "--aardvark-binary=",
+                verb,
+                "/run/netns/a",
+            ])
+            .env("WHARF_RUN_DIR", "")
+            .env("WHARF_STATE_DIR", "")
+            .input(&input.to_string())
+            .run()
+            .ok();
+        assert!(config.join("wharf/run/db/data.mdb").exists());
+    }
+    assert!(!host.path("/run/wharf").exists());
 }
