@@ -28,7 +28,7 @@ pub struct Input {
     pub dns_servers: Option<Vec<IpAddr>>,
 }
 
-/// Options per network: up to Podman 5 an object by name, from 6 on a list. The order of the text is kept.
+/// Options per network, the one with the default route first: up to Podman 5 an object by name, from 6 on a list.
 #[derive(Debug, Clone, Default)]
 pub struct Networks(pub Vec<(String, Value)>);
 
@@ -45,6 +45,11 @@ impl<'de> Deserialize<'de> for Networks {
                 while let Some(entry) = map.next_entry()? {
                     all.push(entry);
                 }
+                // Podman writes the names sorted, which means nothing; its interfaces are numbered as asked for.
+                all.sort_by_cached_key(|(_, options): &(String, Value)| {
+                    let name = options.get("interface_name").and_then(Value::as_str);
+                    name.map(|name| (name.len(), name.to_owned()))
+                });
                 Ok(Networks(all))
             }
             fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<Networks, S::Error> {

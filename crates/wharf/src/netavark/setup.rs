@@ -1,6 +1,7 @@
 //! `setup`: a container is put on networks, all or none.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use wharf_core::attach::{AttachRequest, Container};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::{NetworkError, NetworkSpec};
 use wharf_core::publish::PortMapping;
-use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest, ObjectName};
+use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest, Note, ObjectName};
 use wharf_engine::engine::Engine;
 use wharf_engine::error::EngineError;
+
+use crate::output::Printer;
 
 use super::error::Failure;
 use super::input::{Input, Network, NetworkOptions};
@@ -178,7 +181,14 @@ impl Work<'_> {
             .engine
             .container_by_id(OWNER, &self.input.container_id, &known[0])?;
         let container = match there {
-            Some(container) => self.connect(&container, &requests)?,
+            Some(container) if is_in(&container, self.netns) => {
+                self.connect(&container, &requests)?
+            }
+            // It ended without a teardown, and starts again in a new namespace.
+            Some(dead) => {
+                self.engine.remove(&[dead.name], true, Mode::Apply)?;
+                return self.try_join(wanted, specs);
+            }
             None => self.create(&known, &requests)?,
         };
         Ok((container, names))
@@ -235,7 +245,11 @@ impl Work<'_> {
             request.name = name.clone();
             match self.engine.create(&request, Mode::Apply) {
                 Err(error @ EngineError::Exists(_)) => taken = Some(error),
-                done => return Ok(done?.value),
+                done => {
+                    let outcome = done?;
+                    warn(&outcome.notes);
+                    return Ok(outcome.value);
+                }
             }
         }
         Err(taken.map_or_else(
@@ -294,6 +308,19 @@ impl From<EngineError> for Refused {
     fn from(error: EngineError) -> Self {
         Self::Engine(error)
     }
+}
+
+/// Podman shows its user what stands on the standard error: only what keeps packets from passing.
+fn warn(notes: &[Note]) {
+    let grave = |n: &&Note| matches!(n, Note::ForwardPolicyDrop { .. } | Note::MissingFeature(_));
+    let grave: Vec<Note> = notes.iter().filter(grave).cloned().collect();
+    Printer::new(false).notes(&grave);
+}
+
+/// Whether the container's namespace is the one at this path.
+fn is_in(container: &Container, netns: &Path) -> bool {
+    let there = std::fs::metadata(netns).ok().map(|m| (m.dev(), m.ino()));
+    there.is_some() && there == container.netns.identity
 }
 
 /// A network that is just going, or that another process is at work on.

@@ -443,6 +443,32 @@ fn teardown_takes_what_is_there_and_is_content_with_what_is_gone() {
 }
 
 #[test]
+fn a_container_that_ended_without_teardown_starts_again() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let input = publish(&input("a", 10, &[bridge("one", 1)]), "", 8080, 80);
+    namespaces(&host, &["old", "new"]);
+    setup(&host, "old", &input);
+    for damage in ["true", "ip netns del new"] {
+        host.sh(damage);
+        let netns = if damage == "true" { "new" } else { "newer" };
+        setup(&host, netns, &input);
+        let inside = host.container(netns);
+        let _web = Echo::tcp(&inside, netns, 80);
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some(netns));
+        assert_eq!(names(&host.w("ps --json").json()), ["a"]);
+        if netns == "new" {
+            namespaces(&host, &["newer"]);
+            assert_eq!(host.container("old").interfaces(), ["lo"]);
+        }
+    }
+    teardown(&host, "newer", &input);
+    host.sh("ip netns del old; ip netns del newer");
+    before.assert_same(&host, "two restarts");
+}
+
+#[test]
 fn commands_and_versions() {
     require!();
     let host = host();

@@ -3,7 +3,8 @@
 use crate::common::*;
 use crate::netavark::*;
 use serde_json::{Value, json};
-use wharf_testkit::{Answer, Echo, Snapshot, addr, require};
+use wharf_testkit::skip::Need;
+use wharf_testkit::{Answer, Echo, ForwardPolicy, Snapshot, addr, require};
 
 /// A network with one option more.
 fn with(mut network: Value, key: &str, value: Value) -> Value {
@@ -38,6 +39,21 @@ fn rules_come_back_with_firewall_reload() {
     }
     teardown(&host, "a", &a);
     before.assert_same(&host, "reload");
+}
+
+#[test]
+fn a_foreign_policy_that_drops_is_named() {
+    require!(Need::Program("iptables-nft"));
+    let host = options().forward(ForwardPolicy::Drop).start();
+    namespaces(&host, &["a"]);
+    let a = input("a", 10, &[bridge("one", 1)]);
+    let out = call(&host, &["setup", "/run/netns/a"], &a).ok();
+    assert!(
+        out.stderr.contains("ip filter FORWARD"),
+        "{}",
+        out.transcript()
+    );
+    teardown(&host, "a", &a);
 }
 
 #[test]

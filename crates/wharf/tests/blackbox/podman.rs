@@ -229,6 +229,11 @@ fn networks_names_connect_and_disconnect() {
     );
     assert_eq!(db.ping(addr::OUTSIDE4), Answer::Replied);
 
+    let order = podman.start("order", "--network two --network one");
+    let route = order.ip("-4 route show default");
+    assert!(route.contains("dev eth0") && route.contains("via 10.90.0.1"), "the first asked for: {route}");
+    podman.run("rm -f -t 0 order");
+
     let in_use = podman.try_run("network rm one");
     assert!(in_use.code != Some(0), "{}", in_use.transcript());
     podman.run("rm -f -t 0 web db");
