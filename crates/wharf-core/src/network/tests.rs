@@ -1,4 +1,5 @@
 use super::*;
+use crate::compile;
 
 fn request(name: &str) -> NetworkRequest {
     NetworkRequest::new(name.parse().unwrap())
@@ -129,4 +130,73 @@ fn overlaps_are_named() {
         b.unwrap_err().to_string(),
         "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network `a`"
     );
+}
+
+#[test]
+fn a_link_of_the_host_is_used_where_it_is() {
+    let net = |t: &str| t.parse::<IpNet>().unwrap();
+    let mut facts = host();
+    facts.interfaces = vec!["lan0".parse().unwrap(), "up0".parse().unwrap()];
+    facts.egress = Some("up0".parse().unwrap());
+    facts.on_link = vec![(net("10.1.0.0/24"), "lan0".parse().unwrap())];
+    let mut r = request("lan");
+    r.subnets = vec![net("10.1.0.0/24")];
+    r.driver = Driver::Unmanaged;
+    assert_eq!(resolve(&r, &[], &facts), Err(NetworkError::NoLink));
+    r.bridge = Some("lan1".parse().unwrap());
+    assert!(matches!(
+        resolve(&r, &[], &facts),
+        Err(NetworkError::LinkMissing(_))
+    ));
+    r.bridge = Some("lan0".parse().unwrap());
+    let lan = resolve(&r, &[], &facts).unwrap();
+    assert!(!lan.is_managed() && compile::network(&lan).is_empty());
+    r.name = "again".parse().unwrap();
+    assert!(
+        resolve(&r, std::slice::from_ref(&lan), &facts).is_ok(),
+        "several share a link"
+    );
+    r.driver = Driver::Macvlan(MacvlanMode::Bridge);
+    r.bridge = None;
+    assert_eq!(resolve(&r, &[lan], &facts).unwrap().bridge.as_str(), "up0");
+}
+
+#[test]
+fn another_owners_network() {
+    let net = |t: &str| t.parse::<IpNet>().unwrap();
+    let mut r = request("theirs");
+    r.owner = "netavark".to_owned();
+    r.id = Some("5".repeat(64));
+    r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")];
+    let spec = resolve(&r, &[], &host()).unwrap();
+    assert!(spec.is_transient());
+    assert_eq!(
+        (spec.id.as_str(), spec.subnets.len()),
+        ("5".repeat(64).as_str(), 2)
+    );
+    r.subnets = vec![net("10.1.0.0/24"), net("10.1.0.0/16")];
+    assert!(matches!(
+        resolve(&r, &[], &host()),
+        Err(NetworkError::TwoSubnets(_))
+    ));
+    r.subnets.clear();
+    r.addressless = true;
+    let spec = resolve(&r, &[], &host()).unwrap();
+    assert!(spec.subnets.is_empty());
+    let raw = format!("{:?}", compile::network(&spec));
+    assert!(
+        !raw.contains("raw_in"),
+        "no addresses to compare with: {raw}"
+    );
+}
+
+#[test]
+fn a_stored_network_without_owner_is_the_commands() {
+    let spec = resolve(&request("old"), &[], &host()).unwrap();
+    let text = serde_json::to_value(&spec).unwrap();
+    let mut old = text.clone();
+    for key in ["owner", "driver"] {
+        old.as_object_mut().unwrap().remove(key);
+    }
+    assert_eq!(serde_json::from_value::<NetworkSpec>(old).unwrap(), spec);
 }

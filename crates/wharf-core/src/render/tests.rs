@@ -41,3 +41,43 @@ fn names_from_users_are_quoted() {
         "nsenter --net='/tmp/a b' sysctl -qw net.ipv4.ip_forward=1"
     );
 }
+
+#[test]
+fn routes_and_sub_interfaces_are_written_as_ip_takes_them() {
+    let inside = Netns::Path("/run/netns/web".into());
+    let route = |hop| {
+        command(&Op::RouteAdd(RouteOp {
+            netns: inside.clone(),
+            dst: "198.51.100.0/24".parse().unwrap(),
+            hop,
+            link: "eth0".parse().unwrap(),
+            metric: Some(7),
+            replace: false,
+        }))
+    };
+    assert_eq!(
+        route(Hop::Via("10.0.0.1".parse().unwrap())),
+        "ip -n web route add 198.51.100.0/24 via 10.0.0.1 dev eth0 proto 119 metric 7"
+    );
+    assert_eq!(
+        route(Hop::Blackhole),
+        "ip -n web route add blackhole 198.51.100.0/24 proto 119 metric 7"
+    );
+    let macvlan = Link {
+        netns: inside.clone(),
+        name: "eth0".parse().unwrap(),
+        kind: LinkKind::Macvlan {
+            parent: "up0".parse().unwrap(),
+            mode: crate::network::MacvlanMode::Vepa,
+        },
+        mac: Some("02:00:00:00:00:01".parse().unwrap()),
+        mtu: Some(1400),
+        master: None,
+        group: 0,
+        up: false,
+    };
+    assert_eq!(
+        command(&Op::LinkAdd(macvlan)),
+        "ip link add link up0 name eth0 mtu 1400 address 02:00:00:00:00:01 netns web type macvlan mode vepa"
+    );
+}

@@ -1,5 +1,10 @@
 //! Networks whose definition is kept by a front end's caller: there as long as containers are on them.
 
+use std::net::IpAddr;
+
+use wharf_core::attach::Container;
+use wharf_core::model::Netns;
+use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{NetworkError, NetworkRequest, NetworkSpec, resolve};
 
 use crate::api::{Mode, ObjectName};
@@ -7,9 +12,6 @@ use crate::engine::host::failed;
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
 use crate::store::LiveNetwork;
-use wharf_core::attach::Container;
-use wharf_core::model::Netns;
-use wharf_core::name::{ContainerName, NetworkName};
 
 impl Engine {
     /// Sees to it that a network is up as its owner defines it, and gives its definition. By its id it is known
@@ -121,6 +123,25 @@ impl Engine {
             }
             Ok(None)
         })
+    }
+
+    /// The addresses of a link of the host, link-local ones apart.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn host_addresses(&mut self, name: &IfName) -> Result<Vec<IpAddr>, EngineError> {
+        let failed = |e: std::io::Error| failed("read the host's addresses", &e);
+        let link = self.kernel.link(&Netns::Host, name).map_err(failed)?;
+        let all = self.kernel.addrs(&Netns::Host).map_err(failed)?;
+        let of_link = all
+            .iter()
+            .filter(|(index, _)| link.as_ref().is_some_and(|l| l.index == *index));
+        let local = |addr: &IpAddr| match addr {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        let addresses = of_link.map(|(_, net)| net.addr());
+        Ok(addresses.filter(|addr| !local(addr)).collect())
     }
 
     /// Removes those of `nets` that go with their last container and have none.

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use wharf_engine::engine::Engine;
+
 use super::Call;
 use super::error::Failure;
 use super::input::{Input, Network};
@@ -25,6 +27,7 @@ pub const SEARCH_DOMAIN: &str = "dns.podman";
 const INTERNAL: &str = "%int";
 
 /// The lists of a call: which networks have a name server, and what is written for it.
+#[derive(Default)]
 pub struct Servers {
     networks: BTreeMap<String, Entry>,
     given: Vec<IpAddr>,
@@ -50,14 +53,18 @@ fn program<'c>(call: &'c Call, network: &Network) -> Option<&'c Path> {
 }
 
 /// Which of the networks have a name server.
-pub fn servers(call: &Call, wanted: &[Wanted], input: &Input) -> Result<Servers, Failure> {
+pub fn servers(
+    call: &Call,
+    wanted: &[Wanted],
+    input: &Input,
+    engine: &mut Engine,
+) -> Result<Servers, Failure> {
     let mut networks = BTreeMap::new();
     for w in wanted
         .iter()
         .filter(|w| program(call, &w.network).is_some())
     {
-        let subnets = w.network.subnets.iter().flatten();
-        let listen: Vec<IpAddr> = subnets.filter_map(|s| s.gateway).collect();
+        let listen = listens_at(&w.network, engine)?;
         if let Some(loops) = input
             .dns_servers
             .iter()
@@ -86,6 +93,26 @@ pub fn servers(call: &Call, wanted: &[Wanted], input: &Input) -> Result<Servers,
         networks,
         given: input.dns_servers.clone().unwrap_or_default(),
     })
+}
+
+/// The gateways; on somebody else's bridge what addresses it has, since the gateway may be another machine.
+fn listens_at(network: &Network, engine: &mut Engine) -> Result<Vec<IpAddr>, Failure> {
+    if network.option("mode") != Some("unmanaged") {
+        let subnets = network.subnets.iter().flatten();
+        return Ok(subnets.filter_map(|s| s.gateway).collect());
+    }
+    let bridge = network.network_interface.as_deref().unwrap_or_default();
+    let found = match bridge.parse() {
+        Ok(name) => engine.host_addresses(&name)?,
+        Err(_) => Vec::new(),
+    };
+    if found.is_empty() {
+        return Err(Failure::new(format!(
+            "network {}: bridge {bridge} has no address at which a name server could listen",
+            network.name
+        )));
+    }
+    Ok(found)
 }
 
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {

@@ -15,6 +15,7 @@ use wharf_engine::error::EngineError;
 
 use crate::output::Printer;
 
+use super::dns::Servers;
 use super::error::Failure;
 use super::input::{Input, Network, NetworkOptions};
 use super::plugin::Plugin;
@@ -69,11 +70,10 @@ pub fn setup(call: &Call, netns: &Path, input: &Input) -> Result<String, Failure
         )));
     }
     let wanted = wanted(call, input)?;
-    let servers = dns::servers(call, &wanted, input)?;
     let ports = translate::ports(input.port_mappings.as_deref().unwrap_or_default())?;
     let own: Vec<&Wanted> = wanted.iter().filter(|w| w.plugin.is_none()).collect();
-    let container = match own.is_empty() {
-        true => None,
+    let (container, servers) = match own.is_empty() {
+        true => (None, Servers::default()),
         false => {
             let mut work = Work {
                 engine: call.engine()?,
@@ -81,8 +81,9 @@ pub fn setup(call: &Call, netns: &Path, input: &Input) -> Result<String, Failure
                 input,
                 ports,
             };
+            let servers = dns::servers(call, &wanted, input, &mut work.engine)?;
             // The engine ends here: no program that is started inherits its files.
-            Some(work.join(&own)?)
+            (Some(work.join(&own)?), servers)
         }
     };
     let mut answers: BTreeMap<&str, Status> = BTreeMap::new();

@@ -266,3 +266,6 @@ pub fn ports(mappings: &[input::PortMapping]) -> Result<Vec<PortMapping>, Failur
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests;

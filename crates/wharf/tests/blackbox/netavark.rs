@@ -174,7 +174,7 @@ fn podmans_messages_get_the_answers_podman_knows() {
             "{name}"
         );
     }
-    assert_eq!(insides[2].interfaces(), ["lo", "foo0", "eth0"]);
+    assert_eq!(insides[2].interfaces(), ["lo", "eth0", "foo0"]);
     assert_eq!(insides[2].mac("foo0"), [2, 0xaa, 0xbb, 0xcc, 0xdd, 0xee]);
     assert_eq!(
         insides[1].ping(ip("10.90.7.7")),

@@ -224,6 +224,34 @@ fn a_name_server_at_another_port_is_asked_at_53() {
 }
 
 #[test]
+fn on_somebody_elses_bridge_the_server_listens_at_its_addresses() {
+    require!(Need::Program(AARDVARK));
+    let host = host();
+    namespaces(&host, &["a"]);
+    host.sh("ip link add lan0 type bridge; ip link set lan0 up");
+    let mut network = named(bridge("lan", 1));
+    network["options"] = json!({"mode": "unmanaged"});
+    network["network_interface"] = json!("lan0");
+    network["subnets"] = json!([{"subnet": "10.88.1.0/24", "gateway": "10.88.1.254"}]);
+    let input = input("a", 10, &[network]);
+    let setup = ["setup", "/run/netns/a"];
+    let said = refused(call_with(&host, AARDVARK, &setup, &input));
+    assert!(said.contains("lan0"), "{said}");
+    host.sh("ip addr add 10.88.1.1/24 dev lan0");
+    let answer = do_call(&host, &setup, &input);
+    assert_eq!(answer["lan"]["dns_server_ips"], json!(["10.88.1.1"]));
+    assert_eq!(
+        text(&answer, "lan/interfaces/eth0/subnets/0/gateway"),
+        "10.88.1.254"
+    );
+    assert_eq!(
+        ask(&host.container("a"), "a", "10.88.1.1", "A"),
+        "0 10.88.1.10"
+    );
+    do_call(&host, &["teardown", "/run/netns/a"], &input);
+}
+
+#[test]
 fn without_a_server_there_are_no_names_and_no_error() {
     require!();
     let host = host();
