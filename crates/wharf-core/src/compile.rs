@@ -248,6 +248,7 @@ pub fn attachment(
                 locked: false,
                 learning: true,
                 hairpin: false,
+                vlan: net.settings.vlan,
                 alias: port_alias(container, a),
             }),
         ],
@@ -348,6 +349,7 @@ pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
         locked: true,
         learning: false,
         hairpin,
+        vlan: None,
         alias: port_alias(container, a),
     })
 }

@@ -23,6 +23,9 @@ pub const PORT_GROUP: u32 = 0x7768;
 /// The link group of ports on networks whose containers may not talk to each other: differs in the last bit.
 pub const PORT_GROUP_APART: u32 = PORT_GROUP | 1;
 
+/// The VLAN every new bridge port is in (`BRIDGE_VLAN_INFO_PVID` of `default_pvid`).
+pub const FIRST_VLAN: u16 = 1;
+
 /// A network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Netns {
@@ -113,6 +116,8 @@ pub struct Port {
     pub learning: bool,
     /// Frames may go back where they came from (`IFLA_BRPORT_MODE`).
     pub hairpin: bool,
+    /// The one VLAN of the port, untagged in the container.
+    pub vlan: Option<u16>,
     /// The link's alias (`IFLA_IFALIAS`), which tells whose it is.
     pub alias: String,
 }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::addr::{Family, Mac, overlap};
 use crate::ipam;
 use crate::name::{IfName, NetworkName};
-use crate::options::{GatewayMode, NetworkOptions};
+use crate::options::{GatewayMode, NetworkOptions, OptionError};
 
 mod driver;
 mod error;
@@ -305,6 +305,12 @@ fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
             min,
             max: MTU_MAX,
         });
+    }
+    if spec.settings.vlan.is_some() && spec.driver != Driver::Unmanaged {
+        return Err(NetworkError::Option(OptionError::Unsupported {
+            key: "vlan".to_owned(),
+            why: "a bridge of wharf's own carries one network; with `mode=unmanaged` a bridge that filters VLANs may carry several",
+        }));
     }
     let isolated = Family::BOTH
         .iter()

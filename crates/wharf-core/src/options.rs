@@ -86,6 +86,8 @@ pub struct NetworkOptions {
     pub no_default_route: bool,
     /// Access to the host's services.
     pub host_access: HostAccess,
+    /// The VLAN of the containers' ports, on a bridge that filters VLANs.
+    pub vlan: Option<u16>,
 }
 
 /// Why an option is not acceptable.
@@ -190,7 +192,8 @@ impl NetworkOptions {
                     why: "wharf judges packets by the bridge they come from, which a VRF hides",
                 });
             }
-            "vlan" | "mode" if key == short => {
+            "vlan" if key == short => self.vlan = Some(vlan(key, value)?),
+            "mode" if key == short => {
                 return Err(OptionError::Unsupported {
                     key: key.to_owned(),
                     why: "wharf makes one bridge per network and manages it itself",
@@ -220,6 +223,15 @@ fn boolean(key: &str, value: &str) -> Result<bool, OptionError> {
         "" | "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
         _ => Err(bad(key, value, "true or false")),
+    }
+}
+
+/// 0 and 4095 are no VLANs (IEEE 802.1Q).
+fn vlan(key: &str, value: &str) -> Result<u16, OptionError> {
+    let expected = "a number from 1 to 4094";
+    match read(key, value, expected)? {
+        id @ 1..=4094 => Ok(id),
+        _ => Err(bad(key, value, expected)),
     }
 }
 

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
-use crate::model::{Hop, Link, LinkKind, Netns, Port};
+use crate::model::{FIRST_VLAN, Hop, Link, LinkKind, Netns, Port};
 use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
@@ -294,13 +294,22 @@ fn peer_place(netns: &Netns) -> String {
 fn port_set(port: &Port) -> String {
     let on = |yes| if yes { "on" } else { "off" };
     let link = quote(&port.link);
-    format!(
+    let vlan = port.vlan.map(|id| {
+        // Only then is the port no longer in the bridge's first VLAN.
+        let leave = match id {
+            FIRST_VLAN => String::new(),
+            _ => format!("\nbridge vlan del dev {link} vid {FIRST_VLAN}"),
+        };
+        format!("\nbridge vlan add dev {link} vid {id} pvid untagged{leave}")
+    });
+    let text = format!(
         "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} addrgenmode none alias {}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),
         quote(&port.alias),
-    )
+    );
+    text + &vlan.unwrap_or_default()
 }
 
 fn route(verb: &str, r: &RouteOp) -> String {

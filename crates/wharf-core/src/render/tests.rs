@@ -43,6 +43,28 @@ fn names_from_users_are_quoted() {
 }
 
 #[test]
+fn a_port_in_a_vlan_leaves_the_first() {
+    let port = |vlan| {
+        command(&Op::PortSet(Port {
+            link: "v0".parse().unwrap(),
+            locked: false,
+            learning: true,
+            hairpin: false,
+            vlan,
+            alias: "wharf:web:lan".to_owned(),
+        }))
+    };
+    let plain = port(None);
+    assert_eq!(
+        port(Some(7)),
+        format!(
+            "{plain}\nbridge vlan add dev v0 vid 7 pvid untagged\nbridge vlan del dev v0 vid 1"
+        )
+    );
+    assert!(!port(Some(1)).contains("vlan del"));
+}
+
+#[test]
 fn routes_and_sub_interfaces_are_written_as_ip_takes_them() {
     let inside = Netns::Path("/run/netns/web".into());
     let route = |hop| {

@@ -369,6 +369,8 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
     }
     for (key, value) in [
         ("vlan", "7"),
+        ("vlan", "4095"),
+        ("vrf", "blue"),
         ("frob", "1"),
         ("isolate", "perhaps"),
         ("mode", "odd"),

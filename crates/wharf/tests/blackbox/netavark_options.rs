@@ -254,6 +254,28 @@ fn somebody_elses_bridge_is_used_as_it_is() {
     teardown(&host, "a", &a);
     teardown(&host, "b", &b);
     before.assert_same(&host, "somebody else's bridge");
+    let tagged = with(
+        network.clone(),
+        "options",
+        json!({"mode": "unmanaged", "vlan": "7"}),
+    );
+    let out = call(
+        &host,
+        &["setup", "/run/netns/a"],
+        &input("a", 10, std::slice::from_ref(&tagged)),
+    );
+    if out.code == Some(0) {
+        // A kernel that filters VLANs.
+        assert!(
+            host.sh("bridge vlan show")
+                .contains(" 7 PVID Egress Untagged")
+        );
+        teardown(&host, "a", &input("a", 10, &[tagged]));
+    } else {
+        let said = refused(out);
+        assert!(said.contains("EOPNOTSUPP"), "{said}");
+    }
+    before.assert_same(&host, "a VLAN on somebody else's bridge");
     let gone = with(network, "network_interface", json!("lan1"));
     let said = refused(call(
         &host,

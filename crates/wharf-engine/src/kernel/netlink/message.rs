@@ -9,9 +9,9 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoBridgePort, InfoData, InfoKind, InfoMacVlan,
-    InfoPortData, InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
-    LinkMessage, MacVlanMode,
+    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeVlanInfo, BridgeVlanInfoFlags, In6AddrGenMode,
+    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -21,7 +21,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
-use wharf_core::model::{Hop, Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{FIRST_VLAN, Hop, Link, LinkKind, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::network::MacvlanMode;
 use wharf_core::op::RouteOp;
@@ -141,6 +141,28 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
             )]));
     }
     request(Message::NewLink(message), 0)
+}
+
+/// A port's one VLAN: what comes from the container is in it, and what goes there leaves it. The VLAN every port
+/// begins in is taken away.
+pub(crate) fn vlan_set(index: u32, id: u16) -> Vec<Request> {
+    let about = |flags, vid| {
+        let mut message = LinkMessage::default();
+        message.header.interface_family = AddressFamily::Bridge;
+        message.header.index = index;
+        let info = AfSpecBridge::VlanInfo(BridgeVlanInfo { flags, vid });
+        message
+            .attributes
+            .push(LinkAttribute::AfSpecBridge(vec![info]));
+        message
+    };
+    let own = BridgeVlanInfoFlags::Pvid | BridgeVlanInfoFlags::Untagged;
+    let mut all = vec![request(Message::SetLink(about(own, id)), 0)];
+    if id != FIRST_VLAN {
+        let first = about(BridgeVlanInfoFlags::empty(), FIRST_VLAN);
+        all.push(request(Message::DelLink(first), 0));
+    }
+    all
 }
 
 /// `RTM_SETLINK`: the group.

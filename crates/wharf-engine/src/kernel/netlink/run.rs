@@ -51,6 +51,7 @@ fn needs(op: &Op) -> Option<&IfName> {
             LinkKind::Macvlan { parent, .. } => Some(parent),
             _ => link.master.as_ref(),
         },
+        Op::PortSet(port) => port.vlan.map(|_| &port.link),
         Op::AddrAdd { link, .. }
         | Op::AddrDel { link, .. }
         | Op::NeighAdd { link, .. }
@@ -244,6 +245,9 @@ impl<'a> Run<'a> {
             }
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
             Op::PortSet(port) => {
+                let vlan = port.vlan.map(|id| message::vlan_set(index, id));
+                let settings = vlan.into_iter().flatten().map(|request| (at, request));
+                self.waiting.extend(settings);
                 let ipv6 = *self.ipv6.get_or_insert_with(sysctl::has_ipv6);
                 message::port_set(port, ipv6)
             }
