@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wharf_core::ErrorKind;
+use wharf_core::model::LinkKind;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::NetworkError;
+use wharf_core::op::Op;
 use wharf_core::publish::PortMapping;
 
 use crate::api::ObjectName;
@@ -192,6 +194,19 @@ pub enum EngineError {
 /// What to do where sysctls cannot be written, as in many containers.
 const READ_ONLY: &str = "/proc/sys is mounted read-only here: remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
 
+/// What a kernel lacks that does not know an operation.
+fn missing_feature(op: &Op) -> Option<&'static str> {
+    match op {
+        Op::PortSet(port) if port.vlan.is_some() => Some(
+            "this kernel's bridges cannot filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING): leave the option `vlan` out",
+        ),
+        Op::LinkAdd(link) if matches!(link.kind, LinkKind::Macvlan { .. }) => {
+            Some("this kernel has no macvlan (CONFIG_MACVLAN): use a bridge network")
+        }
+        _ => None,
+    }
+}
+
 fn names(containers: &[ContainerName]) -> String {
     const SHOWN: usize = 5;
     let mut text: Vec<String> = containers
@@ -270,6 +285,9 @@ impl EngineError {
             Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),
             Self::System { errno: libc::EROFS, .. } => READ_ONLY.to_owned(),
             Self::Plan { error, .. } if error.error.errno == libc::EROFS => READ_ONLY.to_owned(),
+            Self::Plan { error, .. } if error.error.errno == libc::EOPNOTSUPP => {
+                return missing_feature(&error.error.op).map(str::to_owned);
+            }
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
             Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),

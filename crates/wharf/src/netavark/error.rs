@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use wharf_core::ErrorKind;
 use wharf_engine::error::EngineError;
 
 use crate::output::error::CommandError;
@@ -48,7 +49,8 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What failed and why; Podman shows one text, so what to do about it stands behind.
+/// What failed and why. Podman shows one text, so what to do about it stands behind; the command line's advice for its
+/// own arguments is none for Podman's.
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let report = CommandError::from(error);
@@ -56,7 +58,11 @@ impl From<EngineError> for Failure {
         for cause in &report.causes {
             text += &format!(": {cause}");
         }
-        if let Some(hint) = &report.hint {
+        let own_arguments = matches!(
+            report.kind,
+            ErrorKind::Usage | ErrorKind::Config | ErrorKind::Conflict | ErrorKind::NotFound
+        );
+        if let Some(hint) = report.hint.as_ref().filter(|_| !own_arguments) {
             text += &format!(" ({hint})");
         }
         Self(text)
