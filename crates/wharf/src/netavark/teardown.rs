@@ -34,20 +34,27 @@ pub fn teardown(call: &Call, netns: &Path, input: &Input) -> Result<(), Failure>
 
 fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<(), Failure> {
     let names = translate::container_names(&input.container_name, &input.container_id)?;
-    let Some(container) = engine.container_by_id(OWNER, &input.container_id, &names[0])? else {
+    let mut specs = Vec::new();
+    for w in wanted.iter().filter(|w| w.plugin.is_none()) {
+        specs.extend(engine.network_by_id(OWNER, &w.network.id)?);
+    }
+    match engine.container_by_id(OWNER, &input.container_id, &names[0])? {
+        Some(container) => {
+            let networks: Vec<NetworkName> = specs.iter().map(|n| n.name.clone()).collect();
+            leave(engine, &container, &networks)?;
+        }
         // The store may have been lost; what carries the mark of a name that nobody has is the container's.
-        for name in &names {
-            if matches!(engine.container(name), Err(EngineError::NotFound(_))) {
-                engine.remove(std::slice::from_ref(name), true, Mode::Apply)?;
+        None => {
+            for name in &names {
+                if matches!(engine.container(name), Err(EngineError::NotFound(_))) {
+                    engine.remove(std::slice::from_ref(name), true, Mode::Apply)?;
+                }
             }
         }
-        return Ok(());
-    };
-    let mut networks = Vec::new();
-    for w in wanted.iter().filter(|w| w.plugin.is_none()) {
-        networks.extend(engine.network_by_id(OWNER, &w.network.id)?.map(|n| n.name));
     }
-    leave(engine, &container, &networks)
+    // A setup may have been ended between its network and its container.
+    engine.release_unused(&specs)?;
+    Ok(())
 }
 
 /// Takes a container off networks; with the last one it goes itself.

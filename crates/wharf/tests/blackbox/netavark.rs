@@ -471,6 +471,49 @@ fn a_container_that_ended_without_teardown_starts_again() {
 }
 
 #[test]
+fn a_call_that_is_killed_is_made_good_by_the_next() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    let config = host.dir().path().join("networks");
+    std::fs::create_dir_all(&config).unwrap();
+    let input = publish(
+        &input("a", 10, &[bridge("one", 1), bridge("two", 2)]),
+        "",
+        8080,
+        80,
+    );
+    let program = helpers(&host).join("netavark");
+    let spawn = |verb: &str| {
+        host.command(program.to_str().unwrap())
+            .arg("--config")
+            .arg(&config)
+            .args(["--aardvark-binary=", verb, "/run/netns/a"])
+            .input(&input.to_string())
+            .spawn()
+    };
+    let before = Snapshot::of(&host);
+    let whole = ["setup", "teardown"].map(|verb| spawn(verb).wait().ok().took);
+    let mut killed = 0;
+    for n in 0..24 {
+        for (verb, took) in ["setup", "teardown"].iter().zip(whole) {
+            let mut running = spawn(verb);
+            std::thread::sleep(took * n / 24);
+            killed += i32::from(running.is_running());
+            running.signal(9);
+            let _ = running.wait();
+        }
+        teardown(&host, "a", &input);
+        if n % 6 == 0 {
+            setup(&host, "a", &input);
+            teardown(&host, "a", &input);
+        }
+        before.assert_same(&host, &format!("round {n}"));
+    }
+    assert!(killed > 8, "too fast to be killed: {killed}");
+}
+
+#[test]
 fn commands_and_versions() {
     require!();
     let host = host();
