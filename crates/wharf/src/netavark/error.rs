@@ -3,6 +3,7 @@
 use std::fmt;
 
 use wharf_core::ErrorKind;
+use wharf_core::network::NetworkError;
 use wharf_engine::error::EngineError;
 
 use crate::output::error::CommandError;
@@ -53,6 +54,15 @@ impl fmt::Display for Failure {
 /// own arguments is none for Podman's.
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
+        let foreign = match &error {
+            EngineError::Network {
+                error: NetworkError::BridgeTaken(bridge),
+                ..
+            } => Some(format!(
+                " (if Netavark made it: `ip link del {bridge}` when no container is on it any more)"
+            )),
+            _ => None,
+        };
         let report = CommandError::from(error);
         let mut text = report.message.clone();
         for cause in &report.causes {
@@ -65,6 +75,6 @@ impl From<EngineError> for Failure {
         if let Some(hint) = report.hint.as_ref().filter(|_| !own_arguments) {
             text += &format!(" ({hint})");
         }
-        Self(text)
+        Self(text + &foreign.unwrap_or_default())
     }
 }
