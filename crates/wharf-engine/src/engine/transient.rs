@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use heed::types::Bytes;
 use wharf_core::attach::Container;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
@@ -95,7 +96,14 @@ impl Engine {
     }
 
     fn has_users(&self, name: &NetworkName) -> Result<bool, EngineError> {
-        self.run.read(|txn| Ok(!self.users(txn, name)?.is_empty()))
+        self.run.read(|txn| {
+            for item in self.run.containers.iter(txn)? {
+                if item?.1.attachment(name).is_some() {
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
     }
 
     /// The container that an owner knows by this id.
@@ -115,9 +123,16 @@ impl Engine {
             {
                 return Ok(Some(found));
             }
-            for item in self.run.containers.iter(txn)? {
-                let container = item?.1;
-                if is_it(&container) {
+            // Most records are not read in full: the id stands in them as it is.
+            let raw = self.run.containers.remap_data_type::<Bytes>();
+            for item in raw.iter(txn)? {
+                let (name, record) = item?;
+                if record
+                    .windows(id.len().max(1))
+                    .any(|part| part == id.as_bytes())
+                    && let Some(container) = self.run.containers.get(txn, name)?
+                    && is_it(&container)
+                {
                     return Ok(Some(container));
                 }
             }

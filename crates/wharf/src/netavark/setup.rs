@@ -259,25 +259,17 @@ impl Work<'_> {
         ))
     }
 
+    /// Further networks of a container that is there. Its ports stay: Podman sends them again, and never others.
     fn connect(
         &mut self,
         container: &Container,
         requests: &[AttachRequest],
     ) -> Result<Container, Refused> {
         let mut done: Vec<NetworkName> = Vec::new();
-        let new: Vec<PortMapping> = self
-            .ports
-            .iter()
-            .copied()
-            .filter(|p| !container.ports.contains(p))
-            .collect();
         let result = (|| {
             for request in requests {
                 self.engine.connect(request, &container.name, Mode::Apply)?;
                 done.push(request.network.clone());
-            }
-            if !new.is_empty() {
-                self.engine.port_add(&container.name, &new, Mode::Apply)?;
             }
             self.engine.container(&container.name)
         })();
