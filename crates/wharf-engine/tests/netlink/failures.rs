@@ -220,3 +220,37 @@ fn a_plan_that_fails_in_the_middle_leaves_nothing() {
     drop(kernel);
     assert_eq!(before, look());
 }
+
+#[test]
+fn a_gateway_that_stays_nowhere_is_told_after_a_while() {
+    if !alone() {
+        return;
+    }
+    let mut kernel = NetlinkKernel::new();
+    sh(
+        "ip link add v0 type veth peer name v1; ip link set v1 up; ip -6 addr add fd00:9::2/64 dev v0 nodad",
+    );
+    // Only now does the kernel notice that there is no carrier.
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let route = |gateway: &str| {
+        Op::RouteAdd(RouteOp {
+            netns: Netns::Host,
+            dst: "::/0".parse().unwrap(),
+            hop: Hop::Via(gateway.parse().unwrap()),
+            link: "v0".parse().unwrap(),
+            metric: None,
+            replace: false,
+        })
+    };
+    let ops = [up("v0", true), route("fd00:9::1")];
+    kernel.apply(&ops.iter().collect::<Vec<_>>()).unwrap();
+    let routes = sh("ip -6 route show default");
+    assert!(routes.contains("via fd00:9::1 dev v0"), "{routes}");
+
+    let nowhere = [route("fd00:77::1")];
+    let error = kernel
+        .apply(&nowhere.iter().collect::<Vec<_>>())
+        .unwrap_err();
+    assert_eq!(error.error.errno, libc::EHOSTUNREACH);
+    assert_eq!(error.applied, [false]);
+}

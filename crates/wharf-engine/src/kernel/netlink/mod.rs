@@ -18,6 +18,7 @@ pub(crate) mod sysctl;
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use wharf_core::model::Netns;
 use wharf_core::op::Op;
@@ -158,22 +159,40 @@ impl NetlinkKernel {
 
 impl Kernel for NetlinkKernel {
     fn apply(&mut self, ops: &[&Op]) -> Result<(), ApplyError> {
-        let mut run = Run::new(self, ops);
-        match run.all() {
-            Ok(()) => Ok(()),
-            Err(failure) => {
-                let applied = run.into_applied();
-                let op = ops[failure.at];
-                let error = OpError {
-                    op: Box::new(op.clone()),
-                    netns: run::place(op).clone(),
-                    errno: failure.errno,
-                    detail: failure.detail,
-                };
-                Err(ApplyError { error, applied })
+        const ROUNDS: u32 = 100;
+        const PAUSE: Duration = Duration::from_millis(5);
+        let mut applied = vec![false; ops.len()];
+        let mut rounds = ROUNDS;
+        loop {
+            let left: Vec<usize> = (0..ops.len()).filter(|at| !applied[*at]).collect();
+            let rest: Vec<&Op> = left.iter().map(|at| ops[*at]).collect();
+            let mut run = Run::new(self, &rest);
+            let done = run.all();
+            for (at, is) in left.iter().zip(run.into_applied()) {
+                applied[*at] |= is;
             }
+            let Err(failure) = done else { return Ok(()) };
+            let op = rest[failure.at];
+            if rounds > 0 && awaits_carrier(op, failure.errno) {
+                rounds -= 1;
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+            let error = OpError {
+                op: Box::new(op.clone()),
+                netns: run::place(op).clone(),
+                errno: failure.errno,
+                detail: failure.detail,
+            };
+            return Err(ApplyError { error, applied });
         }
     }
+}
+
+/// On a busy machine the IPv6 routes of a link may be there only a moment after it is up, when the kernel has noticed
+/// its carrier: until then the gateway seems to be nowhere.
+fn awaits_carrier(op: &Op, errno: i32) -> bool {
+    matches!(op, Op::RouteAdd(route) if route.dst.addr().is_ipv6() && errno == libc::EHOSTUNREACH)
 }
 
 impl Drop for NetlinkKernel {
