@@ -25,5 +25,6 @@ pub mod plan;
 pub mod publish;
 pub mod render;
 pub mod topology;
+pub mod trace;
 
 pub use error::ErrorKind;

@@ -1,0 +1,23 @@
+//! The explainer: where a packet goes on this host, and what stops it.
+//!
+//! ```text
+//! ObservedState (every namespace on the way) + Query ── walk ──> Report { verdict, cause, also, hops }
+//! ```
+//!
+//! * `state`: what was read of links, addresses, routes, rules, neighbours, sysctls, sockets and flows;
+//! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
+//! * `packet`, `query`: what is sent, and what was asked;
+//! * `report`: the answer, as `wharf trace --json` prints it.
+//!
+//! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
+
+pub mod packet;
+pub mod query;
+pub mod report;
+pub mod ruleset;
+pub mod state;
+
+pub use packet::{L4, Packet};
+pub use query::{Query, Source, Target};
+pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
+pub use state::{ObservedState, Space, SpaceId};
