@@ -11,6 +11,7 @@
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
+pub mod env;
 pub mod packet;
 pub mod query;
 pub mod report;

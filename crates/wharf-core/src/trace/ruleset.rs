@@ -302,7 +302,10 @@ pub enum NatKind {
 }
 
 /// An instruction.
-#[allow(missing_docs, reason = "the line above a variant says what its fields are")]
+#[allow(
+    missing_docs,
+    reason = "the line above a variant says what its fields are"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Expr {
     /// Reads metadata into a register.
@@ -417,7 +420,10 @@ pub enum Expr {
 }
 
 /// A decoded xtables match; [`Expr::Match`] says whether it is inverted.
-#[allow(missing_docs, reason = "the line above a variant says what its fields are")]
+#[allow(
+    missing_docs,
+    reason = "the line above a variant says what its fields are"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Match {
     /// `-s`, `-d`: address and mask.
