@@ -24,7 +24,7 @@ impl Engine {
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
-        let (foreign, _) = self.found_inside(&before.netns)?;
+        let (foreign, _) = self.found_inside(&before, std::slice::from_ref(request), &nets)?;
         let mut txn = self.run.begin()?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &foreign)?;

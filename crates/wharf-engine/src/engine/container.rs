@@ -71,7 +71,7 @@ impl Engine {
             created: now(),
         };
         self.check_listeners(&container.ports, &nets)?;
-        let (foreign, loopback) = self.found_inside(&container.netns)?;
+        let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         for a in wanted {
@@ -101,9 +101,12 @@ impl Engine {
         for a in &mut container.attachments {
             a.phase = Phase::Active;
         }
-        container.netns.identity = std::fs::metadata(&container.netns.path)
-            .ok()
-            .map(|m| (m.dev(), m.ino()));
+        // One that is adopted was looked at before.
+        if container.netns.identity.is_none() {
+            container.netns.identity = std::fs::metadata(&container.netns.path)
+                .ok()
+                .map(|m| (m.dev(), m.ino()));
+        }
         self.run.write(|txn| {
             self.run
                 .containers

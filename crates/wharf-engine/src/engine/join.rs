@@ -1,7 +1,6 @@
 //! What an attachment becomes: namespace, interface names, addresses, hardware address.
 
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 
 use heed::RwTxn;
@@ -56,16 +55,15 @@ impl Engine {
             path: path.clone(),
             why: e.to_string(),
         })?;
-        if netns::current().is_ok_and(|own| own.inode() == opened.inode()) {
+        if self.own_netns == opened.inode() {
             return Err(EngineError::NetnsUnfit {
                 path,
                 why: "it is the host's own".to_owned(),
             });
         }
-        let identity = std::fs::metadata(&path).ok().map(|m| (m.dev(), m.ino()));
         Ok(ContainerNetns {
             path,
-            identity,
+            identity: Some(opened.identity()),
             made_by_wharf,
         })
     }
@@ -152,27 +150,40 @@ impl Engine {
         Ok(None)
     }
 
-    /// What an adopted namespace has already: the names of its interfaces, and whether loopback is up.
+    /// What an adopted namespace has already: of the names that the requests may lead to those that are taken, and
+    /// whether loopback is up. Only these are asked for, since a list of all links costs more than a cable.
     pub(super) fn found_inside(
         &mut self,
-        netns: &ContainerNetns,
+        container: &Container,
+        requests: &[AttachRequest],
+        nets: &Networks,
     ) -> Result<(Vec<IfName>, bool), EngineError> {
+        let netns = &container.netns;
         if netns.made_by_wharf {
             return Ok((Vec::new(), false));
         }
-        let links = self.kernel.links(&Netns::Path(netns.path.clone()));
-        let links = links
-            .map_err(|e| failed(&format!("list the links of {}", netns.path.display()), &e))?;
-        let loopback = links
-            .iter()
-            .any(|l| l.name == IfName::loopback().as_str() && l.up);
-        Ok((
-            links
-                .into_iter()
-                .filter_map(|l| l.name.parse().ok())
-                .collect(),
-            loopback,
-        ))
+        let needed = container.attachments.len() + requests.len();
+        let found = self
+            .kernel
+            .rt(&Netns::Path(netns.path.clone()))
+            .and_then(|rt| {
+                let mut taken = Vec::new();
+                for request in requests {
+                    let mut free = 0;
+                    for name in candidates(request, nets.get(&request.network)) {
+                        if rt.index(&name)?.is_some() {
+                            taken.push(name);
+                        } else {
+                            free += 1;
+                            if free == needed {
+                                break;
+                            }
+                        }
+                    }
+                }
+                Ok((taken, rt.is_up(&IfName::loopback())?.unwrap_or(false)))
+            });
+        found.map_err(|e| failed(&format!("look into {}", netns.path.display()), &e))
     }
 
     pub(super) fn lease_all(
@@ -243,6 +254,18 @@ impl Engine {
     }
 }
 
+/// The interface names that may be given: the one asked for, or the prefix with numbers.
+fn candidates(request: &AttachRequest, net: Option<&NetworkSpec>) -> impl Iterator<Item = IfName> {
+    const MOST: u32 = 1024;
+    let asked = request.interface.clone();
+    let numbers = if asked.is_some() { 0..0 } else { 0..MOST };
+    let prefix = net.and_then(|n| n.settings.interface_prefix.clone());
+    let prefix = prefix.unwrap_or_else(|| "eth".to_owned());
+    asked
+        .into_iter()
+        .chain(numbers.filter_map(move |n| format!("{prefix}{n}").parse().ok()))
+}
+
 /// The interface name asked for, or the first free one.
 fn choose_interface(
     container: &Container,
@@ -253,24 +276,16 @@ fn choose_interface(
     let taken = |name: &IfName| {
         foreign.contains(name) || container.attachments.iter().any(|a| a.interface == *name)
     };
-    let refuse = |interface: IfName| EngineError::InterfaceTaken {
-        interface,
-        netns: container.netns.path.clone(),
-    };
-    if let Some(name) = &request.interface {
-        return if taken(name) {
-            Err(refuse(name.clone()))
-        } else {
-            Ok(name.clone())
-        };
-    }
-    let prefix = net.settings.interface_prefix.as_deref().unwrap_or("eth");
-    let nth = |n: u32| format!("{prefix}{n}").parse::<IfName>().ok();
-    (0..1024)
-        .filter_map(nth)
+    let mut names = candidates(request, Some(net)).peekable();
+    let first = names.peek().cloned();
+    names
         .find(|name| !taken(name))
-        .ok_or_else(|| refuse(nth(0).expect("the prefix was checked")))
+        .ok_or_else(|| EngineError::InterfaceTaken {
+            interface: first.expect("the prefix was checked"),
+            netns: container.netns.path.clone(),
+        })
 }
+
 /// The host's end of a cable: `veth` and digits that follow from the container's id and the network, so that
 /// two processes at once do not choose the same.
 fn host_interface(container: &Container, network: &NetworkName) -> IfName {

@@ -40,6 +40,8 @@ pub struct Engine {
     state: Option<StateStore>,
     kernel: NetlinkKernel,
     me: ProcessRef,
+    /// The inode of the namespace that is the host.
+    own_netns: u64,
     notes: Vec<Note>,
 }
 
@@ -57,6 +59,7 @@ impl Engine {
             state: None,
             kernel: NetlinkKernel::new(),
             me,
+            own_netns: 0,
             notes: Vec::new(),
         };
         engine.settle()?;

@@ -13,6 +13,7 @@ pub(crate) mod nft_encode;
 mod nft_expr;
 mod run;
 pub(crate) mod socket;
+mod sys;
 pub(crate) mod sysctl;
 
 use std::collections::HashMap;
