@@ -315,6 +315,7 @@ fn check(name: &str, load: &str) -> usize {
         missing.is_empty(),
         "{name}: {missing:?} did not see a packet"
     );
+    blamed.len()
 }
 
 #[test]
@@ -331,5 +332,5 @@ fn the_evaluator_and_the_kernel_agree() {
     for (name, commands) in cases::IPTABLES {
         deciding += check(name, commands);
     }
-    assert!(deciding > 40, "{deciding}");
+    assert!(deciding >= 25, "{deciding}");
 }
