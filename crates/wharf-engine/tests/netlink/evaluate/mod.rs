@@ -5,6 +5,7 @@
 //! addresses and ports of each packet that comes through; source ports tell the packets apart.
 
 mod cases;
+mod text;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
