@@ -7,11 +7,13 @@
 //! * `state`: what was read of links, addresses, routes, rules, neighbours, sysctls, sockets and flows;
 //! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
 //! * `packet`, `query`: what is sent, and what was asked;
+//! * `owner`: whose a chain or rule is;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
 pub mod env;
+pub mod owner;
 pub mod packet;
 pub mod query;
 pub mod report;

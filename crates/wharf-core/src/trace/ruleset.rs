@@ -284,6 +284,19 @@ pub enum NatArg {
     Addr(IpAddr),
     /// A port that is in the rule (xtables).
     Port(u16),
+    /// One address of several, first to last (xtables).
+    Addrs(IpAddr, IpAddr),
+    /// The packet's own port if it is between these, else one of them (xtables).
+    Ports(u16, u16),
+    /// Port `base` becomes `first`, the next the next, and after `last` again `first` (xtables).
+    PortShift {
+        /// The first new port.
+        first: u16,
+        /// The last new port.
+        last: u16,
+        /// The old port that becomes the first.
+        base: u16,
+    },
 }
 
 /// Kinds of translation.
@@ -493,6 +506,8 @@ pub enum Match {
     MacSource([u8; 6]),
     /// `owner`: the sender's uid range; root is assumed.
     OwnerUid(u32, u32),
+    /// `owner`: the sender's gid range; root is assumed.
+    OwnerGid(u32, u32),
     /// `rpfilter`: loose, accept_local, invert is in [`Expr::Match`].
     RpFilter { loose: bool, mark: bool },
     /// `socket`: an open socket takes it.
