@@ -4,6 +4,7 @@
 
 mod firewall;
 mod listen;
+pub mod rules;
 
 use std::collections::HashMap;
 use std::io;
