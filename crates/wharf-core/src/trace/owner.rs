@@ -2,6 +2,7 @@
 //!
 //! Not here: whose a link or route is.
 
+use crate::nft;
 use crate::trace::report::Owner;
 use crate::trace::ruleset::{Base, Chain, Expr, Hook, Rule, RuleVerdict, TableFamily};
 
@@ -25,7 +26,6 @@ const CHAINS: &[(&str, Owner)] = &[
 
 /// Tables that are one tool's alone.
 const TABLES: &[(&str, Owner)] = &[
-    ("wharf", Owner::Wharf),
     ("docker-bridges", Owner::Docker),
     ("firewalld", Owner::Firewalld),
     ("libvirt_network", Owner::Libvirt),
@@ -42,7 +42,7 @@ const FIREWALLD_ZONES: &[&str] = &["IN_", "FWDI_", "FWDO_", "FWD_", "PRE_", "POS
 /// Where Docker lets the administrator put rules.
 const DOCKER_USER: &str = "DOCKER-USER";
 
-/// The owner that the name of a table tells.
+/// The owner that the name of a table tells; wharf's are told by their family too.
 #[must_use]
 pub fn by_table(table: &str) -> Option<Owner> {
     let found = TABLES.iter().find(|(name, _)| *name == table);
@@ -106,6 +106,9 @@ impl Table {
     }
 
     fn of(self, chain: &Chain) -> Owner {
+        if is_wharf(chain) {
+            return Owner::Wharf;
+        }
         let known = by_table(&chain.table).or_else(|| by_chain(&chain.name));
         if let Some(owner) = known {
             return owner;
@@ -117,6 +120,16 @@ impl Table {
             _ => Owner::User,
         }
     }
+}
+
+/// In wharf's own tables, which are of two families.
+fn is_wharf(chain: &Chain) -> bool {
+    let family = match chain.family {
+        TableFamily::Inet => nft::Table::Inet,
+        TableFamily::Bridge => nft::Table::Bridge,
+        _ => return false,
+    };
+    nft::Table::ALL.contains(&family) && chain.table == nft::Table::NAME
 }
 
 /// A base chain that iptables makes, in which all tools have rules.
@@ -286,7 +299,7 @@ mod tests {
     #[test]
     fn a_table_of_a_tool_is_whole_that_tools() {
         for (table, owner) in [
-            ("wharf", Owner::Wharf),
+            ("wharf", Owner::User),
             ("docker-bridges", Owner::Docker),
             ("firewalld", Owner::Firewalld),
             ("libvirt_network", Owner::Libvirt),
@@ -297,6 +310,9 @@ mod tests {
             let chains = [chain(table, "forward", Some(Hook::Forward), true)];
             assert_eq!(owners(&chains), [owner], "{table}");
         }
+        let mut own = chain("wharf", "forward", Some(Hook::Forward), true);
+        own.family = TableFamily::Inet;
+        assert_eq!(owners(&[own]), [Owner::Wharf]);
     }
 
     #[test]

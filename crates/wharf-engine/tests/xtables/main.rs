@@ -6,6 +6,7 @@
 
 mod legacy;
 mod nft;
+mod values;
 
 use std::process::Command;
 

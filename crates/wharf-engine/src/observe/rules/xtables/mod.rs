@@ -89,3 +89,199 @@ pub fn text_of_target(name: &str, rev: u32, info: &[u8], family: TableFamily) ->
 pub fn comment(name: &str, info: &[u8]) -> Option<String> {
     (name == "comment").then(|| info::text(info))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use wharf_core::trace::ruleset::Match;
+
+    const MATCHES: &[&str] = &[
+        "comment",
+        "tcp",
+        "udp",
+        "sctp",
+        "dccp",
+        "multiport",
+        "icmp",
+        "icmp6",
+        "ah",
+        "esp",
+        "ipcomp",
+        "conntrack",
+        "state",
+        "mark",
+        "connmark",
+        "connlabel",
+        "helper",
+        "socket",
+        "limit",
+        "hashlimit",
+        "recent",
+        "statistic",
+        "connlimit",
+        "connbytes",
+        "time",
+        "quota",
+        "cpu",
+        "cluster",
+        "addrtype",
+        "physdev",
+        "rpfilter",
+        "devgroup",
+        "realm",
+        "policy",
+        "set",
+        "iprange",
+        "pkttype",
+        "length",
+        "ttl",
+        "hl",
+        "mac",
+        "owner",
+        "dscp",
+        "tos",
+        "ecn",
+        "tcpmss",
+        "cgroup",
+        "string",
+        "u32",
+        "bpf",
+        "frag",
+        "rt",
+        "hbh",
+        "dst",
+        "mh",
+        "srh",
+        "eui64",
+        "ipv6header",
+        "osf",
+        "",
+    ];
+
+    const TARGETS: &[&str] = &[
+        "REJECT",
+        "DNAT",
+        "SNAT",
+        "MASQUERADE",
+        "REDIRECT",
+        "NETMAP",
+        "DNPT",
+        "SNPT",
+        "MARK",
+        "CONNMARK",
+        "LOG",
+        "NFLOG",
+        "NFQUEUE",
+        "CT",
+        "TPROXY",
+        "TTL",
+        "HL",
+        "SET",
+        "ERROR",
+        "NOTRACK",
+        "TRACE",
+        "TCPMSS",
+        "CHECKSUM",
+        "DSCP",
+        "TOS",
+        "ECN",
+        "TCPOPTSTRIP",
+        "AUDIT",
+        "CLASSIFY",
+        "TEE",
+        "IDLETIMER",
+        "RATEEST",
+        "SECMARK",
+        "SYNPROXY",
+        "HMARK",
+        "",
+    ];
+
+    const FAMILIES: &[TableFamily] = &[
+        TableFamily::Ip,
+        TableFamily::Ip6,
+        TableFamily::Inet,
+        TableFamily::Arp,
+        TableFamily::Bridge,
+        TableFamily::Netdev,
+    ];
+
+    /// Decodes the bytes as everything there is.
+    fn all(rev: u32, bytes: &[u8], mut see: impl FnMut(&str, Decoded)) {
+        let none = SetNames::new();
+        for family in FAMILIES {
+            for name in MATCHES {
+                see(name, decode_match(name, rev, bytes, *family, &none));
+            }
+            for name in TARGETS {
+                see(name, decode_target(name, rev, bytes, *family, &none));
+            }
+        }
+    }
+
+    /// Bytes of any length, of which few are set, or many.
+    fn garbage() -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![4 => Just(0_u8), 1 => any::<u8>(), 1 => Just(1), 1 => Just(0xff)];
+        let any = || prop::collection::vec(any::<u8>(), 0..2100);
+        prop_oneof![prop::collection::vec(byte, 0..2100), any()]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn any_bytes_are_decoded_or_named(rev in 0_u32..6, bytes in garbage()) {
+            all(rev, &bytes, |name, decoded| {
+                let begins = |letter| decoded.text.starts_with(&format!("{letter} {name}"));
+                let other_name = [" state", " NOTRACK"].iter().any(|n| decoded.text.contains(n));
+                assert!(begins("-m") || begins("-j") || other_name, "{name}: {}", decoded.text);
+            });
+        }
+    }
+
+    #[test]
+    fn what_is_too_short_is_opaque_and_keeps_its_name() {
+        all(1, &[], |name, decoded| {
+            let whole = [
+                "comment", "eui64", "NOTRACK", "TRACE", "ERROR", "RATEEST", "SECMARK",
+            ];
+            if whole.contains(&name) {
+                return;
+            }
+            let opaque = match &decoded.exprs[..] {
+                [Expr::Opaque(text)] => text.contains(name),
+                [Expr::Match { test, .. }] => {
+                    matches!(test, Match::Opaque(text) if text.contains(name))
+                }
+                _ => false,
+            };
+            assert!(opaque, "{name}: {decoded:?}");
+        });
+    }
+
+    #[test]
+    fn a_match_of_ebtables_is_not_taken_for_one_of_iptables() {
+        let limit = lower_match("limit", 0, &[0; 40], TableFamily::Bridge);
+        let text = "-m limit ...".to_owned();
+        let test = Match::Opaque(text);
+        assert_eq!(
+            limit,
+            [Expr::Match {
+                test,
+                invert: false
+            }]
+        );
+    }
+
+    #[test]
+    fn an_ipset_is_named_where_its_name_is_known() {
+        let info = [7, 0, 2, 0b10, 0, 0, 0, 0];
+        let names = SetNames::from([(7, "blocked".to_owned())]);
+        let decoded = decode_match("set", 1, &info, TableFamily::Ip, &names);
+        assert_eq!(decoded.text, "-m set --match-set blocked src,dst");
+        let text = text_of_match("set", 1, &info, TableFamily::Ip);
+        assert_eq!(text, "-m set --match-set #7 src,dst");
+    }
+}

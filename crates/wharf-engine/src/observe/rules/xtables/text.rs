@@ -61,9 +61,9 @@ impl Decoded {
         self.exprs.push(expr);
     }
 
-    /// Ends a match that may hold or not.
-    pub fn maybe(mut self) -> Self {
-        self.test(Match::Maybe(self.text.clone()), false);
+    /// Ends a match that may hold or not, and holds or not (`alone`) for a packet that comes alone.
+    pub fn maybe(mut self, alone: bool) -> Self {
+        self.test(Match::Maybe(self.text.clone()), !alone);
         self
     }
 

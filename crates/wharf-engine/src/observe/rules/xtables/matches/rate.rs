@@ -49,7 +49,7 @@ fn limit(info: &Info<'_>) -> Option<Decoded> {
     if u64::from(burst) != BURST {
         out.opt(false, "--limit-burst", burst);
     }
-    Some(out.maybe())
+    Some(out.maybe(true))
 }
 
 /// What the revisions of `struct hashlimit_cfg` have in common.
@@ -97,13 +97,18 @@ fn hash_config(info: &Info<'_>) -> Option<HashLimit> {
     })
 }
 
-/// Bytes with the largest unit that divides them.
-fn bytes(value: u64) -> String {
-    match value {
-        v if v.is_multiple_of(1 << 20) => format!("{}mb", v >> 20),
-        v if v.is_multiple_of(1 << 10) => format!("{}kb", v >> 10),
-        v => format!("{v}b"),
-    }
+/// A rate of bytes from its cost, and `burst` times as much. The unit is the largest that gives the same cost again.
+fn byte_rate(cost: u64, burst: u64) -> (String, String) {
+    let most = u64::from(u32::MAX);
+    let rate = most.checked_div(cost).unwrap_or(most).saturating_sub(1) << 4;
+    let same = |unit: u64| rate >= unit && most / (((rate / unit * unit) >> 4) + 1) == cost;
+    let (name, unit) = match () {
+        () if same(1 << 20) => ("mb", 1 << 20),
+        () if same(1 << 10) => ("kb", 1 << 10),
+        () => ("b", 1),
+    };
+    let burst = rate.saturating_mul(burst) / unit;
+    (format!("{}{name}/s", rate / unit), format!("{burst}{name}"))
 }
 
 fn hashlimit(info: &Info<'_>) -> Option<Decoded> {
@@ -118,20 +123,17 @@ fn hashlimit(info: &Info<'_>) -> Option<Decoded> {
         let (text, unit) = rate(hash.avg, hash.scale);
         seconds = unit;
         out.opt(false, option, text);
-        if hash.burst != BURST {
-            out.opt(false, "--hashlimit-burst", hash.burst);
-        }
+        out.opt(false, "--hashlimit-burst", hash.burst);
     } else {
-        let per_second = u64::from(u32::MAX).checked_div(hash.avg);
-        let per_second = per_second.map_or(u64::from(u32::MAX), |r| r.saturating_sub(1) << 4);
-        out.opt(false, option, format!("{}/s", bytes(per_second)));
+        let (rate, burst) = byte_rate(hash.avg, hash.burst);
+        out.opt(false, option, rate);
         if hash.burst != 0 {
-            let burst = per_second.saturating_mul(hash.burst);
-            out.opt(false, "--hashlimit-burst", bytes(burst));
+            seconds = 60;
+            out.opt(false, "--hashlimit-burst", burst);
         }
     }
     hash_table(&mut out, &hash, seconds, if info.v6() { 128 } else { 32 });
-    Some(out.maybe())
+    Some(out.maybe(hash.mode & 16 == 0))
 }
 
 /// The options of the table, as far as they are not the default.
@@ -192,7 +194,8 @@ fn recent(info: &Info<'_>) -> Option<Decoded> {
         out.push(Expr::Nothing);
         return Some(out);
     }
-    Some(out.maybe())
+    // Who was not seen before is not in the list, but can be entered.
+    Some(out.maybe((ops & 2 != 0) != invert))
 }
 
 /// `struct xt_statistic_info`.
@@ -210,7 +213,7 @@ fn statistic(info: &Info<'_>) -> Option<Decoded> {
         out.opt(invert, "--every", every.saturating_add(1));
         out.opt(false, "--packet", packet);
     }
-    Some(out.maybe())
+    Some(out.maybe(!invert))
 }
 
 /// `struct xt_connlimit_info`; revision 0 has no flags, and a number for the inversion.
@@ -231,7 +234,7 @@ fn connlimit(info: &Info<'_>) -> Option<Decoded> {
         };
         out.flag(false, side);
     }
-    Some(out.maybe())
+    Some(out.maybe(flags & 1 != 0))
 }
 
 /// `struct xt_connbytes_info`: the range is turned round to invert it.
@@ -251,7 +254,8 @@ fn connbytes(info: &Info<'_>) -> Option<Decoded> {
     let way = ["original", "reply", "both"];
     let way = way.get(usize::from(info.u8(17)?))?;
     out.opt(false, "--connbytes-dir", way);
-    Some(out.maybe())
+    // A connection begins with nothing counted.
+    Some(out.maybe((first == 0) != invert))
 }
 
 const DAY: u32 = 86400;
@@ -312,14 +316,15 @@ fn time(info: &Info<'_>) -> Option<Decoded> {
             out.flag(false, option);
         }
     }
-    Some(out.maybe())
+    Some(out.maybe(true))
 }
 
 /// `struct xt_quota_info`.
 fn quota(info: &Info<'_>) -> Option<Decoded> {
+    let invert = info.u32(0)? & 1 != 0;
     let mut out = Decoded::of_match("quota");
-    out.opt(info.u32(0)? & 1 != 0, "--quota", info.u64(8)?);
-    Some(out.maybe())
+    out.opt(invert, "--quota", info.u64(8)?);
+    Some(out.maybe(!invert))
 }
 
 /// `struct xt_cpu_info`.
@@ -327,7 +332,7 @@ fn cpu(info: &Info<'_>) -> Option<Decoded> {
     let (cpu, invert) = info.pair32(0)?;
     let mut out = Decoded::of_match("cpu");
     out.opt(invert != 0, "--cpu", cpu);
-    Some(out.maybe())
+    Some(out.maybe(invert == 0))
 }
 
 /// `struct xt_cluster_match_info`.
@@ -338,7 +343,7 @@ fn cluster(info: &Info<'_>) -> Option<Decoded> {
     out.opt(flags & 1 != 0, option, format!("{mask:#010x}"));
     out.opt(false, "--cluster-total-nodes", total);
     out.opt(false, "--cluster-hash-seed", format!("{seed:#010x}"));
-    Some(out.maybe())
+    Some(out.maybe(flags & 1 == 0))
 }
 
 #[cfg(test)]
