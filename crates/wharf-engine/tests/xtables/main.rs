@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
+mod ipset;
 mod legacy;
 mod nft;
 mod values;

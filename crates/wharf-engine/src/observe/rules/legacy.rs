@@ -12,12 +12,15 @@ use std::fs;
 use std::io;
 use std::os::fd::AsRawFd;
 
+use wharf_core::model::Netns;
 use wharf_core::trace::ruleset::{Chain, TableFamily};
 
 use super::ipset;
 use super::owner;
 use super::sockopt::{self, Raw};
 use super::xtables::SetNames;
+
+use crate::kernel::netlink::NetlinkKernel;
 
 pub use self::blob::{Table, parse};
 
@@ -56,6 +59,16 @@ pub fn read() -> io::Result<Vec<Chain>> {
     }
     owner::assign(&mut chains);
     Ok(chains)
+}
+
+impl NetlinkKernel {
+    /// The chains of iptables-legacy and ip6tables-legacy in a namespace.
+    ///
+    /// # Errors
+    /// If the namespace cannot be entered, the kernel refuses, or a table changes all the time.
+    pub fn legacy_rules(&mut self, place: &Netns) -> io::Result<Vec<Chain>> {
+        self.inside(place, read)
+    }
 }
 
 /// One table as it is; `None` if it is not there.

@@ -356,6 +356,15 @@ fn set(info: &Info<'_>) -> Option<Decoded> {
             }
         }
     }
+    for (bit, option) in [
+        (1 << 8, "--map-mark"),
+        (1 << 9, "--map-prio"),
+        (1 << 10, "--map-queue"),
+    ] {
+        if flags & bit != 0 {
+            out.flag(false, option);
+        }
+    }
     // A map gives the packet a mark that only the set knows.
     if map && info.u16(8)? != u16::MAX {
         return Some(out.opaque_target());

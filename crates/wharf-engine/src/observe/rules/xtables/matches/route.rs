@@ -292,7 +292,8 @@ fn set(info: &Info<'_>) -> Option<Decoded> {
         _ => None,
     };
     let mut counts = false;
-    if flags & 0x80 != 0 {
+    let later = more.map_or(0, |(flags, ..)| flags);
+    if (u32::from(flags) | later) & 0x80 != 0 {
         out.flag(false, "--return-nomatch");
     }
     if let Some((flags, packets, bytes)) = more {
