@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use wharf_core::trace::ruleset::TableFamily;
-use wharf_engine::observe::rules::xtables::{text_of_match, text_of_target};
+use wharf_engine::observe::rules::xtables::{SetNames, as_saved, text_of_match, text_of_target};
 use wharf_nft::{Expr, Family, NfSocket};
 
 use super::{V4, V6, alone, sh};
@@ -22,6 +22,65 @@ fn saved(program: &str) -> BTreeMap<(String, String), Vec<String>> {
         }
     }
     all
+}
+
+/// What is not decoded to the last option, and says so.
+fn shortened(theirs: &str, ours: &str) -> bool {
+    let begins = ours.strip_suffix(" ...");
+    begins.is_some_and(|begins| theirs.starts_with(begins))
+}
+
+#[test]
+fn whole_rules_are_as_iptables_save_prints_them() {
+    if !alone() {
+        return;
+    }
+    sh(&format!(
+        "iptables-nft-restore < {V4}; ip6tables-nft-restore < {V6}; iptables-nft -A T -j TRACE"
+    ));
+    let none = SetNames::new();
+    for (family, program) in [
+        (Family::Ip, "iptables-nft-save"),
+        (Family::Ip6, "ip6tables-nft-save"),
+    ] {
+        let saved = saved(program);
+        let mut at: BTreeMap<(String, String), usize> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for rule in NfSocket::open().unwrap().dump_rules().unwrap() {
+            if rule.family != family {
+                continue;
+            }
+            let place = (rule.table.clone(), rule.chain.clone());
+            let n = at.entry(place.clone()).or_default();
+            let theirs = saved[&place][*n].trim_end();
+            *n += 1;
+            let text = as_saved(&rule, &none).unwrap_or_else(|| panic!("{theirs}\n{rule:#?}"));
+            let ours = format!("-A {} {text}", rule.chain);
+            if theirs != ours.trim_end() && !shortened(theirs, &ours) {
+                wrong.push(format!("{theirs}\n  {ours}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert!(at.values().sum::<usize>() > 190, "{at:?}");
+    }
+}
+
+#[test]
+fn a_rule_of_nft_itself_has_no_such_text() {
+    if !alone() {
+        return;
+    }
+    sh("nft add table ip filter; nft add chain ip filter c
+        nft add rule ip filter c tcp dport 80 drop
+        nft add rule ip filter c tcp dport { 80, 81 } counter drop
+        nft add rule ip filter c ct state new counter drop
+        nft add rule ip filter c th dport 80 counter drop
+        nft add rule ip filter c meta mark set 5 counter");
+    let rules = NfSocket::open().unwrap().dump_rules().unwrap();
+    assert_eq!(rules.len(), 5);
+    for rule in rules {
+        assert_eq!(as_saved(&rule, &SetNames::new()), None, "{rule:?}");
+    }
 }
 
 /// Looks for each decoded text in its rule's line; the names that were seen.

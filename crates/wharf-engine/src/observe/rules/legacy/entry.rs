@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use wharf_core::trace::ruleset::{Cmp, Expr, Header, Match, TableFamily};
 
 use crate::observe::rules::xtables::{
-    SetNames, c_string, decode_match, interface, interface_text, mask_text,
+    SetNames, c_string, decode_match, interface, interface_text, network, protocol,
 };
 
 /// Where things are in an entry; all numbers are bytes.
@@ -213,14 +213,6 @@ impl Conditions {
     }
 }
 
-/// An address with its mask, which is always written.
-fn network(addr: IpAddr, mask: IpAddr) -> String {
-    match mask_text(mask) {
-        whole if whole.is_empty() => format!("{addr}/{}", if addr.is_ipv4() { 32 } else { 128 }),
-        mask => format!("{addr}{mask}"),
-    }
-}
-
 /// Tests for a fragment that is not the first: its offset is not zero.
 fn fragment(invert: bool) -> [Expr; 3] {
     let payload = Expr::Payload {
@@ -241,31 +233,4 @@ fn fragment(invert: bool) -> [Expr; 3] {
         data: vec![0, 0],
     };
     [payload, bitwise, cmp]
-}
-
-/// Names as `/etc/protocols` has them.
-const PROTOCOLS: &[(u8, &str)] = &[
-    (1, "icmp"),
-    (2, "igmp"),
-    (4, "ipencap"),
-    (6, "tcp"),
-    (17, "udp"),
-    (33, "dccp"),
-    (41, "ipv6"),
-    (47, "gre"),
-    (50, "esp"),
-    (51, "ah"),
-    (58, "ipv6-icmp"),
-    (89, "ospf"),
-    (103, "pim"),
-    (108, "ipcomp"),
-    (112, "vrrp"),
-    (132, "sctp"),
-    (135, "mobility-header"),
-    (136, "udplite"),
-];
-
-fn protocol(number: u8) -> String {
-    let known = PROTOCOLS.iter().find(|(n, _)| *n == number);
-    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
 }

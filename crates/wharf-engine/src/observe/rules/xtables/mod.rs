@@ -9,6 +9,7 @@
 mod info;
 mod matches;
 mod nat;
+mod saved;
 mod targets;
 mod text;
 
@@ -18,9 +19,10 @@ use self::info::Info;
 pub use self::info::SetNames;
 pub(crate) use self::info::text as c_string;
 pub(crate) use self::matches::{interface, interface_text};
+pub use self::saved::as_saved;
 pub(crate) use self::targets::standard;
 pub use self::text::Decoded;
-pub(crate) use self::text::mask as mask_text;
+pub(crate) use self::text::{network, protocol};
 
 /// What ebtables and arptables call by the same names has other structures there.
 fn known(family: TableFamily) -> bool {

@@ -148,3 +148,49 @@ pub fn bits(value: u32, names: &[&str]) -> String {
         .collect();
     set.join(",")
 }
+
+/// An address with its mask, which is always written.
+pub fn network(addr: IpAddr, mask: IpAddr) -> String {
+    match self::mask(mask) {
+        whole if whole.is_empty() => format!("{addr}/{}", if addr.is_ipv4() { 32 } else { 128 }),
+        mask => format!("{addr}{mask}"),
+    }
+}
+
+/// Names as `/etc/protocols` has them.
+const PROTOCOLS: &[(u8, &str)] = &[
+    (1, "icmp"),
+    (2, "igmp"),
+    (4, "ipencap"),
+    (6, "tcp"),
+    (17, "udp"),
+    (33, "dccp"),
+    (41, "ipv6"),
+    (47, "gre"),
+    (50, "esp"),
+    (51, "ah"),
+    (58, "ipv6-icmp"),
+    (89, "ospf"),
+    (103, "pim"),
+    (108, "ipcomp"),
+    (112, "vrrp"),
+    (132, "sctp"),
+    (135, "mobility-header"),
+    (136, "udplite"),
+];
+
+/// The name of a protocol, or its number.
+pub fn protocol(number: u8) -> String {
+    let known = PROTOCOLS.iter().find(|(n, _)| *n == number);
+    known.map_or_else(|| number.to_string(), |(_, name)| (*name).to_owned())
+}
+
+const TCP_FLAGS: &[&str] = &["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
+
+/// Names of TCP flags, with commas.
+pub fn tcp_flags(flags: u8) -> String {
+    if flags == 0 {
+        return "NONE".to_owned();
+    }
+    bits(flags.into(), TCP_FLAGS)
+}

@@ -3,7 +3,7 @@
 use wharf_core::trace::ruleset::Match;
 
 use crate::observe::rules::xtables::info::Info;
-use crate::observe::rules::xtables::text::{Decoded, bits, span};
+use crate::observe::rules::xtables::text::{Decoded, bits, span, tcp_flags};
 
 /// By name.
 pub fn decode(name: &str, info: &Info<'_>) -> Option<Decoded> {
@@ -39,15 +39,6 @@ fn ports(out: &mut Decoded, src: (u16, u16), dst: (u16, u16), not_src: bool, not
     if dst != ALL || not_dst {
         out.test(Match::Dport(dst.0, dst.1), not_dst);
     }
-}
-
-const TCP_FLAGS: &[&str] = &["FIN", "SYN", "RST", "PSH", "ACK", "URG"];
-
-fn tcp_flags(flags: u8) -> String {
-    if flags == 0 {
-        return "NONE".to_owned();
-    }
-    bits(flags.into(), TCP_FLAGS)
 }
 
 /// `struct xt_tcp`.
