@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use wharf_core::trace::ruleset::TableFamily;
-use wharf_engine::observe::rules::xtables::{SetNames, as_saved, text_of_match, text_of_target};
+use wharf_core::trace::ruleset::{Expr as Lowered, Match, RuleVerdict, TableFamily};
+use wharf_engine::observe::rules::xtables::{
+    SetNames, as_saved, lower_match, lower_target, text_of_match, text_of_target,
+};
 use wharf_nft::{Expr, Family, NfSocket};
 
 use super::{V4, V6, alone, sh};
@@ -161,4 +163,63 @@ fn matches_and_targets_are_as_iptables_save_prints_them() {
     assert!(names.len() > 60, "{names:?}");
     let names = compare(Family::Ip6, "ip6tables-nft-save");
     assert!(names.contains("icmp6") && names.contains("hl"), "{names:?}");
+}
+
+#[test]
+fn rules_of_ebtables_are_decoded() {
+    if !alone() {
+        return;
+    }
+    sh("ebtables-nft -A FORWARD -p IPv4 --ip-src 10.0.0.1 --ip-dst ! 10.0.0.0/8 --ip-proto tcp --ip-dport 80:90 -j DROP
+        ebtables-nft -A FORWARD -p IPv4 --ip-tos 0x10 --ip-proto udp --ip-sport ! 53 -j DROP
+        ebtables-nft -A FORWARD -p IPv4 --ip-proto icmp --ip-icmp-type 8 -j DROP
+        ebtables-nft -A FORWARD -p IPv6 --ip6-src fd00::1 --ip6-proto ! tcp -j DROP
+        ebtables-nft -A FORWARD --mark ! 5/0xff -j DROP
+        ebtables-nft -A FORWARD --mark 5 -j DROP
+        ebtables-nft -A FORWARD --pkttype-type ! broadcast -j DROP
+        ebtables-nft -A FORWARD -j mark --mark-or 0x5 --mark-target ACCEPT
+        ebtables-nft -A FORWARD -j mark --mark-set 0x5 --mark-target CONTINUE
+        ebtables-nft -t nat -A POSTROUTING -j snat --to-src 02:00:00:00:00:02 --snat-arp
+        ebtables-nft -t nat -A PREROUTING -j dnat --to-dst 02:00:00:00:00:02");
+    let saved = sh("ebtables-nft-save");
+    let bridge = TableFamily::Bridge;
+    let (mut all, mut seen) = (Vec::new(), 0);
+    for rule in NfSocket::open().unwrap().dump_rules().unwrap() {
+        for expr in &rule.exprs {
+            let text = match expr {
+                Expr::Match(m) => {
+                    all.extend(lower_match(&m.name, m.rev, &m.info.0, bridge));
+                    text_of_match(&m.name, m.rev, &m.info.0, bridge)
+                }
+                Expr::Target(t) => {
+                    all.extend(lower_target(&t.name, t.rev, &t.info.0, bridge));
+                    text_of_target(&t.name, t.rev, &t.info.0, bridge)
+                }
+                _ => continue,
+            };
+            // Types of ICMP have names there.
+            let text = text.replace("type 8/0", "type echo-request");
+            assert!(saved.contains(&format!(" {text}")), "{text}\n{saved}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 11);
+    for (test, invert) in [
+        (Match::Dport(80, 90), false),
+        (Match::Sport(53, 53), true),
+        (Match::IcmpType(8, 0, 0), false),
+        (Match::Proto(6), true),
+        (Match::Mark(5, 0xff), true),
+        (Match::Mark(5, u32::MAX), false),
+        (Match::PktType(1), true),
+    ] {
+        let wanted = Lowered::Match { test, invert };
+        assert!(all.contains(&wanted), "{wanted:?} {all:#?}");
+    }
+    let (value, mask) = (5, 5);
+    let mark = [
+        Lowered::SetMark { value, mask },
+        Lowered::Verdict(RuleVerdict::Accept),
+    ];
+    assert!(all.windows(2).any(|w| w == mark), "{all:#?}");
 }

@@ -6,6 +6,7 @@
 //!
 //! Not here: reading rules (`legacy`, and the native side), running packets through them (the core).
 
+mod ebt;
 mod info;
 mod matches;
 mod nat;
@@ -24,11 +25,6 @@ pub(crate) use self::targets::standard;
 pub use self::text::Decoded;
 pub(crate) use self::text::{network, protocol};
 
-/// What ebtables and arptables call by the same names has other structures there.
-fn known(family: TableFamily) -> bool {
-    !matches!(family, TableFamily::Bridge | TableFamily::Arp)
-}
-
 /// Decodes a match. `sets` has the names of the ipsets, as far as they are known.
 pub fn decode_match(
     name: &str,
@@ -43,9 +39,13 @@ pub fn decode_match(
         family,
         sets,
     };
-    let decoded = known(family).then(|| matches::decode(name, &info));
-    let unknown = || Decoded::of_match(name).more().opaque();
-    decoded.flatten().unwrap_or_else(unknown)
+    // What ebtables and arptables call by the same names has other structures there.
+    let decoded = match family {
+        TableFamily::Bridge => ebt::decode_match(name, &info),
+        TableFamily::Arp => None,
+        _ => matches::decode(name, &info),
+    };
+    decoded.unwrap_or_else(|| Decoded::of_match(name).more().opaque())
 }
 
 /// Decodes a target. `sets` has the names of the ipsets, as far as they are known.
@@ -62,9 +62,12 @@ pub fn decode_target(
         family,
         sets,
     };
-    let decoded = known(family).then(|| targets::decode(name, &info));
-    let unknown = || Decoded::of_target(name).more().opaque_target();
-    decoded.flatten().unwrap_or_else(unknown)
+    let decoded = match family {
+        TableFamily::Bridge => ebt::decode_target(name, &info),
+        TableFamily::Arp => None,
+        _ => targets::decode(name, &info),
+    };
+    decoded.unwrap_or_else(|| Decoded::of_target(name).more().opaque_target())
 }
 
 /// A match as instructions.
@@ -159,6 +162,10 @@ mod tests {
         "eui64",
         "ipv6header",
         "osf",
+        "ip",
+        "ip6",
+        "mark_m",
+        "arp",
         "",
     ];
 
@@ -198,6 +205,11 @@ mod tests {
         "SECMARK",
         "SYNPROXY",
         "HMARK",
+        "mark",
+        "dnat",
+        "snat",
+        "log",
+        "redirect",
         "",
     ];
 
@@ -238,7 +250,9 @@ mod tests {
             all(rev, &bytes, |name, decoded| {
                 let begins = |letter| decoded.text.starts_with(&format!("{letter} {name}"));
                 let other_name = [" state", " NOTRACK"].iter().any(|n| decoded.text.contains(n));
-                assert!(begins("-m") || begins("-j") || other_name, "{name}: {}", decoded.text);
+                // ebtables has options without `-m`, and may have none at all.
+                let bare = decoded.text.is_empty() || decoded.text.starts_with("--");
+                assert!(begins("-m") || begins("-j") || other_name || bare, "{name}: {}", decoded.text);
             });
         }
     }
@@ -247,7 +261,8 @@ mod tests {
     fn what_is_too_short_is_opaque_and_keeps_its_name() {
         all(1, &[], |name, decoded| {
             let whole = [
-                "comment", "eui64", "NOTRACK", "TRACE", "ERROR", "RATEEST", "SECMARK",
+                "comment", "eui64", "NOTRACK", "TRACE", "ERROR", "RATEEST", "SECMARK", "log",
+                "redirect",
             ];
             if whole.contains(&name) {
                 return;

@@ -26,6 +26,14 @@ impl Decoded {
         Self::new("-j", name)
     }
 
+    /// What begins with these words.
+    pub fn bare(text: &str) -> Self {
+        Self {
+            exprs: Vec::new(),
+            text: text.to_owned(),
+        }
+    }
+
     fn new(letter: &str, name: &str) -> Self {
         Self {
             exprs: Vec::new(),
