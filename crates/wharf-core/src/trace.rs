@@ -8,12 +8,14 @@
 //! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
 //! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
+//! * `owner`: whose a chain or rule is;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
 pub mod env;
 pub mod eval;
+pub mod owner;
 pub mod packet;
 pub mod query;
 pub mod report;

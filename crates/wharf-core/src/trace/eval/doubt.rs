@@ -199,7 +199,7 @@ fn to_blame(world: &World<'_, '_>, site: Site) -> Blame {
         handle: rule.map(|r| r.handle),
         text: rule.map_or_else(|| policy(base), |r| r.text.clone()),
         comment: rule.and_then(|r| r.comment.clone()),
-        owner: chain.owner,
+        owner: rule.map_or(base.owner, |r| chain.owner_of(r)),
     }
 }
 

@@ -88,7 +88,7 @@ impl<'a> Machine<'a> {
                 Some(is) => (is.0 == *mac).into(),
                 None => Says::Unknown,
             },
-            Match::OwnerUid(from, _) => (env.local && *from == 0).into(),
+            Match::OwnerUid(from, _) | Match::OwnerGid(from, _) => (env.local && *from == 0).into(),
             Match::RpFilter { loose, mark } => self.rpfilter(env, *loose, *mark).into(),
             Match::Socket => env.fib.has_socket(packet).into(),
             Match::Ipset(_) | Match::Opaque(_) | Match::Maybe(_) => Says::Unknown,
