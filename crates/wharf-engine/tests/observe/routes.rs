@@ -116,7 +116,7 @@ fn routes_are_as_ip_shows_them() {
         ip -6 route add fd00:31::/48 nexthop via fd00:9::2 nexthop via fd00:9::3
         ip -6 route add unreachable fd00:32::/48
         ip nexthop add id 1 via 10.9.0.7 dev up0
-        ip nexthop add id 2 via 10.8.0.7 dev up1
+        ip nexthop add id 2 via 10.9.0.8 dev up0
         ip nexthop add id 3 group 1/2
         ip nexthop add id 4 blackhole
         ip route add 10.27.0.0/16 nhid 1

@@ -93,19 +93,23 @@ pub(super) fn mac(bytes: &[u8]) -> Option<Mac> {
     bytes.try_into().ok().map(Mac)
 }
 
+/// The bytes of an attribute.
+#[cfg(test)]
+pub(super) fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
+    let mut bytes = ((value.len() + 4) as u16).to_ne_bytes().to_vec();
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn attributes_are_padded_and_may_be_cut_short() {
-        let mut bytes = Vec::new();
-        for (kind, value) in [(3_u16, &b"lo\0"[..]), (0x8004, &[1, 0, 0, 0])] {
-            bytes.extend(((value.len() + 4) as u16).to_ne_bytes());
-            bytes.extend(kind.to_ne_bytes());
-            bytes.extend(value);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-        }
+        let bytes = [attr(3, b"lo\0"), attr(0x8004, &[1, 0, 0, 0])].concat();
         let all = Attrs(&bytes);
         assert_eq!(all.get(3).map(text).as_deref(), Some("lo"));
         assert_eq!(all.get(4).map(|v| word(v, 0)), Some(1));

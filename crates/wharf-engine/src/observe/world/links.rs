@@ -228,15 +228,8 @@ pub(super) fn read_vlans(body: &[u8]) -> Option<Vlans> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::attrs::attr;
     use super::*;
-
-    fn attr(kind: u16, value: &[u8]) -> Vec<u8> {
-        let mut bytes = ((value.len() + 4) as u16).to_ne_bytes().to_vec();
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(value);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
 
     #[test]
     fn vlans_of_a_port() {

@@ -278,3 +278,141 @@ fn police(options: Attrs<'_>) -> (Action, String) {
     };
     (action, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::attrs::attr;
+    use super::super::tc::Filters;
+    use super::*;
+
+    const DROP: i32 = 2;
+    const PASS: i32 = 0;
+
+    fn filter(protocol: u16, kind: &str, options: &[u8]) -> Vec<u8> {
+        let mut body = vec![0; HEADER];
+        let info = 49152 << 16 | u32::from(protocol.to_be());
+        body[8..12].copy_from_slice(&1_u32.to_ne_bytes());
+        body[16..20].copy_from_slice(&info.to_ne_bytes());
+        body.extend(attr(1, format!("{kind}\0").as_bytes()));
+        body.extend(attr(2, options));
+        body
+    }
+
+    fn gact(verdict: i32) -> Vec<u8> {
+        let mut parms = vec![0; 20];
+        parms[8..12].copy_from_slice(&verdict.to_ne_bytes());
+        let action = [attr(1, b"gact\0"), attr(2, &attr(2, &parms))].concat();
+        attr(1, &action)
+    }
+
+    fn effect_of(body: &[u8]) -> (Effect, String) {
+        let filter = read(body).expect("a filter");
+        (filter.effect, filter.text)
+    }
+
+    #[test]
+    fn a_matchall_drops_everything_of_its_protocol() {
+        let all = filter(ALL, "matchall", &attr(2, &gact(DROP)));
+        let (effect, text) = effect_of(&all);
+        assert_eq!(effect, Effect::Drops(TcDrop::All));
+        assert_eq!(
+            text,
+            "protocol all pref 49152 matchall handle 0x1 action drop"
+        );
+        let ip = filter(IPV4, "matchall", &attr(2, &gact(DROP)));
+        assert_eq!(effect_of(&ip).0, Effect::Drops(TcDrop::Ethertype(IPV4)));
+        let class_only = filter(IPV4, "matchall", &attr(1, &[1, 0, 0, 0]));
+        assert_eq!(effect_of(&class_only).0, Effect::Nothing);
+    }
+
+    #[test]
+    fn the_keys_of_u32_are_words() {
+        // `u32 match ip dst 1.2.3.4 action drop`
+        let mut sel = vec![1, 0, 1, 0];
+        sel.resize(16, 0);
+        sel.extend([255; 4]);
+        sel.extend([1, 2, 3, 4]);
+        sel.extend(16_i32.to_ne_bytes());
+        sel.extend(0_i32.to_ne_bytes());
+        let options = |sel: &[u8]| [attr(5, sel), attr(7, &gact(DROP))].concat();
+        let body = filter(IPV4, "u32", &options(&sel));
+        let words = vec![(16, u32::MAX, 0x0102_0304)];
+        let drops = TcDrop::Matching {
+            ethertype: IPV4,
+            words,
+        };
+        assert_eq!(effect_of(&body).0, Effect::Drops(drops));
+        // Before the network header, and behind a header of variable length.
+        for (at, bytes) in [(24, (-14_i32).to_ne_bytes()), (28, (-1_i32).to_ne_bytes())] {
+            let mut sel = sel.clone();
+            sel[at..at + 4].copy_from_slice(&bytes);
+            let body = filter(IPV4, "u32", &options(&sel));
+            assert_eq!(effect_of(&body).0, Effect::Depends);
+        }
+        let table = filter(IPV4, "u32", &attr(4, &[1, 0, 0, 0]));
+        assert_eq!(effect_of(&table).0, Effect::Nothing);
+    }
+
+    #[test]
+    fn the_keys_of_flower_are_words() {
+        // `flower ip_proto tcp dst_ip 10.0.0.0/8 dst_port 80 action drop`
+        let keys = [
+            attr(3, &gact(DROP)),
+            attr(8, &IPV4.to_be_bytes()),
+            attr(9, &[6]),
+            attr(12, &[10, 0, 0, 0]),
+            attr(13, &[255, 0, 0, 0]),
+            attr(19, &80_u16.to_be_bytes()),
+            attr(36, &[255, 255]),
+        ];
+        let body = filter(IPV4, "flower", &keys.concat());
+        let words = vec![
+            (8, 0x00ff_0000, 0x0006_0000),
+            (16, 0xff00_0000, 0x0a00_0000),
+            (20, 0xffff, 80),
+        ];
+        let ethertype = IPV4;
+        let drops = TcDrop::Matching { ethertype, words };
+        assert_eq!(effect_of(&body).0, Effect::Drops(drops));
+        let mac = [keys.concat(), attr(4, &[2, 0, 0, 0, 0, 1])].concat();
+        let body = filter(IPV4, "flower", &mac);
+        assert_eq!(effect_of(&body).0, Effect::Depends);
+    }
+
+    #[test]
+    fn a_policer_keeps_out_what_exceeds_its_burst() {
+        // `matchall action police rate 1mbit burst 1000 drop`
+        let mut parms = vec![0; 56];
+        parms[4..8].copy_from_slice(&DROP.to_ne_bytes());
+        parms[12..16].copy_from_slice(&125_000_u32.to_ne_bytes());
+        parms[16..20].copy_from_slice(&2047_u32.to_ne_bytes());
+        parms[28..32].copy_from_slice(&125_000_u32.to_ne_bytes());
+        let action = [attr(1, b"police\0"), attr(2, &attr(1, &parms))].concat();
+        let body = filter(ALL, "matchall", &attr(2, &attr(1, &action)));
+        let (effect, text) = effect_of(&body);
+        assert_eq!(effect, Effect::Drops(TcDrop::Larger(1000)));
+        assert!(
+            text.ends_with("police rate 1000000bit burst 1000b mtu 2047b"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn what_passes_first_shields_the_rest() {
+        let drop = filter(ALL, "matchall", &attr(2, &gact(DROP)));
+        let pass = filter(IPV4, "matchall", &attr(2, &gact(PASS)));
+        let program = filter(ALL, "bpf", &[]);
+        let drops = |bodies: &[&Vec<u8>]| {
+            let mut filters = Filters::new("eth0", true);
+            for body in bodies {
+                filters.take(body);
+            }
+            let all = filters.end();
+            all.into_iter().map(|tc| tc.drops).collect::<Vec<_>>()
+        };
+        assert_eq!(drops(&[&drop]), [Some(TcDrop::All)]);
+        assert_eq!(drops(&[&pass, &drop]), [None]);
+        assert_eq!(drops(&[&program, &drop]), [None, None]);
+        assert_eq!(drops(&[&pass]), []);
+    }
+}
