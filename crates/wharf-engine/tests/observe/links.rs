@@ -28,6 +28,7 @@ const STAGE: &str = "
     ip -n out link set down0 up
     ip link add va type veth peer name vb
     ip link set va up
+    ip link add vx type vxlan id 77 dstport 4789
 ";
 
 fn master(links: &[Link], link: &Link) -> String {
@@ -80,6 +81,8 @@ fn links_are_as_ip_shows_them() {
     compare_links(&state, "/run/netns/out", "ip netns exec out ");
     assert_eq!(space(&state, "c1").enter, "ip netns exec c1 ");
     assert_eq!(space(&state, "host").enter, "");
+    let tunnel = state.host().link_named("vx").unwrap();
+    assert_eq!((tunnel.vni, tunnel.vlan), (Some(77), None));
     let groups = json("ip -j link show group 7");
     let host = state.host();
     let seen = host.links.iter().filter(|l| l.group == 7);

@@ -145,6 +145,13 @@ fn info(attrs: Attrs<'_>, link: &mut Link) {
             ..Bridge::default()
         });
     }
+    // IFLA_VLAN_ID, IFLA_VXLAN_ID and IFLA_VRF_TABLE are all the first of their kind.
+    match (link.kind.as_deref(), data.get(1)) {
+        (Some("vlan"), Some(id)) => link.vlan = Some(short(id, 0)),
+        (Some("vxlan"), Some(id)) => link.vni = Some(word(id, 0)),
+        (Some("vrf"), Some(table)) => link.vrf_table = Some(word(table, 0)),
+        _ => {}
+    }
     if attrs.get(4).map(text).as_deref() == Some("bridge") {
         link.port = Some(port(slave));
     }
