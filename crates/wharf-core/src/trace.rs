@@ -6,12 +6,14 @@
 //!
 //! * `state`: what was read of links, addresses, routes, rules, neighbours, sysctls, sockets and flows;
 //! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
+//! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
 pub mod env;
+pub mod eval;
 pub mod packet;
 pub mod query;
 pub mod report;

@@ -284,9 +284,19 @@ pub enum NatArg {
     Addr(IpAddr),
     /// A port that is in the rule (xtables).
     Port(u16),
+    /// Registers with the first and the last of a range.
+    Regs(RegByte, RegByte),
+    /// The first and the last address of a range that is in the rule (xtables).
+    Addrs(IpAddr, IpAddr),
+    /// The first and the last port of a range that is in the rule (xtables).
+    Ports(u16, u16),
 }
 
 /// Kinds of translation.
+#[allow(
+    missing_docs,
+    reason = "the line above a variant says what its fields are"
+)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatKind {
     /// `snat to`.
@@ -297,8 +307,10 @@ pub enum NatKind {
     Masquerade,
     /// `redirect`.
     Redirect,
-    /// A whole prefix is mapped (`NETMAP`, `snat prefix to`).
+    /// A whole prefix is mapped (`NETMAP`); of the source where sources are translated, else of the destination.
     Netmap(IpNet),
+    /// A whole prefix is mapped, whose first and last address are in registers (`snat prefix to`, else `dnat prefix to`).
+    Prefix { source: bool },
 }
 
 /// An instruction.
@@ -326,8 +338,12 @@ pub enum Expr {
         offset: u32,
         len: u32,
     },
-    /// Reads an extension header or TCP option, of which the walked packet has none; `exists` tests for it.
+    /// Reads an extension header or something else that the walked packet has not (a tunnel, IPsec); `exists` tests for it.
     ExtHdr { dreg: RegByte, exists: bool },
+    /// Loads bytes nobody has read: a TCP option, a socket's cgroup, the time.
+    Unread { dreg: RegByte, len: u32 },
+    /// Loads bytes nobody can foretell: `numgen`, `jhash`.
+    Random { dreg: RegByte, len: u32 },
     /// Ends the rule unless it holds.
     Cmp {
         sreg: RegByte,
@@ -398,8 +414,10 @@ pub enum Expr {
     },
     /// The connection is not tracked.
     Notrack,
-    /// May or may not hold: a limit, a quota, a random number. The text names it.
+    /// May or may not hold, and does for a packet that comes alone: a limit, a quota. The text names it.
     Maybe(String),
+    /// May or may not hold, and does not for a packet that comes alone: `limit rate over`, `ct count over`.
+    Unlikely(String),
     /// Does nothing to the packet: counter, log, comment, dynset that adds.
     Nothing,
     /// A decoded xtables match.
@@ -499,7 +517,10 @@ pub enum Match {
     Socket,
     /// `set`: membership of an ipset, which is not read.
     Ipset(String),
-    /// May hold or not: `limit`, `hashlimit`, `statistic`, `recent`, `time`, `quota`, `connlimit`.
+    /// `meta nfproto`: 2 or 10.
+    NfProto(u8),
+    /// May hold or not: `limit`, `hashlimit`, `statistic`, `recent`, `time`, `quota`, `connlimit`. It is taken to hold;
+    /// inverted, not to.
     Maybe(String),
     /// A match that is not decoded.
     Opaque(String),
