@@ -139,6 +139,12 @@ pub struct Link {
     pub xdp: bool,
     /// tc filters and qdiscs that may drop.
     pub tc: Vec<TrafficControl>,
+    /// The VLAN of a link of kind `vlan`.
+    pub vlan: Option<u16>,
+    /// The network identifier of a link of kind `vxlan`.
+    pub vni: Option<u32>,
+    /// The routing table of a link of kind `vrf`.
+    pub vrf_table: Option<u32>,
 }
 
 /// Settings of a bridge.
