@@ -8,6 +8,7 @@
 //! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
 //! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
+//! * `walk`: the way of the packet and of its answer;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
@@ -19,8 +20,10 @@ pub mod query;
 pub mod report;
 pub mod ruleset;
 pub mod state;
+mod walk;
 
 pub use packet::{L4, Packet};
 pub use query::{Query, Source, Target};
 pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
 pub use state::{ObservedState, Space, SpaceId};
+pub use walk::trace;
