@@ -122,7 +122,9 @@ fn routes_are_as_ip_shows_them() {
         ip route add 10.27.0.0/16 nhid 1
         ip route add 10.28.0.0/16 nhid 3
         ip route add 10.29.0.0/16 nhid 4
-        ip link set down1 down");
+        ip link set down1 down
+        # The kernel notices in its own time.
+        for i in $(seq 100); do ip -6 route | grep linkdown && break; sleep 0.05; done");
     for compat in ["1", "0"] {
         // Without compatibility the kernel names objects only.
         sh(&format!("sysctl -qw net.ipv4.nexthop_compat_mode={compat}"));
