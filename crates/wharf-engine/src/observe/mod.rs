@@ -4,6 +4,7 @@
 
 mod firewall;
 mod listen;
+pub mod rules;
 pub mod world;
 
 use std::collections::HashMap;

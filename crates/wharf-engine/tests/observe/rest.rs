@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
-use wharf_core::trace::L4;
 use wharf_core::trace::state::TcDrop;
+use wharf_core::trace::{L4, Owner};
 use wharf_engine::observe::world::{Ask, world};
 
 use crate::{alone, json, see, sh};
@@ -119,9 +119,41 @@ fn a_bucket_too_small_for_a_packet() {
     assert_eq!(shown[0]["options"]["burst"], 1000);
     assert!(tc[0].text.contains("burst 1000b"), "{}", tc[0].text);
     assert_eq!(host.link_named("vb").unwrap().tc, []);
+    assert_eq!(state.unread, []);
+}
+
+#[test]
+fn packet_rules_are_as_nft_lists_them() {
+    if !alone() {
+        return;
+    }
+    sh("nft -f - <<'END'
+        table ip filter {
+            chain FORWARD { type filter hook forward priority 0; policy drop; tcp dport 80 accept; counter; }
+            chain DOCKER-USER { return; }
+        }
+        table inet mine { set s { type ipv4_addr; elements = { 10.0.0.1 }; }; }
+END");
+    let state = see(&[]);
+    let rules = &state.host().ruleset;
+    let shown = json("nft -j -a list ruleset | sed 's/^{\"nftables\": //; s/}$//'");
+    let handles: Vec<u64> = shown
+        .iter()
+        .filter_map(|o| o["rule"]["handle"].as_u64())
+        .collect();
+    let ours: Vec<u64> = rules
+        .chains
+        .iter()
+        .flat_map(|c| c.rules.iter().map(|r| r.handle))
+        .collect();
+    assert_eq!(ours, handles);
+    assert_eq!((rules.chains.len(), rules.sets.len()), (2, 1));
     assert!(
-        state.unread.iter().all(|u| u.what == "packet rules"),
-        "{:?}",
-        state.unread
+        rules
+            .chains
+            .iter()
+            .any(|c| c.base.as_ref().is_some_and(|b| b.drops))
     );
+    assert_eq!(state.tools, [Owner::Docker]);
+    assert_eq!(state.unread, []);
 }

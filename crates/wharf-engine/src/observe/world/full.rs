@@ -6,11 +6,13 @@ use std::net::IpAddr;
 
 use wharf_core::trace::ruleset::Ruleset;
 use wharf_core::trace::state::Unread;
+use wharf_nft::NfSocket;
 
 use super::links::{self, Row};
 use super::spaces::Known;
 use super::{OrNote, flows, list, neighbours, policy, routes, sockets, sysctls, tc, unread};
 use crate::kernel::netlink::socket::Rt;
+use crate::observe::rules;
 
 /// Reads the rest of a namespace whose links and addresses are known.
 pub(super) fn read(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
@@ -165,11 +167,33 @@ fn inside(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "tracked connections", error)),
     }
-    space.ruleset = rules(&name, notes);
+    space.ruleset = packet_rules(&name, notes);
 }
 
 /// The packet rules of all tools in the thread's namespace.
-fn rules(netns: &str, notes: &mut Vec<Unread>) -> Ruleset {
-    notes.push(unread(netns, "packet rules", "they are not translated yet"));
-    Ruleset::default()
+fn packet_rules(netns: &str, notes: &mut Vec<Unread>) -> Ruleset {
+    let dump = NfSocket::open().and_then(|mut socket| socket.ruleset());
+    // A kernel module keeps these files only while there are such tables.
+    for (file, program) in [
+        ("ip_tables_names", "iptables-legacy"),
+        ("ip6_tables_names", "ip6tables-legacy"),
+    ] {
+        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
+        let names: Vec<String> = names
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        if !names.is_empty() {
+            let what = format!("tables of {program}");
+            notes.push(unread(netns, &what, names.join(", ")));
+        }
+    }
+    match dump {
+        Ok(dump) => rules::ruleset(&dump),
+        Err(error) => {
+            notes.push(unread(netns, "nftables rules", error));
+            Ruleset::default()
+        }
+    }
 }

@@ -180,9 +180,12 @@ fn concerned(known: &[Known], ask: &Ask) -> Vec<IpAddr> {
     addrs.into_iter().collect()
 }
 
-/// Other tools, by the links they make.
+/// Other tools, by the chains and links they make.
 fn tools(host: &Space) -> Vec<Owner> {
-    let mut tools = BTreeSet::new();
+    let chains = host.ruleset.chains.iter().map(|c| c.owner);
+    let mut tools: BTreeSet<Owner> = chains
+        .filter(|o| !matches!(o, Owner::Wharf | Owner::User | Owner::Kernel))
+        .collect();
     for link in &host.links {
         let name = link.name.as_str();
         let owner = match () {
