@@ -315,6 +315,7 @@ fn check(name: &str, load: &str) -> usize {
         missing.is_empty(),
         "{name}: {missing:?} did not see a packet"
     );
+    blamed.len()
 }
 
 #[test]
