@@ -91,7 +91,7 @@ pub const NFT: &[(&str, &str)] = &[
             chain f { type filter hook forward priority 0
                 ct state untracked counter meta mark set 0x40
                 ct state vmap { new : continue, invalid : drop, established : accept }
-                ct original ip daddr 10.0.2.2 ct original proto-dst 80 counter drop
+                meta l4proto tcp ct original ip daddr 10.0.2.2 ct original proto-dst 80 counter drop
                 ct direction original ct l3proto ipv6 meta mark set 0x6
                 ct status dnat counter drop
                 ct state new meta l4proto tcp ct original proto-src 40002 counter meta mark set 0x9
@@ -122,11 +122,11 @@ pub const NFT: &[(&str, &str)] = &[
                 ether daddr 02:00:00:00:01:01 ether type ip meta mark set 0x2
                 meta pkttype host udp dport 53 meta mark set meta mark | 0x10
                 iiftype ether meta protocol ip6 counter meta mark set meta mark | 0x20
-                iifkind "veth" meta mark set meta mark | 0x40
+                meta iifkind "veth" meta mark set meta mark | 0x40
                 iif "va" iifgroup default meta mark set meta mark | 0x80
                 ip frag-off & 0x1fff != 0 counter drop
                 tcp option maxseg size set 1200
-                frag exists counter drop
+                exthdr frag exists counter drop
             }
             chain o { type filter hook output priority 0
                 ether saddr 02:00:00:00:01:02 counter drop
@@ -169,25 +169,26 @@ pub const NFT: &[(&str, &str)] = &[
         r#"table ip t {
             chain p { type nat hook prerouting priority -100
                 ip daddr 10.0.2.0/24 tcp dport 80 redirect
-                dnat ip prefix to ip daddr map { 10.0.2.0/25 : 10.0.1.0/25 }
+                dnat ip prefix to ip daddr map { 10.0.2.0/25 : 10.0.2.128/25 }
             }
         }
-        table ip6 t { chain f { type filter hook forward priority 0; ip6 nexthdr tcp counter drop; } }"#,
+        table ip6 t { chain f { type filter hook forward priority 0; ip6 nexthdr tcp counter drop; }
+        }"#,
     ),
     (
         "limits, quotas, numbers that are certain",
         r#"table inet t {
             limit slow { rate over 1000/second burst 1000 packets }
             quota small { over 1 mbytes }
-            counter all { }
-            set meter { type ipv4_addr; size 100; flags dynamic; }
+            counter everything { }
+            set metered { type ipv4_addr; size 100; flags dynamic; }
             chain f { type filter hook forward priority 0
-                counter name "all" limit name "slow" counter drop
+                counter name "everything" limit name "slow" counter drop
                 quota name "small" counter drop
                 limit rate over 1000/second burst 1000 packets counter drop
                 limit rate 1000/second burst 1000 packets tcp dport 80 counter drop
                 ct count over 1000 counter drop
-                add @meter { ip saddr limit rate over 1000/second burst 1000 packets } counter drop
+                add @metered { ip saddr limit rate over 1000/second burst 1000 packets } counter drop
                 log prefix "seen " meta mark set numgen inc mod 1
                 numgen inc mod 1 == 0 tcp dport 8080 counter drop
             }
@@ -195,7 +196,8 @@ pub const NFT: &[(&str, &str)] = &[
     ),
     (
         "dormant tables and ranges outside",
-        r#"table inet asleep { flags dormant; chain f { type filter hook forward priority -500; policy drop; } }
+        r#"table inet asleep { flags dormant; chain f { type filter hook forward priority -500; policy drop; }
+        }
         table inet t { chain f { type filter hook forward priority 0
             tcp dport != 81-90 tcp sport 40001-40003 counter drop
             ip saddr != { 10.0.1.2, 10.0.1.3 } counter drop
@@ -203,7 +205,8 @@ pub const NFT: &[(&str, &str)] = &[
             ip saddr & 255.255.0.255 == 10.0.0.2 counter meta mark set 0x2
             ip dscp 0 counter meta mark set meta mark << 2
             meta mark >= 8 counter drop
-        } }"#,
+        }
+        }"#,
     ),
 ];
 
