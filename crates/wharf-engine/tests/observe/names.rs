@@ -1,6 +1,7 @@
 //! From words to namespaces.
 
 use wharf_core::attach::{Container, ContainerNetns};
+use wharf_core::trace::L4;
 use wharf_core::trace::query::{Source, Target};
 use wharf_engine::observe::world::{Ask, Endpoint, FindError, find, source, target, world};
 
@@ -138,4 +139,40 @@ fn without_privileges_what_is_readable_is_read() {
         .collect();
     assert!(said.contains(&("web", "links and addresses")), "{said:?}");
     assert!(said.contains(&("host", "tracked connections")), "{said:?}");
+}
+
+#[test]
+fn who_publishes_the_port_and_who_routes_is_read_too() {
+    if !alone() {
+        return;
+    }
+    sh("for n in web router far; do ip netns add $n; done
+        ip link add br0 type bridge
+        ip link set br0 up
+        for n in web router far; do
+            ip link add h-$n type veth peer name eth0 netns $n
+            ip link set h-$n master br0 up
+            ip -n $n link set eth0 up
+        done
+        ip -n router addr add 10.7.0.1/24 dev eth0
+        ip addr add 10.7.0.2/24 dev br0
+        ip route add 10.8.0.0/16 via 10.7.0.1");
+    let mut web = container("web", "/run/netns/web");
+    web.ports.push("8080:80".parse().unwrap());
+    let router = container("router", "/run/netns/router");
+    let mut ask = Ask {
+        containers: vec![web, router, container("far", "/run/netns/far")],
+        ..Ask::default()
+    };
+    let full = |ask: &Ask| {
+        let state = world(ask);
+        ["web", "router", "far"].map(|name| space(&state, name).full)
+    };
+    // A container beside the host is not on the way.
+    assert_eq!(full(&ask), [false, true, false]);
+    ask.about_port(L4::Udp, 8080);
+    ask.about_port(L4::Tcp, 8081);
+    assert_eq!(full(&ask), [false, true, false]);
+    ask.about_port(L4::Tcp, 8080);
+    assert_eq!(full(&ask), [true, true, false]);
 }

@@ -127,7 +127,8 @@ fn packet_rules_are_as_nft_lists_them() {
     if !alone() {
         return;
     }
-    sh("nft -f - <<'END'
+    sh("ip link add docker0 type bridge
+        nft -f - <<'END'
         table ip filter {
             chain FORWARD { type filter hook forward priority 0; policy drop; tcp dport 80 accept; counter; }
             chain DOCKER-USER { return; }

@@ -106,6 +106,7 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
     let target = world::find(&args.destination.name, &ask.containers).map_err(failure)?;
     ask.about(&source);
     ask.about(&target);
+    ask.about_port(args.destination.l4, args.destination.port);
     let state = world::world(&ask);
     let query = Query {
         source: world::source(&state, &source).map_err(failure)?,

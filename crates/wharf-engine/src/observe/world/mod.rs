@@ -30,6 +30,8 @@ use std::path::PathBuf;
 
 use wharf_core::attach::Container;
 use wharf_core::network::NetworkSpec;
+use wharf_core::publish::{PortMapping, PortRange, Protocol};
+use wharf_core::trace::L4;
 use wharf_core::trace::report::Owner;
 use wharf_core::trace::state::{HOST, ObservedState, Space, SpaceId, Unread};
 
@@ -41,6 +43,8 @@ pub use find::{Endpoint, FindError, find, source, target};
 
 /// The most namespaces that are read fully because they lie beside one that is.
 const BESIDE: usize = 16;
+/// The most that are read fully because packets may be routed through them.
+const MOST_FULL: usize = 64;
 /// How often a list is read that changes meanwhile.
 const ATTEMPTS: usize = 2;
 
@@ -69,6 +73,29 @@ pub struct Ask {
 }
 
 impl Ask {
+    /// Adds the containers that publish a port of the host.
+    pub fn about_port(&mut self, protocol: L4, port: u16) {
+        let asked = PortRange::new(port, port);
+        let serves = |mapping: &PortMapping| {
+            let protocol = match mapping.protocol {
+                Protocol::Tcp => protocol == L4::Tcp,
+                Protocol::Udp => protocol == L4::Udp,
+                Protocol::Sctp => false,
+            };
+            protocol && asked.is_some_and(|port| mapping.host.overlaps(port))
+        };
+        for container in self
+            .containers
+            .iter()
+            .filter(|c| c.ports.iter().any(serves))
+        {
+            self.wanted.push(Wanted {
+                name: container.name.to_string(),
+                path: container.netns.path.clone(),
+            });
+        }
+    }
+
     /// Adds an end of the question.
     pub fn about(&mut self, end: &Endpoint) {
         match end {
@@ -93,10 +120,16 @@ pub fn world(ask: &Ask) -> ObservedState {
         }
     }
     peers::resolve(&mut known);
-    let chosen = choose(&known, ask);
+    let mut chosen = choose(&known, ask);
     let addrs = concerned(&known, ask);
-    for at in chosen {
+    let mut fresh = chosen.clone();
+    while let Some(at) = fresh.pop_first() {
         full::read(&mut known[at], &addrs, &mut unread);
+        for router in routers(&known, at) {
+            if chosen.len() < MOST_FULL && chosen.insert(router) {
+                fresh.insert(router);
+            }
+        }
     }
     let spaces: Vec<Space> = known.into_iter().map(finish).collect();
     ObservedState {
@@ -166,6 +199,18 @@ fn choose(known: &[Known], ask: &Ask) -> BTreeSet<SpaceId> {
         }
     }
     chosen
+}
+
+/// The namespaces that are gateways of one that was read.
+fn routers(known: &[Known], at: SpaceId) -> Vec<SpaceId> {
+    let routes = known[at].space.routes.iter();
+    let ways: BTreeSet<IpAddr> = routes
+        .flat_map(|route| route.hops.iter().filter_map(|hop| hop.via))
+        .filter(|via| !matches!(via, IpAddr::V6(six) if six.is_unicast_link_local()))
+        .collect();
+    let owns = |k: &Known| k.space.addrs.iter().any(|a| ways.contains(&a.net.addr()));
+    let all = known.iter().enumerate();
+    all.filter(|(_, k)| owns(k)).map(|(id, _)| id).collect()
 }
 
 /// The addresses whose connections are of interest: those asked for, and those of the namespaces asked about.
