@@ -9,6 +9,7 @@
 //! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
 //! * `owner`: whose a chain or rule is;
+//! * `walk`: the way of the packet and of its answer;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
@@ -21,8 +22,10 @@ pub mod query;
 pub mod report;
 pub mod ruleset;
 pub mod state;
+mod walk;
 
 pub use packet::{L4, Packet};
 pub use query::{Query, Source, Target};
 pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
 pub use state::{ObservedState, Space, SpaceId};
+pub use walk::trace;

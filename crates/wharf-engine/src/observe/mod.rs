@@ -5,6 +5,7 @@
 mod firewall;
 mod listen;
 pub mod rules;
+pub mod world;
 
 use std::collections::HashMap;
 use std::io;
