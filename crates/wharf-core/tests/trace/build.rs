@@ -435,15 +435,6 @@ pub fn src_in(prefix: &str) -> Match {
     Match::Src(n.network(), n.netmask())
 }
 
-pub fn dst_in(prefix: &str) -> Match {
-    let n = net(prefix);
-    Match::Dst(n.network(), n.netmask())
-}
-
-pub fn iif(name: &str) -> Match {
-    Match::Iif(name.to_owned(), false)
-}
-
 pub fn oif(name: &str) -> Match {
     Match::Oif(name.to_owned(), false)
 }

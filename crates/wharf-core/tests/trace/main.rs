@@ -5,6 +5,10 @@
 mod build;
 mod causes_host;
 mod causes_link;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../common/mod.rs"]
+mod common;
+mod compiled;
 mod examples;
 mod healthy;
 mod random;

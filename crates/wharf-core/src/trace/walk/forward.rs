@@ -188,6 +188,14 @@ impl<'a> Walk<'a> {
         if !own || self.either(id, &link.name, "accept_local") {
             return;
         }
+        if self.passed.iter().any(|p| p.space == id)
+            && let Some((at, text, _)) = self.sender.clone()
+        {
+            // It was here already, and left with this source.
+            let fault = self.round_trip(at, &text);
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
         let fault = match self.dnat.clone() {
             // Its own packet comes back to it, translated on the way.
             Some((router, rule, _)) if Some(id) == self.sends() => {
@@ -270,6 +278,15 @@ impl<'a> Walk<'a> {
             .fix(format!("{}sysctl -w {name}=64", space.enter))
     }
 
+    fn round_trip(&self, id: SpaceId, route: &str) -> Fault {
+        let what =
+            format!("The packet goes in circles between routers until its TTL is spent ({route}).");
+        let enter = &self.space(id).enter;
+        Fault::new(Code::TtlExpired, id, route, what)
+            .evidence(format!("{enter}ip route show: {route}"))
+            .fix(format!("{enter}ip route del {route}"))
+    }
+
     /// The packet comes by a second time.
     fn goes_round(&mut self, id: SpaceId, packet: &Packet) -> Step<'a> {
         let space = self.space(id);
@@ -279,14 +296,7 @@ impl<'a> Walk<'a> {
             Found::Route(c) => route::show_route(space, c.route, c.hop),
             _ => packet.dst.to_string(),
         };
-        let what =
-            format!("The packet goes in circles between routers until its TTL is spent ({shown}).");
-        let fault = Fault::new(Code::TtlExpired, id, shown.clone(), what)
-            .evidence(format!(
-                "{}ip route get {}: {shown}",
-                space.enter, packet.dst
-            ))
-            .fix(format!("{}ip route del {shown}", space.enter));
+        let fault = self.round_trip(id, &shown);
         self.blame(Verdict::Dropped, "forward", fault);
         Step::End(Arrival::Lost)
     }
