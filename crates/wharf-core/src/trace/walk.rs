@@ -36,7 +36,7 @@ use std::net::IpAddr;
 use crate::trace::env::{Blame, CtState};
 use crate::trace::packet::Packet;
 use crate::trace::query::{Query, Source, Target};
-use crate::trace::report::{Cause, Hop, HopVerdict, Report, Verdict};
+use crate::trace::report::{Cause, Code, Hop, HopVerdict, Report, Verdict};
 use crate::trace::ruleset::Ruleset;
 use crate::trace::state::{ObservedState, Place, PolicyRule, Space, SpaceId};
 
@@ -118,6 +118,7 @@ enum Step<'a> {
 #[derive(Debug, Clone)]
 struct Passed {
     space: SpaceId,
+    iif: u32,
     oif: u32,
     /// The next hop was a gateway.
     gateway: bool,
@@ -149,14 +150,16 @@ struct Walk<'a> {
     skip: BTreeMap<SpaceId, Skip<'a>>,
     /// Spaces that passed the packet on, in order.
     passed: Vec<Passed>,
+    /// A policy rule that chose another way than the main table has, and its space.
+    diverted: Option<(SpaceId, Fault)>,
     /// The space and route by which the frame that now arrives was sent.
     sender: Option<(SpaceId, String, Place)>,
     /// The largest packet the sender would send this way.
     full: u32,
     /// What the client of a TCP connection takes at most.
     most: u32,
-    /// The link the sender sends by.
-    sent_by: Option<u32>,
+    /// The link by which the question, or the answer, is sent.
+    sent_by: Option<(SpaceId, u32)>,
     /// The space that answers.
     replier: Option<SpaceId>,
     /// Places where packets of that size vanish, and what passes there.
@@ -184,6 +187,7 @@ impl<'a> Walk<'a> {
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),
             passed: Vec::new(),
+            diverted: None,
             sender: None,
             full: 0,
             most: u32::MAX,
@@ -201,7 +205,7 @@ impl<'a> Walk<'a> {
         if let Some(start) = ends.start.clone() {
             let there = self.run(start);
             let arrived = self.arrive(&ends, there);
-            self.judge_size(&ends, &arrived);
+            self.judge_size(&arrived);
             self.way_back(&ends, arrived);
         }
         self.finish(ends)
@@ -261,8 +265,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Writes down what stops the packet.
+    /// Writes down what stops the packet; before it what led it there, if that is why.
     fn blame(&mut self, verdict: Verdict, stage: &str, fault: Fault) {
+        let lost = matches!(
+            fault.code,
+            Code::NoRoute
+                | Code::ForwardingDisabled
+                | Code::NoSuchDestination
+                | Code::NeighbourUnreachable
+                | Code::WrongGateway
+                | Code::TtlExpired
+        );
+        if lost && let Some(mapping) = self.dangling() {
+            return self.put_down(verdict, stage, mapping);
+        }
+        if let Some((at, diversion)) = self.diverted.clone()
+            && lost
+            && at != fault.space
+        {
+            self.put_down(verdict, "route", diversion);
+        }
+        self.put_down(verdict, stage, fault);
+    }
+
+    fn put_down(&mut self, verdict: Verdict, stage: &str, fault: Fault) {
         let known = self.causes.iter().any(|(c, _)| {
             c.code == fault.code
                 && c.object == fault.object

@@ -154,7 +154,9 @@ impl<'a> Walk<'a> {
                     HOST,
                     src.to_string(),
                     "The host has no link to the outside.",
-                );
+                )
+                .evidence("ip addr show: no address but on bridges")
+                .fix("ip addr add ADDRESS/PREFIX dev LINK");
                 self.blame(Verdict::Dropped, "route", fault);
             }
         }

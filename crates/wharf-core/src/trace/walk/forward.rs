@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{Link, Place, RouteKind, Space, SpaceId};
+use crate::trace::state::{HOST, Link, RouteKind, Space, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::leads_by;
 use super::owner::holders;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
-use super::segment::segment;
 use super::{Arrival, Passed, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -53,6 +52,7 @@ impl<'a> Walk<'a> {
         let packet = self.rules(site, packet);
         self.passed.push(Passed {
             space: id,
+            iif: link.index,
             oif: out.link,
             gateway: out.gateway,
             src,
@@ -100,12 +100,7 @@ impl<'a> Walk<'a> {
     /// What was used as a gateway is none, and there is another one.
     fn wrong_router(&self, id: SpaceId, dst: IpAddr) -> Option<Fault> {
         let (from, text, place) = self.sender.clone()?;
-        let seg = segment(self.state, place);
-        let others = seg.stations.iter().map(super::segment::last);
-        let routers: Vec<Place> = others
-            .filter(|p| p.space != id && p.space != from && self.routes(p.space, dst))
-            .collect();
-        if routers.is_empty() {
+        if id == HOST {
             return None;
         }
         let own = self
@@ -113,8 +108,29 @@ impl<'a> Walk<'a> {
             .addrs
             .iter()
             .find(|a| a.link == place.index && route::same_family(a.net, dst))?;
-        let right = self.router_near(from, own)?;
-        Some(self.wrong_gateway(from, &text, dst, Some(right)))
+        let right = self.router_near(from, own);
+        // Where the sender is the only router itself, another of its routes is the right one.
+        if right.is_none() && !self.has_other_route(from, &text, dst) {
+            return None;
+        }
+        Some(self.wrong_gateway(from, &text, dst, right))
+    }
+
+    fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
+        let space = self.space(id);
+        space.routes.iter().any(|r| {
+            r.kind == RouteKind::Unicast
+                && r.table == route::MAIN
+                && r.dst.contains(&dst)
+                && route::show_route(space, r, None) != text
+        })
+    }
+
+    /// Whether a space is one that others may use as a gateway: the host, or one between several links. That a container
+    /// would pass packets on says nothing, since the setting is inherited.
+    pub(super) fn is_router(&self, id: SpaceId, dst: IpAddr) -> bool {
+        let links = self.space(id).links.iter().filter(|l| !l.loopback);
+        id == HOST || self.routes(id, dst) && links.count() > 1
     }
 
     /// Whether a space passes packets of the address's family on.

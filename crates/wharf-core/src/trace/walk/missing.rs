@@ -252,9 +252,6 @@ impl<'a> Walk<'a> {
     /// Nobody has the address.
     fn nobody(&mut self, emit: &Emit<'a>, seg: &Segment) -> (Fault, Step<'a>) {
         let end = Step::End(Arrival::Lost);
-        if let Some(found) = self.dangling(emit) {
-            return (found, end);
-        }
         if emit.gateway {
             let right = self.right_gateway(emit);
             let fault = match (emit.rule, right) {
@@ -299,9 +296,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A translation leads to an address that nobody has.
-    fn dangling(&self, emit: &Emit<'a>) -> Option<Fault> {
+    pub(super) fn dangling(&self) -> Option<Fault> {
         let (id, rule, addr) = self.dnat.as_ref()?;
-        if self.reply || *addr != emit.packet.dst || !holders(self.state, *addr).is_empty() {
+        if self.reply || !holders(self.state, *addr).is_empty() {
             return None;
         }
         let space = self.space(*id);
@@ -321,7 +318,7 @@ impl<'a> Walk<'a> {
                 "{}nft delete rule {family} {} {} handle {n}",
                 space.enter, rule.table, rule.chain
             )),
-            _ => fault,
+            (_, None) => fault.fix(format!("{}nft -a list ruleset", space.enter)),
         })
     }
 

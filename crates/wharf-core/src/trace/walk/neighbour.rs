@@ -69,6 +69,19 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
+        // A translated packet that goes back out where it came from was meant for somebody who was here.
+        let back = self
+            .passed
+            .last()
+            .is_some_and(|p| (p.space, p.iif) == (place.space, place.index));
+        if back
+            && is_private(emit.packet.dst)
+            && emit.gateway
+            && let Some(fault) = self.dangling()
+        {
+            self.blame(Verdict::Dropped, "route", fault);
+            return Step::End(Arrival::Lost);
+        }
         let packet = self.cross(way, emit.packet);
         let name = self
             .state

@@ -144,8 +144,8 @@ impl<'a> Walk<'a> {
                     .fix(format!("wharf network connect default {}", space.name));
             return (fault, None);
         }
-        let mut ask = Ask::of(packet, None);
-        if let Some(r) = route::in_main(space, &mut ask) {
+        let ask = Ask::of(packet, None);
+        if let Some(r) = route::in_main(space, &ask) {
             let shown = show_route(space, r, None);
             let what = format!(
                 "{} has the route {shown}, but no policy rule looks it up.",

@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
         self.reply = true;
         self.steps = 0;
         self.circle.clear();
-        self.sender = None;
+        (self.sender, self.diverted) = (None, None);
         self.ttl_by = None;
         self.full = 0;
         let start = match arrived {
