@@ -22,6 +22,7 @@ mod neighbour;
 mod noroute;
 mod outside;
 mod owner;
+mod published;
 mod reply;
 mod route;
 mod rules;
@@ -160,6 +161,8 @@ struct Walk<'a> {
     most: u32,
     /// The link by which the question, or the answer, is sent.
     sent_by: Option<(SpaceId, u32)>,
+    /// The space that sends, if it was read.
+    origin: Option<SpaceId>,
     /// The space that answers.
     replier: Option<SpaceId>,
     /// Places where packets of that size vanish, and what passes there.
@@ -192,6 +195,7 @@ impl<'a> Walk<'a> {
             full: 0,
             most: u32::MAX,
             sent_by: None,
+            origin: None,
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
@@ -281,7 +285,7 @@ impl<'a> Walk<'a> {
         }
         if let Some((at, diversion)) = self.diverted.clone()
             && lost
-            && at != fault.space
+            && (at != fault.space || fault.code == Code::WrongGateway)
         {
             self.put_down(verdict, "route", diversion);
         }

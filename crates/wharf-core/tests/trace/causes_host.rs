@@ -96,6 +96,33 @@ fn routes() {
             says: "dropped policy-rule host from 172.18.0.0/16 lookup 100",
         },
         Case {
+            name: "a policy rule to a router that leads nowhere",
+            change: |w| {
+                let other = w.space("/run/netns/other", "ip netns exec other ");
+                w.cable(HOST, "up1", other, "eth0");
+                w.addr(HOST, "up1", "10.0.3.2/24");
+                w.addr(other, "eth0", "10.0.3.1/24");
+                w.set(other, "net.ipv4.ip_forward", 0);
+                let mut r = policy(Family::V4, 100, RuleAction::Table(100));
+                r.src = Some(net("172.18.0.0/16"));
+                w.state.spaces[HOST].rules.push(r);
+                w.route(HOST, "default", Some("10.0.3.1"), "up1");
+                w.state.spaces[HOST].routes.last_mut().unwrap().table = 100;
+            },
+            ask: ("c1", "192.0.2.50", Icmp, 0),
+            says: "dropped policy-rule host from 172.18.0.0/16 lookup 100",
+        },
+        Case {
+            name: "a route of the host by a container",
+            change: |w| {
+                let c2 = w.id("c2");
+                w.set(c2, "net.ipv4.ip_forward", 0);
+                w.route(HOST, "192.0.2.50", Some("172.18.0.20"), "br-demo");
+            },
+            ask: ("c1", "192.0.2.50", Icmp, 0),
+            says: "dropped wrong-gateway host 192.0.2.50 via 172.18.0.20 dev br-demo",
+        },
+        Case {
             name: "the main table is not looked up",
             change: |w| {
                 let c1 = w.id("c1");
@@ -468,6 +495,56 @@ fn further_rules() {
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
             says: "unknown",
+        },
+    ]);
+}
+
+#[test]
+fn mappings() {
+    check(&[
+        Case {
+            name: "to a network that is gone, by a router outside",
+            change: |w| dnat(w, 8080, "172.30.0.10"),
+            ask: ("outside", "10.0.2.2", Tcp, 8080),
+            says: "dropped publish-shadowed host ip hand pre handle 2",
+        },
+        Case {
+            name: "to a network that is gone, back to a wire nobody read",
+            change: |w| {
+                dnat(w, 8080, "172.30.0.10");
+                w.state.spaces.pop();
+                w.get(HOST, "up0").peer = None;
+            },
+            ask: ("outside", "10.0.2.2", Tcp, 8080),
+            says: "dropped publish-shadowed host ip hand pre handle 2",
+        },
+        Case {
+            name: "a namespace means the port that rules publish for it",
+            change: |w| {
+                w.listen("c2", Tcp, "0.0.0.0", 80);
+                let chain = w.chain(
+                    HOST,
+                    TableFamily::Ip,
+                    "hand",
+                    "pre",
+                    Hook::Prerouting,
+                    -100,
+                    false,
+                );
+                chain.base.as_mut().unwrap().kind = ChainKind::Nat;
+                let to = nat(NatKind::Destination, Some("172.18.0.20"), Some(80));
+                rule(chain, vec![matches(Match::Dport(8080, 8080)), to], "dnat");
+            },
+            ask: ("outside", "c2", Tcp, 80),
+            says: "delivered",
+        },
+        Case {
+            name: "and without one its own address, which nobody outside knows",
+            change: |w| {
+                w.listen("c2", Tcp, "0.0.0.0", 80);
+            },
+            ask: ("outside", "c2", Tcp, 80),
+            says: "dropped no-route outside 172.18.0.20",
         },
     ]);
 }

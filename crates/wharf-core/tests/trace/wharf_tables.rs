@@ -4,7 +4,7 @@ use wharf_core::trace::L4::{Icmp, Tcp};
 use wharf_core::trace::Owner;
 use wharf_core::trace::state::Link;
 
-use crate::build::{HOST, World, line};
+use crate::build::{HOST, World, line, matches, nat, rule};
 use crate::compiled::world;
 
 const TWO: &str = r#"
@@ -154,6 +154,40 @@ fn the_fix_for_an_unpublished_port() {
     assert_eq!(report.also.len(), 1, "nothing listens there either");
     let report = two().ask("g1", "api", Tcp, 80);
     assert_eq!(report.cause.unwrap().fix, ["wharf network connect blue g1"]);
+}
+
+/// Another tool's rule that comes before wharf's takes the port.
+#[test]
+fn a_port_that_is_taken() {
+    use wharf_core::trace::ruleset::{ChainKind, Hook, Match, NatKind, TableFamily};
+    let mut w = two();
+    let chain = w.chain(
+        HOST,
+        TableFamily::Ip,
+        "hand",
+        "pre",
+        Hook::Prerouting,
+        -110,
+        false,
+    );
+    chain.base.as_mut().unwrap().kind = ChainKind::Nat;
+    let to = nat(NatKind::Destination, Some("172.18.0.3"), Some(5432));
+    rule(
+        chain,
+        vec![matches(Match::Dport(8080, 8080)), to],
+        "dnat to 172.18.0.3:5432",
+    );
+    let report = w.ask("outside", "10.0.2.2", Tcp, 8080);
+    assert_eq!(
+        line(&report),
+        "dropped publish-shadowed host ip hand pre handle 2",
+        "{report:#?}"
+    );
+    let report = w.ask("outside", "api", Tcp, 80);
+    assert_eq!(
+        line(&report),
+        "dropped publish-shadowed host ip hand pre handle 2"
+    );
 }
 
 #[test]

@@ -112,6 +112,7 @@ impl<'a> Walk<'a> {
     }
 
     fn begin(&mut self, ends: &mut Ends<'a>, id: SpaceId, src: IpAddr, dst: IpAddr, port: u16) {
+        self.origin = Some(id);
         ends.source.address = Some(src.to_string());
         let packet = self.packet(id, src, dst, port);
         ends.packet = Some(packet.clone());

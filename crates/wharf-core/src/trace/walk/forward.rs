@@ -212,9 +212,13 @@ impl<'a> Walk<'a> {
             self.blame(Verdict::Dropped, "route", fault);
             return;
         }
+        if let Some(fault) = self.dangling() {
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
         let fault = match self.dnat.clone() {
             // Its own packet comes back to it, translated on the way.
-            Some((router, rule, _)) if Some(id) == self.sends() => {
+            Some((router, rule, _)) if Some(id) == self.origin => {
                 self.not_masqueraded_inside(router, &rule, before)
             }
             _ => {
@@ -268,7 +272,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ttl_spent(&self, id: SpaceId, packet: &Packet) -> Fault {
-        let from = self.sends().filter(|_| !self.reply);
+        let from = self.origin.filter(|_| !self.reply);
         if let Some((space, rule)) = &self.ttl_by {
             let what = format!("{rule} sets the TTL too low for the way to {}.", packet.dst);
             return Fault::new(Code::TtlExpired, *space, rule.clone(), what)

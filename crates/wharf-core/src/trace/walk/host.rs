@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::trace::packet::{L4, Packet};
-use crate::trace::query::Source;
 use crate::trace::report::Verdict;
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
@@ -277,14 +276,6 @@ impl<'a> Walk<'a> {
             iif: link.index,
             packet,
         })
-    }
-
-    /// The space that sends, if it was read.
-    pub(super) fn sends(&self) -> Option<SpaceId> {
-        match self.query.source {
-            Source::Space(id, _) => Some(id),
-            Source::Outside(_) => None,
-        }
     }
 }
 

@@ -196,7 +196,7 @@ impl<'a> Walk<'a> {
         };
         let wanted = match self.query.target {
             crate::trace::query::Target::Space(id) if !self.reply => Some(id),
-            _ if self.reply => self.sends(),
+            _ if self.reply => self.origin,
             _ => None,
         };
         let owners: Vec<&Way> = answering.iter().filter(owns).collect();

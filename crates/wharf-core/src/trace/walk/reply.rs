@@ -57,7 +57,7 @@ impl<'a> Walk<'a> {
         };
         if let Some((meant, name)) = self.publishes_port(sent)
             && meant != space
-            && self.sends() != Some(meant)
+            && self.origin != Some(meant)
         {
             let fault = self.shadowed(space, sent, &name);
             self.blame(Verdict::Dropped, "published", fault);
