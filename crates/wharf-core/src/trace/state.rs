@@ -127,6 +127,8 @@ pub struct Link {
     /// `IFLA_LINK` of a link on another one in the same space (vlan, macvlan), or the peer's index where the peer's space
     /// is not known.
     pub lower: Option<u32>,
+    /// The space of `lower`, where that is another one (a macvlan in a container) and was read.
+    pub lower_space: Option<SpaceId>,
     /// What a bridge is set to.
     pub bridge: Option<Bridge>,
     /// What a port of a bridge is set to.
@@ -156,6 +158,10 @@ pub struct Bridge {
     pub vlan_filtering: bool,
     /// `nf_call_iptables`, `nf_call_ip6tables` of this bridge (besides the sysctls).
     pub nf_call: (bool, bool),
+    /// The VLAN of its own untagged frames, with `vlan_filtering`.
+    pub pvid: Option<u16>,
+    /// The VLANs of its own frames, and whether untagged.
+    pub vlans: Vec<(u16, bool)>,
 }
 
 /// State and settings of a bridge port (`IFLA_BRPORT_*`).
@@ -212,7 +218,7 @@ pub enum TcDrop {
         /// 32-bit words in network order.
         words: Vec<(u32, u32, u32)>,
     },
-    /// Those larger than so many bytes (a policer, a token bucket too small for a packet).
+    /// Those whose IP packet is larger than so many bytes (a policer, a token bucket too small for a packet).
     Larger(u32),
 }
 

@@ -16,6 +16,7 @@ use crate::api::{Dirs, Mode, NetworkView, Note, ObjectName};
 use crate::error::EngineError;
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::{Kernel, PlanError, execute};
+use crate::observe::world::Ask;
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
 mod connect;
@@ -130,6 +131,19 @@ impl Engine {
     pub fn network(&mut self, name: &NetworkName) -> Result<NetworkView, EngineError> {
         let found = self.networks()?.into_iter().find(|v| v.spec.name == *name);
         found.ok_or_else(|| EngineError::NotFound(ObjectName::Network(name.clone())))
+    }
+
+    /// The start of a question about packets: what wharf knows of networks and containers.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn ask(&mut self) -> Result<Ask, EngineError> {
+        Ok(Ask {
+            networks: self.networks()?.into_iter().map(|v| v.spec).collect(),
+            containers: self.containers()?,
+            processes: true,
+            ..Ask::default()
+        })
     }
 
     fn state(&mut self) -> Result<&StateStore, EngineError> {

@@ -4,6 +4,8 @@
 
 mod firewall;
 mod listen;
+pub mod rules;
+pub mod world;
 
 use std::collections::HashMap;
 use std::io;

@@ -17,3 +17,4 @@ mod run;
 mod state;
 mod story;
 mod topology_file;
+mod trace;

@@ -18,6 +18,8 @@ use crate::trace::ruleset::{Backend, Chain, ChainKind, Expr, Meta, Rule, RuleVer
 const FORKS: usize = 256;
 /// Rules that are run in all, main way and others together: enough for 10,000 rules and each other way.
 const STEPS: usize = 2_000_000;
+/// A jump counts as so many rules, so that chains that go round end soon.
+pub(super) const JUMP: usize = 16;
 
 /// Why something cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,9 +48,9 @@ pub(super) struct Explorer<'a> {
 }
 
 impl<'a> Explorer<'a> {
-    /// Counts a rule; `false` when there were too many.
-    pub fn spend(&mut self) -> bool {
-        self.steps = self.steps.saturating_sub(1);
+    /// Counts rules; `false` when there were too many.
+    pub fn spend(&mut self, rules: usize) -> bool {
+        self.steps = self.steps.saturating_sub(rules);
         self.steps > 0
     }
 

@@ -1,7 +1,7 @@
 //! Chains, rules, jumps and verdicts.
 
 use super::bytes::Headers;
-use super::doubt::{Explorer, Flip, Kind};
+use super::doubt::{Explorer, Flip, JUMP, Kind};
 use super::regs::Regs;
 use super::{CONNTRACK, Rules};
 use crate::trace::env::{CtState, Ending, Env, Layer};
@@ -219,10 +219,11 @@ impl<'a> Machine<'a> {
                     None => continue,
                 }
             };
-            if !explorer.spend() {
+            let step = self.rule(world, explorer, rule);
+            let jumps = matches!(step, Step::Jump(_) | Step::Goto(_));
+            if !explorer.spend(if jumps { JUMP } else { 1 }) {
                 return (Ending::Unknown, Some(self.site(world)));
             }
-            let step = self.rule(world, explorer, rule);
             if let Some(end) = self.follow(world, step) {
                 return end;
             }

@@ -5,6 +5,7 @@ use super::doubt::Kind;
 use super::machine::{Fate, Machine, Step, World, verdict_step};
 use super::sets::Answer;
 use crate::trace::env::Ending;
+use crate::trace::packet::L4;
 use crate::trace::ruleset::{Ct, Expr, Header, Meta, RegByte};
 
 /// Values of a map that are tried where the key is not known.
@@ -61,6 +62,8 @@ impl<'a> Machine<'a> {
                 verdict,
             } => self.lookup(world, set, *sreg, *dreg, *invert, *verdict),
             Expr::Verdict(verdict) => verdict_step(verdict),
+            // What is no TCP packet cannot be reset, and vanishes.
+            Expr::Reject { reset: true } if self.packet.l4 != L4::Tcp => Step::End(Ending::Drop),
             Expr::Reject { .. } => Step::End(Ending::Reject),
             Expr::Nat { kind, addr, port } => {
                 self.translate(world, kind, addr.as_ref(), port.as_ref())

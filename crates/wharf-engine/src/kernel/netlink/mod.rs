@@ -7,7 +7,7 @@
 
 mod delete;
 pub(crate) mod message;
-mod netns;
+pub(crate) mod netns;
 pub(crate) mod nft_apply;
 pub(crate) mod nft_encode;
 mod nft_expr;

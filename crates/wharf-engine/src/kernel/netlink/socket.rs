@@ -63,6 +63,11 @@ impl Rt {
         Self::bound(0)
     }
 
+    /// Opens a socket of another protocol than rtnetlink in the thread's namespace.
+    pub(crate) fn of_protocol(protocol: isize) -> io::Result<Self> {
+        Self::with(protocol, 0)
+    }
+
     /// Opens a socket that hears of changes to links.
     pub(crate) fn hearing_links() -> io::Result<Self> {
         /// `RTMGRP_LINK`.
@@ -71,7 +76,11 @@ impl Rt {
     }
 
     fn bound(groups: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::with(NETLINK_ROUTE, groups)
+    }
+
+    fn with(protocol: isize, groups: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind(&SocketAddr::new(0, groups))?;
         // Neither is worth failing for: only the kernel's words would be missing.
         let _ = socket.set_ext_ack(true);
@@ -180,6 +189,74 @@ impl Rt {
         }
     }
 
+    /// All answers to a dump request, undecoded: type and body. `true` where the kernel says that things changed meanwhile.
+    pub(crate) fn dump_raw(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<bool> {
+        let seq = self.seq;
+        self.seq = seq.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(HEADER + body.len() + 4);
+        append_raw(&mut bytes, kind, body, seq, NLM_F_DUMP);
+        self.send(&bytes)?;
+        let mut torn = false;
+        loop {
+            for message in messages(self.receive()?).filter(|m| m.seq == seq) {
+                torn |= message.flags & DUMP_INTR != 0;
+                match message.kind {
+                    // A dump that fails half way ends with a negative error number.
+                    DONE => {
+                        let errno = word(message.body, 0).cast_signed().wrapping_neg();
+                        return match errno {
+                            ..=0 => Ok(torn),
+                            n => Err(io::Error::from_raw_os_error(n)),
+                        };
+                    }
+                    ERROR => {
+                        let (errno, detail) = message.error();
+                        return match errno {
+                            0 => Ok(torn),
+                            n => Err(refused(n, detail)),
+                        };
+                    }
+                    kind => each(kind, message.body),
+                }
+            }
+        }
+    }
+
+    /// The one answer to each of many small questions, undecoded; `None` where the kernel refuses.
+    pub(crate) fn ask_raw(
+        &mut self,
+        kind: u16,
+        bodies: &[Vec<u8>],
+        mut each: impl FnMut(usize, Option<&[u8]>),
+    ) -> io::Result<()> {
+        for (round, part) in bodies.chunks(MOST).enumerate() {
+            let first = self.seq;
+            let mut bytes = Vec::new();
+            for body in part {
+                append_raw(&mut bytes, kind, body, self.seq, 0);
+                self.seq = self.seq.wrapping_add(1);
+            }
+            self.send(&bytes)?;
+            let mut open = part.len();
+            while open > 0 {
+                for message in messages(self.receive()?) {
+                    let at = message.seq.wrapping_sub(first) as usize;
+                    if at < part.len() {
+                        open = open.saturating_sub(1);
+                        let body = (message.kind != ERROR).then_some(message.body);
+                        each(round * MOST + at, body);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn dump_once(
         &mut self,
         message: RouteNetlinkMessage,
@@ -230,6 +307,17 @@ fn append(bytes: &mut Vec<u8>, request: Request, seq: u32, flags: u16) {
     let at = bytes.len();
     bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
     message.serialize(&mut bytes[at..]);
+}
+
+fn append_raw(bytes: &mut Vec<u8>, kind: u16, body: &[u8], seq: u32, flags: u16) {
+    let length = (HEADER + body.len()) as u32;
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend(seq.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// A message as it came.
