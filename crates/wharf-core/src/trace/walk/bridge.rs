@@ -284,7 +284,12 @@ impl<'a> Walk<'a> {
     }
 
     /// VLAN filtering: the frame enters untagged and must be allowed out.
-    fn vlan(&self, bridge: &Link, input: Option<&Link>, output: Option<&Link>) -> Option<Fault> {
+    fn vlan<'s>(
+        &self,
+        bridge: &'s Link,
+        input: Option<&'s Link>,
+        output: Option<&'s Link>,
+    ) -> Option<Fault> {
         if !bridge.bridge.as_ref().is_some_and(|b| b.vlan_filtering) {
             return None;
         }
@@ -295,25 +300,33 @@ impl<'a> Walk<'a> {
                 .iter()
                 .position(|s| s.links.iter().any(|x| std::ptr::eq(x, l)))
         };
-        let (a, b) = (from.port.as_ref()?, to.port.as_ref()?);
+        // The bridge's own VLANs; none at all were not read.
+        let vlans = |l: &'s Link| match (&l.bridge, &l.port) {
+            (Some(b), _) if b.pvid.is_none() && b.vlans.is_empty() => None,
+            (Some(b), _) => Some((b.pvid, &b.vlans)),
+            (None, Some(p)) => Some((p.pvid, &p.vlans)),
+            (None, None) => None,
+        };
+        let ((enters, _), (leaves, allowed)) = (vlans(from)?, vlans(to)?);
         let space = place(from)?;
         let enter = &self.space(space).enter;
-        let (name, what, vid) = match a.pvid {
+        let (name, what, vid) = match enters {
             None => {
                 let what = format!("{} takes no untagged frames (no PVID).", from.name);
-                (&from.name, what, b.pvid.unwrap_or(1))
+                (&from.name, what, leaves.unwrap_or(1))
             }
-            Some(v) if !b.vlans.iter().any(|(id, _)| *id == v) => {
+            Some(v) if !allowed.iter().any(|(id, _)| *id == v) => {
                 let what = format!("VLAN {v} of {} is not allowed at {}.", from.name, to.name);
                 (&to.name, what, v)
             }
             Some(_) => return None,
         };
+        let own = if *name == bridge.name { " self" } else { "" };
         Some(
             Fault::new(Code::BridgePortBlocked, space, name.clone(), what)
                 .evidence(format!("{enter}bridge vlan show dev {name}"))
                 .fix(format!(
-                    "{enter}bridge vlan add dev {name} vid {vid} pvid untagged"
+                    "{enter}bridge vlan add dev {name} vid {vid} pvid untagged{own}"
                 )),
         )
     }

@@ -101,16 +101,20 @@ impl<'a> Walk<'a> {
             },
         );
         let mut found: Vec<(bool, IpAddr)> = Vec::new();
+        let mut others: Vec<IpAddr> = Vec::new();
         for place in seg.stations.iter().map(last).filter(|p| p.space != id) {
-            if !self.is_router(place.space, own.net.addr()) {
-                continue;
-            }
             let all = route::usable_addresses(self.space(place.space));
             let fit = all.filter(|a| a.link == place.index && own.net.contains(&a.net.addr()));
+            if !self.is_router(place.space, own.net.addr()) {
+                others.extend(fit.map(|a| a.net.addr()));
+                continue;
+            }
             found.extend(fit.map(|a| (place.space != HOST, a.net.addr())));
         }
         found.sort_by_key(|(other, _)| *other);
-        found.first().map(|(_, a)| *a)
+        // The host's one neighbour on its uplink is where it sends what it does not know.
+        let lone = others.first().filter(|_| id == HOST && others.len() == 1);
+        found.first().map(|(_, a)| *a).or(lone.copied())
     }
 
     pub(super) fn by_gateway(&self, emit: &Emit<'a>, right: Option<IpAddr>) -> Step<'a> {
