@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
             self.check_pair(bridge, i, o);
         }
         if let Some(o) = port(output) {
-            self.check_port_out(bridge, o, port(input), &packet);
+            self.check_port_out(bridge, o, &packet);
         }
         site.hook = match (input, output) {
             (_, None) => Hook::Input,
@@ -190,13 +190,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Does the bridge send the frame out by this port?
-    fn check_port_out(
-        &mut self,
-        bridge: Place,
-        link: &Link,
-        input: Option<&Link>,
-        packet: &Packet,
-    ) {
+    fn check_port_out(&mut self, bridge: Place, link: &Link, packet: &Packet) {
         let Some(port) = &link.port else {
             return;
         };
@@ -214,7 +208,9 @@ impl<'a> Walk<'a> {
             .fdb
             .iter()
             .find(|e| e.mac == mac && e.fixed && !e.own && e.link != link.index && member(e.link));
-        if let Some(entry) = pinned {
+        // The entry moves to the right port as soon as its owner speaks, unless the port does not learn.
+        let heals = port.learning && !self.sender_knows(packet, mac);
+        if let Some(entry) = pinned.filter(|_| !heals) {
             self.wrong_port(bridge, link, entry.link, mac);
             return;
         }
@@ -224,8 +220,8 @@ impl<'a> Walk<'a> {
             .any(|e| e.mac == mac && e.link == link.index && !e.own);
         // What a port may not be flooded with reaches it once its address is learned.
         if here || port.flood || port.learning && port.bcast_flood {
-            let asks = !here && !port.bcast_flood && packet.dst.is_ipv4();
-            if !asks || self.sender_knows(input, packet, mac) {
+            let asks = !port.bcast_flood && packet.dst.is_ipv4();
+            if !asks || self.sender_knows(packet, mac) {
                 return;
             }
             let what = format!(
@@ -250,8 +246,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the sender has the MAC address already.
-    fn sender_knows(&self, input: Option<&Link>, packet: &Packet, mac: Mac) -> bool {
-        let _ = input;
+    fn sender_knows(&self, packet: &Packet, mac: Mac) -> bool {
         let all = self.state.spaces.iter().flat_map(|s| {
             let own = packet.src_mac;
             s.links

@@ -108,7 +108,10 @@ impl<'a> Walk<'a> {
             .addrs
             .iter()
             .find(|a| a.link == place.index && route::same_family(a.net, dst))?;
-        let right = self.router_near(from, own);
+        let used = text.split(" via ").nth(1).and_then(|t| t.split(' ').next());
+        let right = self
+            .router_near(from, own)
+            .filter(|r| Some(r.to_string().as_str()) != used);
         // Where the sender is the only router itself, another of its routes is the right one.
         if right.is_none() && !self.has_other_route(from, &text, dst) {
             return None;

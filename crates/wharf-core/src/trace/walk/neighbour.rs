@@ -60,6 +60,12 @@ impl<'a> Walk<'a> {
             self.check_first_leg(place, first.is_none());
             return self.missing(emit, &seg);
         }
+        if emit.gateway
+            && self.diverted.is_none()
+            && let Some((fault, _)) = self.nearer(&emit, place)
+        {
+            self.diverted = Some((emit.space, fault));
+        }
         let way = self.choose(&emit, link, &seg, &answering);
         self.arrive_by(&emit, &way)
     }
@@ -204,6 +210,13 @@ impl<'a> Walk<'a> {
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
             let fault = self.duplicate(emit.next, last(&best), last(other));
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        } else if link.noarp && link.peer.is_some() {
+            let place = Place {
+                space: emit.space,
+                index: emit.link,
+            };
+            let fault = self.arp_off(place);
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if let Some(entry) = self.known(emit)
             && !macs.contains(&entry.mac)
