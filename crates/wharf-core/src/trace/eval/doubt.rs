@@ -19,7 +19,7 @@ const FORKS: usize = 256;
 /// Rules that are run in all, main way and others together: enough for 10,000 rules and each other way.
 const STEPS: usize = 2_000_000;
 /// A jump counts as so many rules, so that chains that go round end soon.
-pub(super) const JUMP: usize = 16;
+pub(super) const JUMP: usize = 32;
 
 /// Why something cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
