@@ -22,6 +22,7 @@ mod neighbour;
 mod noroute;
 mod outside;
 mod owner;
+mod published;
 mod reply;
 mod route;
 mod rules;
@@ -36,7 +37,7 @@ use std::net::IpAddr;
 use crate::trace::env::{Blame, CtState};
 use crate::trace::packet::Packet;
 use crate::trace::query::{Query, Source, Target};
-use crate::trace::report::{Cause, Hop, HopVerdict, Report, Verdict};
+use crate::trace::report::{Cause, Code, Hop, HopVerdict, Report, Verdict};
 use crate::trace::ruleset::Ruleset;
 use crate::trace::state::{ObservedState, Place, PolicyRule, Space, SpaceId};
 
@@ -118,6 +119,7 @@ enum Step<'a> {
 #[derive(Debug, Clone)]
 struct Passed {
     space: SpaceId,
+    iif: u32,
     oif: u32,
     /// The next hop was a gateway.
     gateway: bool,
@@ -149,14 +151,18 @@ struct Walk<'a> {
     skip: BTreeMap<SpaceId, Skip<'a>>,
     /// Spaces that passed the packet on, in order.
     passed: Vec<Passed>,
+    /// A policy rule that chose another way than the main table has, and its space.
+    diverted: Option<(SpaceId, Fault)>,
     /// The space and route by which the frame that now arrives was sent.
     sender: Option<(SpaceId, String, Place)>,
     /// The largest packet the sender would send this way.
     full: u32,
     /// What the client of a TCP connection takes at most.
     most: u32,
-    /// The link the sender sends by.
-    sent_by: Option<u32>,
+    /// The link by which the question, or the answer, is sent.
+    sent_by: Option<(SpaceId, u32)>,
+    /// The space that sends, if it was read.
+    origin: Option<SpaceId>,
     /// The space that answers.
     replier: Option<SpaceId>,
     /// Places where packets of that size vanish, and what passes there.
@@ -184,10 +190,12 @@ impl<'a> Walk<'a> {
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),
             passed: Vec::new(),
+            diverted: None,
             sender: None,
             full: 0,
             most: u32::MAX,
             sent_by: None,
+            origin: None,
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
@@ -201,7 +209,7 @@ impl<'a> Walk<'a> {
         if let Some(start) = ends.start.clone() {
             let there = self.run(start);
             let arrived = self.arrive(&ends, there);
-            self.judge_size(&ends, &arrived);
+            self.judge_size(&arrived);
             self.way_back(&ends, arrived);
         }
         self.finish(ends)
@@ -261,8 +269,30 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Writes down what stops the packet.
+    /// Writes down what stops the packet; before it what led it there, if that is why.
     fn blame(&mut self, verdict: Verdict, stage: &str, fault: Fault) {
+        let lost = matches!(
+            fault.code,
+            Code::NoRoute
+                | Code::ForwardingDisabled
+                | Code::NoSuchDestination
+                | Code::NeighbourUnreachable
+                | Code::WrongGateway
+                | Code::TtlExpired
+        );
+        if lost && let Some(mapping) = self.dangling() {
+            return self.put_down(verdict, stage, mapping);
+        }
+        if let Some((at, diversion)) = self.diverted.clone()
+            && lost
+            && (at != fault.space || fault.code == Code::WrongGateway)
+        {
+            self.put_down(verdict, "route", diversion);
+        }
+        self.put_down(verdict, stage, fault);
+    }
+
+    fn put_down(&mut self, verdict: Verdict, stage: &str, fault: Fault) {
         let known = self.causes.iter().any(|(c, _)| {
             c.code == fault.code
                 && c.object == fault.object
@@ -287,6 +317,27 @@ impl<'a> Walk<'a> {
         self.causes.push((cause, verdict));
     }
 
+    /// Something that could have stopped the packet was not read.
+    fn way_unread(&self, ends: &ends::Ends<'a>) -> bool {
+        let v6 = ends.packet.as_ref().is_some_and(|p| p.dst.is_ipv6());
+        let other = if v6 { " iptables" } else { " ip6tables" };
+        self.state.unread.iter().any(|u| {
+            let what = format!(" {}", u.what);
+            ["rules", "tables", "routes", "links", "the namespace"]
+                .iter()
+                .any(|w| what.contains(w))
+                && !what.contains(other)
+                && self.hops.iter().any(|h| h.netns == u.netns)
+        })
+    }
+
+    /// Whether something of a space was not read.
+    fn unread(&self, id: SpaceId, what: &str) -> bool {
+        let name = &self.space(id).name;
+        let mut all = self.state.unread.iter();
+        all.any(|u| u.netns == *name && u.what.contains(what))
+    }
+
     fn finish(mut self, ends: ends::Ends<'a>) -> Report {
         for unread in &self.state.unread {
             let text = format!(
@@ -298,7 +349,7 @@ impl<'a> Walk<'a> {
             }
         }
         let (mut verdict, mut cause, mut also) = (Verdict::Delivered, None, Vec::new());
-        if self.unknown {
+        if self.unknown || self.way_unread(&ends) {
             verdict = Verdict::Unknown;
         }
         let mut causes = self.causes.into_iter();

@@ -49,7 +49,7 @@ fn inverse(t: &Tuple) -> Tuple {
 }
 
 /// A connection that begins with this packet; an answer without one is invalid, except for UDP.
-fn begun(packet: &Packet) -> CtState {
+pub(super) fn begun(packet: &Packet) -> CtState {
     let original = tuple(packet);
     let state = if packet.reply && packet.l4 != L4::Udp {
         INVALID

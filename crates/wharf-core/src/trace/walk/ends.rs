@@ -112,6 +112,7 @@ impl<'a> Walk<'a> {
     }
 
     fn begin(&mut self, ends: &mut Ends<'a>, id: SpaceId, src: IpAddr, dst: IpAddr, port: u16) {
+        self.origin = Some(id);
         ends.source.address = Some(src.to_string());
         let packet = self.packet(id, src, dst, port);
         ends.packet = Some(packet.clone());
@@ -154,7 +155,9 @@ impl<'a> Walk<'a> {
                     HOST,
                     src.to_string(),
                     "The host has no link to the outside.",
-                );
+                )
+                .evidence("ip addr show: no address but on bridges")
+                .fix("ip addr add ADDRESS/PREFIX dev LINK");
                 self.blame(Verdict::Dropped, "route", fault);
             }
         }

@@ -5,14 +5,13 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{Link, Place, RouteKind, Space, SpaceId};
+use crate::trace::state::{HOST, Link, RouteKind, Space, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::leads_by;
 use super::owner::holders;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
-use super::segment::segment;
 use super::{Arrival, Passed, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -53,6 +52,7 @@ impl<'a> Walk<'a> {
         let packet = self.rules(site, packet);
         self.passed.push(Passed {
             space: id,
+            iif: link.index,
             oif: out.link,
             gateway: out.gateway,
             src,
@@ -100,12 +100,7 @@ impl<'a> Walk<'a> {
     /// What was used as a gateway is none, and there is another one.
     fn wrong_router(&self, id: SpaceId, dst: IpAddr) -> Option<Fault> {
         let (from, text, place) = self.sender.clone()?;
-        let seg = segment(self.state, place);
-        let others = seg.stations.iter().map(super::segment::last);
-        let routers: Vec<Place> = others
-            .filter(|p| p.space != id && p.space != from && self.routes(p.space, dst))
-            .collect();
-        if routers.is_empty() {
+        if id == HOST {
             return None;
         }
         let own = self
@@ -113,8 +108,32 @@ impl<'a> Walk<'a> {
             .addrs
             .iter()
             .find(|a| a.link == place.index && route::same_family(a.net, dst))?;
-        let right = self.router_near(from, own)?;
-        Some(self.wrong_gateway(from, &text, dst, Some(right)))
+        let used = text.split(" via ").nth(1).and_then(|t| t.split(' ').next());
+        let right = self
+            .router_near(from, own)
+            .filter(|r| Some(r.to_string().as_str()) != used);
+        // Where the sender is the only router itself, another of its routes is the right one.
+        if right.is_none() && !self.has_other_route(from, &text, dst) {
+            return None;
+        }
+        Some(self.wrong_gateway(from, &text, dst, right))
+    }
+
+    fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
+        let space = self.space(id);
+        space.routes.iter().any(|r| {
+            r.kind == RouteKind::Unicast
+                && r.table == route::MAIN
+                && r.dst.contains(&dst)
+                && route::show_route(space, r, None) != text
+        })
+    }
+
+    /// Whether a space is one that others may use as a gateway: the host, or one between several links. That a container
+    /// would pass packets on says nothing, since the setting is inherited.
+    pub(super) fn is_router(&self, id: SpaceId, dst: IpAddr) -> bool {
+        let links = self.space(id).links.iter().filter(|l| !l.loopback);
+        id == HOST || self.routes(id, dst) && links.count() > 1
     }
 
     /// Whether a space passes packets of the address's family on.
@@ -188,9 +207,21 @@ impl<'a> Walk<'a> {
         if !own || self.either(id, &link.name, "accept_local") {
             return;
         }
+        if self.passed.iter().any(|p| p.space == id)
+            && let Some((at, text, _)) = self.sender.clone()
+        {
+            // It was here already, and left with this source.
+            let fault = self.round_trip(at, &text);
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
+        if let Some(fault) = self.dangling() {
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
         let fault = match self.dnat.clone() {
             // Its own packet comes back to it, translated on the way.
-            Some((router, rule, _)) if Some(id) == self.sends() => {
+            Some((router, rule, _)) if Some(id) == self.origin => {
                 self.not_masqueraded_inside(router, &rule, before)
             }
             _ => {
@@ -244,7 +275,7 @@ impl<'a> Walk<'a> {
     }
 
     fn ttl_spent(&self, id: SpaceId, packet: &Packet) -> Fault {
-        let from = self.sends().filter(|_| !self.reply);
+        let from = self.origin.filter(|_| !self.reply);
         if let Some((space, rule)) = &self.ttl_by {
             let what = format!("{rule} sets the TTL too low for the way to {}.", packet.dst);
             return Fault::new(Code::TtlExpired, *space, rule.clone(), what)
@@ -270,6 +301,15 @@ impl<'a> Walk<'a> {
             .fix(format!("{}sysctl -w {name}=64", space.enter))
     }
 
+    fn round_trip(&self, id: SpaceId, route: &str) -> Fault {
+        let what =
+            format!("The packet goes in circles between routers until its TTL is spent ({route}).");
+        let enter = &self.space(id).enter;
+        Fault::new(Code::TtlExpired, id, route, what)
+            .evidence(format!("{enter}ip route show: {route}"))
+            .fix(format!("{enter}ip route del {route}"))
+    }
+
     /// The packet comes by a second time.
     fn goes_round(&mut self, id: SpaceId, packet: &Packet) -> Step<'a> {
         let space = self.space(id);
@@ -279,14 +319,7 @@ impl<'a> Walk<'a> {
             Found::Route(c) => route::show_route(space, c.route, c.hop),
             _ => packet.dst.to_string(),
         };
-        let what =
-            format!("The packet goes in circles between routers until its TTL is spent ({shown}).");
-        let fault = Fault::new(Code::TtlExpired, id, shown.clone(), what)
-            .evidence(format!(
-                "{}ip route get {}: {shown}",
-                space.enter, packet.dst
-            ))
-            .fix(format!("{}ip route del {shown}", space.enter));
+        let fault = self.round_trip(id, &shown);
         self.blame(Verdict::Dropped, "forward", fault);
         Step::End(Arrival::Lost)
     }

@@ -34,19 +34,25 @@ impl<'a> Walk<'a> {
         )
         .evidence(format!("{}ip {six}neigh show {via}", space.enter))
         .evidence(format!("no namespace on the segment has {via}"));
-        if let Some(bridge) = seg.bridges(self.state).first() {
-            let len = space
-                .addrs
-                .iter()
-                .find(|a| a.net.contains(&via))
-                .map_or(Family::of(via).bits(), |a| a.net.prefix_len());
-            let host = self.space(bridge.space);
-            fault = fault.fix(format!(
-                "{}ip addr add {via}/{len} dev {}",
-                host.enter,
-                self.link_name(*bridge)
-            ));
-        }
+        let far = seg
+            .stations
+            .iter()
+            .map(last)
+            .find(|p| p.space != emit.space);
+        let bridge = seg.bridges(self.state).first().copied();
+        let Some(router) = bridge.or(far) else {
+            return fault.fix(format!("{}ip {six}route del {}", space.enter, emit.text));
+        };
+        let len = space
+            .addrs
+            .iter()
+            .find(|a| a.net.contains(&via))
+            .map_or(Family::of(via).bits(), |a| a.net.prefix_len());
+        fault = fault.fix(format!(
+            "{}ip addr add {via}/{len} dev {}",
+            self.space(router.space).enter,
+            self.link_name(router)
+        ));
         fault
     }
 
@@ -95,16 +101,20 @@ impl<'a> Walk<'a> {
             },
         );
         let mut found: Vec<(bool, IpAddr)> = Vec::new();
+        let mut others: Vec<IpAddr> = Vec::new();
         for place in seg.stations.iter().map(last).filter(|p| p.space != id) {
-            if place.space != HOST && !self.routes(place.space, own.net.addr()) {
-                continue;
-            }
             let all = route::usable_addresses(self.space(place.space));
             let fit = all.filter(|a| a.link == place.index && own.net.contains(&a.net.addr()));
+            if !self.is_router(place.space, own.net.addr()) {
+                others.extend(fit.map(|a| a.net.addr()));
+                continue;
+            }
             found.extend(fit.map(|a| (place.space != HOST, a.net.addr())));
         }
         found.sort_by_key(|(other, _)| *other);
-        found.first().map(|(_, a)| *a)
+        // The host's one neighbour on its uplink is where it sends what it does not know.
+        let lone = others.first().filter(|_| id == HOST && others.len() == 1);
+        found.first().map(|(_, a)| *a).or(lone.copied())
     }
 
     pub(super) fn by_gateway(&self, emit: &Emit<'a>, right: Option<IpAddr>) -> Step<'a> {

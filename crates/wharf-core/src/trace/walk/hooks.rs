@@ -173,7 +173,13 @@ impl<'a> Walk<'a> {
         out
     }
 
-    fn evaluate(&self, site: Site, packet: Packet, ct: &mut CtState, rules: &Ruleset) -> Run {
+    pub(super) fn evaluate(
+        &self,
+        site: Site,
+        packet: Packet,
+        ct: &mut CtState,
+        rules: &Ruleset,
+    ) -> Run {
         let space = self.space(site.space);
         let link = |i: Option<u32>| i.and_then(|i| space.link(i));
         let device = match site.hook {

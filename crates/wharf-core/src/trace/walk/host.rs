@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use crate::trace::packet::{L4, Packet};
-use crate::trace::query::Source;
 use crate::trace::report::Verdict;
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
@@ -34,13 +33,10 @@ impl<'a> Walk<'a> {
         let Some(mut out) = self.route(id, &packet, None) else {
             return Step::End(Arrival::Lost);
         };
-        if self.reply {
-            self.full = out.mtu.min(self.most);
-        } else {
-            (self.full, self.sent_by) = (out.mtu, Some(out.link));
-            if packet.l4 == L4::Tcp {
-                self.most = out.mtu;
-            }
+        self.sent_by = Some((id, out.link));
+        self.full = out.mtu.min(self.most);
+        if !self.reply && packet.l4 == L4::Tcp {
+            self.most = out.mtu;
         }
         if packet.dst.is_ipv6() && !out.local {
             self.check_disabled(id, out.link);
@@ -148,6 +144,7 @@ impl<'a> Walk<'a> {
                         self.blame(Verdict::Dropped, "route", fault);
                         return Some(self.on_link(id, addr.link, packet.dst));
                     }
+                    self.notice_diversion(id, packet, &chosen);
                     return Some(self.out(id, &chosen, packet.dst));
                 }
                 Found::Refused(by) => {
@@ -170,6 +167,23 @@ impl<'a> Walk<'a> {
         let (fault, guess) = self.no_route(id, packet);
         self.blame(verdict, "route", fault);
         guess
+    }
+
+    /// Remembers a policy rule that leads elsewhere than the main table would.
+    fn notice_diversion(&mut self, id: SpaceId, packet: &Packet, chosen: &Chosen<'a>) {
+        let Some(rule) = chosen.rule else {
+            return;
+        };
+        let space = self.space(id);
+        let other = route::in_main(space, &Ask::of(packet, None));
+        if let Some(r) = other.filter(|r| r.hops.first() != chosen.hop) {
+            let (taken, usual) = (
+                show_route(space, chosen.route, chosen.hop),
+                show_route(space, r, None),
+            );
+            let how = format!("which sends it by {taken}; the main table has {usual}");
+            self.diverted = Some((id, self.policy(id, rule, &how)));
+        }
     }
 
     fn out(&mut self, id: SpaceId, chosen: &Chosen<'a>, dst: IpAddr) -> Out<'a> {
@@ -262,14 +276,6 @@ impl<'a> Walk<'a> {
             iif: link.index,
             packet,
         })
-    }
-
-    /// The space that sends, if it was read.
-    pub(super) fn sends(&self) -> Option<SpaceId> {
-        match self.query.source {
-            Source::Space(id, _) => Some(id),
-            Source::Outside(_) => None,
-        }
     }
 }
 

@@ -12,7 +12,7 @@ use super::neighbour::asks_with;
 use super::owner::{self, holders, meant_for};
 use super::route::{self, Ask, Found, Skip};
 use super::rules::object;
-use super::segment::{Segment, is_bridge, segment};
+use super::segment::{Segment, is_bridge, last, segment};
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -73,6 +73,51 @@ impl<'a> Walk<'a> {
         )
     }
 
+    /// A link on which ARP was switched off.
+    pub(super) fn arp_off(&self, place: Place) -> Fault {
+        let (space, name) = (self.space(place.space), self.link_name(place));
+        let what = format!(
+            "{name} in {} neither asks nor answers for addresses (ARP is off).",
+            space.name
+        );
+        Fault::new(Code::NeighbourUnreachable, place.space, name.clone(), what)
+            .owner(owner::of_link(self.state, place))
+            .evidence(format!("{}ip link show {name}: NOARP", space.enter))
+            .fix(format!("{}ip link set {name} arp on", space.enter))
+    }
+
+    /// Nobody has an IPv6 address, and somebody on the segment was told to have none.
+    fn switched_off(&self, emit: &Emit<'a>, seg: &Segment) -> Option<Fault> {
+        let addr = emit.next;
+        let ends = seg
+            .stations
+            .iter()
+            .map(last)
+            .filter(|p| p.space != emit.space);
+        let wanted: Vec<Place> = match self.query.target {
+            crate::trace::query::Target::Space(id) if !emit.gateway && !self.reply => {
+                ends.filter(|p| p.space == id).collect()
+            }
+            _ if emit.gateway => ends.filter(|p| self.is_router(p.space, addr)).collect(),
+            _ => ends.collect(),
+        };
+        let (place, fault) = wanted.iter().find_map(|p| {
+            let fault = self.disabled_on(p.space, &self.link_name(*p))?;
+            Some((*p, fault))
+        })?;
+        let len = self
+            .space(emit.space)
+            .addrs
+            .iter()
+            .find(|a| a.net.contains(&addr));
+        let net = len.map_or(128, |a| a.net.prefix_len());
+        let enter = &self.space(place.space).enter;
+        Some(fault.fix(format!(
+            "{enter}ip addr replace {addr}/{net} dev {} nodad",
+            self.link_name(place)
+        )))
+    }
+
     /// It is on the segment and has the address, but says nothing.
     fn mute(&self, emit: &Emit<'a>, owner: Place) -> Fault {
         let (addr, space) = (emit.next, self.space(owner.space));
@@ -91,9 +136,7 @@ impl<'a> Walk<'a> {
         );
         let fault = Fault::new(Code::NeighbourUnreachable, owner.space, name.clone(), what);
         if self.state.link(owner).is_some_and(|l| l.noarp) {
-            return fault
-                .evidence(format!("{}ip link show {name}: NOARP", space.enter))
-                .fix(format!("{}ip link set {name} arp on", space.enter));
+            return self.arp_off(owner);
         }
         let sysctl = format!("net.ipv4.conf.{}.arp_ignore", route::sysctl_name(&name));
         fault
@@ -252,8 +295,10 @@ impl<'a> Walk<'a> {
     /// Nobody has the address.
     fn nobody(&mut self, emit: &Emit<'a>, seg: &Segment) -> (Fault, Step<'a>) {
         let end = Step::End(Arrival::Lost);
-        if let Some(found) = self.dangling(emit) {
-            return (found, end);
+        if emit.next.is_ipv6()
+            && let Some(fault) = self.switched_off(emit, seg)
+        {
+            return (fault, end);
         }
         if emit.gateway {
             let right = self.right_gateway(emit);
@@ -299,9 +344,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A translation leads to an address that nobody has.
-    fn dangling(&self, emit: &Emit<'a>) -> Option<Fault> {
+    pub(super) fn dangling(&self) -> Option<Fault> {
         let (id, rule, addr) = self.dnat.as_ref()?;
-        if self.reply || *addr != emit.packet.dst || !holders(self.state, *addr).is_empty() {
+        if self.reply || !holders(self.state, *addr).is_empty() {
             return None;
         }
         let space = self.space(*id);
@@ -321,7 +366,7 @@ impl<'a> Walk<'a> {
                 "{}nft delete rule {family} {} {} handle {n}",
                 space.enter, rule.table, rule.chain
             )),
-            _ => fault,
+            (_, None) => fault.fix(format!("{}nft -a list ruleset", space.enter)),
         })
     }
 
@@ -349,6 +394,13 @@ impl<'a> Walk<'a> {
 
     /// A packet is about to leave by a wire, but its destination is on this host.
     pub(super) fn wrong_exit(&mut self, emit: &Emit<'a>, place: Place) -> Option<Step<'a>> {
+        let (fault, step) = self.nearer(emit, place)?;
+        self.blame(Verdict::Dropped, "route", fault);
+        Some(step)
+    }
+
+    /// The destination is on another link of the sender, and the route does not know.
+    pub(super) fn nearer(&self, emit: &Emit<'a>, place: Place) -> Option<(Fault, Step<'a>)> {
         let dst = emit.packet.dst;
         let all = holders(self.state, dst);
         let owner = all.iter().copied().find(|p| p.space != emit.space)?;
@@ -356,11 +408,8 @@ impl<'a> Walk<'a> {
             next: dst,
             ..emit.clone()
         };
-        let (fault, step) = self
-            .competing(&direct, place, owner)
-            .or_else(|| self.too_narrow(&direct, owner))?;
-        self.blame(Verdict::Dropped, "route", fault);
-        Some(step)
+        self.competing(&direct, place, owner)
+            .or_else(|| self.too_narrow(&direct, owner))
     }
 
     /// A link of the sender reaches the owner, but its prefix does not hold the address.

@@ -4,10 +4,9 @@
 
 use crate::trace::packet::L4;
 use crate::trace::report::Code;
-use crate::trace::state::Link;
+use crate::trace::state::{Link, Place};
 
 use super::Walk;
-use super::ends::Ends;
 use super::fault::Fault;
 use super::owner;
 use super::reply::Arrived;
@@ -37,26 +36,21 @@ impl<'a> Walk<'a> {
         let mut fault = Fault::new(Code::MtuExceeded, leg.place.space, name.clone(), what)
             .owner(owner::of_link(self.state, leg.place))
             .evidence(format!("{}ip link show {name}: mtu {mtu}", space.enter));
-        if let Some(from) = self.sends() {
-            let sender = self.space(from);
-            let index = self.sent_by.filter(|_| !self.reply);
-            if let Some(l) = index.and_then(|i| sender.link(i)) {
-                fault = fault
-                    .evidence(format!(
-                        "{}ip link show {}: mtu {}",
-                        sender.enter, l.name, l.mtu
-                    ))
-                    .fix(format!("{}ip link set {} mtu {mtu}", sender.enter, l.name));
-            }
+        let sent = self.sent_by.map(|(space, index)| Place { space, index });
+        if let (Some(place), Some(l)) = (sent, sent.and_then(|p| self.state.link(p))) {
+            let enter = &self.space(place.space).enter;
+            fault = fault
+                .evidence(format!("{enter}ip link show {}: mtu {}", l.name, l.mtu))
+                .fix(format!("{enter}ip link set {} mtu {mtu}", l.name));
         }
-        if link.kind.as_deref() != Some("vxlan") {
+        if sent.is_none() || link.kind.as_deref() != Some("vxlan") {
             fault = fault.fix(format!("{}ip link set {name} mtu {full}", space.enter));
         }
         self.narrow.push((limit, fault));
     }
 
     /// Both ends of a TCP connection keep to the smaller of their MTUs (RFC 9293, 3.7.1).
-    pub(super) fn judge_size(&mut self, _ends: &Ends<'a>, arrived: &Option<Arrived>) {
+    pub(super) fn judge_size(&mut self, arrived: &Option<Arrived>) {
         let Some(Arrived::In { space, iif, .. }) = arrived else {
             return;
         };

@@ -60,6 +60,12 @@ impl<'a> Walk<'a> {
             self.check_first_leg(place, first.is_none());
             return self.missing(emit, &seg);
         }
+        if emit.gateway
+            && self.diverted.is_none()
+            && let Some((fault, _)) = self.nearer(&emit, place)
+        {
+            self.diverted = Some((emit.space, fault));
+        }
         let way = self.choose(&emit, link, &seg, &answering);
         self.arrive_by(&emit, &way)
     }
@@ -68,6 +74,19 @@ impl<'a> Walk<'a> {
     fn leave(&mut self, emit: Emit<'a>, place: Place, way: &Way) -> Step<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
+        }
+        // A translated packet that goes back out where it came from was meant for somebody who was here.
+        let back = self
+            .passed
+            .last()
+            .is_some_and(|p| (p.space, p.iif) == (place.space, place.index));
+        if back
+            && is_private(emit.packet.dst)
+            && emit.gateway
+            && let Some(fault) = self.dangling()
+        {
+            self.blame(Verdict::Dropped, "route", fault);
+            return Step::End(Arrival::Lost);
         }
         let packet = self.cross(way, emit.packet);
         let name = self
@@ -183,7 +202,7 @@ impl<'a> Walk<'a> {
         };
         let wanted = match self.query.target {
             crate::trace::query::Target::Space(id) if !self.reply => Some(id),
-            _ if self.reply => self.sends(),
+            _ if self.reply => self.origin,
             _ => None,
         };
         let owners: Vec<&Way> = answering.iter().filter(owns).collect();
@@ -191,6 +210,13 @@ impl<'a> Walk<'a> {
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
             let fault = self.duplicate(emit.next, last(&best), last(other));
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        } else if link.noarp && link.peer.is_some() {
+            let place = Place {
+                space: emit.space,
+                index: emit.link,
+            };
+            let fault = self.arp_off(place);
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if let Some(entry) = self.known(emit)
             && !macs.contains(&entry.mac)

@@ -187,6 +187,12 @@ impl<'a> Walk<'a> {
             .next()
             .map(|a| a.net.addr());
         let addr = own.or_else(|| self.target(HOST, asked, id))?;
+        let client = asked.unwrap_or_else(|| stranger(self.state, Family::of(addr)));
+        if Family::of(client) == Family::of(addr)
+            && let Some(found) = self.published_by_rules(id, client)
+        {
+            return Some(found);
+        }
         if self.is_closed(id, addr) {
             let fault = self.not_published(id, addr);
             self.blame(Verdict::Dropped, "published", fault);

@@ -57,7 +57,7 @@ impl<'a> Walk<'a> {
         };
         if let Some((meant, name)) = self.publishes_port(sent)
             && meant != space
-            && self.sends() != Some(meant)
+            && self.origin != Some(meant)
         {
             let fault = self.shadowed(space, sent, &name);
             self.blame(Verdict::Dropped, "published", fault);
@@ -158,7 +158,7 @@ impl<'a> Walk<'a> {
         self.reply = true;
         self.steps = 0;
         self.circle.clear();
-        self.sender = None;
+        (self.sender, self.diverted) = (None, None);
         self.ttl_by = None;
         self.full = 0;
         let start = match arrived {

@@ -442,7 +442,7 @@ pub(super) fn show_rule(rule: &PolicyRule) -> String {
 }
 
 /// The route of the main table, whatever the policy rules say.
-pub(super) fn in_main<'a>(space: &'a Space, ask: &mut Ask) -> Option<&'a Route> {
+pub(super) fn in_main<'a>(space: &'a Space, ask: &Ask) -> Option<&'a Route> {
     match in_table(space, ask, MAIN, None, &Skip::default()) {
         Found::Route(chosen) => Some(chosen.route),
         _ => None,

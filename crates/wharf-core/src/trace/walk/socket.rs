@@ -85,6 +85,10 @@ impl Walk<'_> {
                 let text = format!("takes {shown}");
                 self.hop(id, "socket", &show_end(s.addr, s.port), &text);
             }
+            None if self.unread(id, "sockets") => {
+                self.note(format!("the sockets of {} were not read", space.name));
+                self.unknown = true;
+            }
             None => {
                 let fault = self.unheard(id, packet, over.map(|l| l.index));
                 self.blame(Verdict::Rejected, "socket", fault);

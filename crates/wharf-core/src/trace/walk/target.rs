@@ -86,6 +86,8 @@ impl<'a> Walk<'a> {
                 "{}ip addr add ADDRESS/PREFIX dev {}",
                 space.enter, link.name
             ));
+        } else {
+            fault = fault.fix(format!("{}ip addr show", space.enter));
         }
         fault
     }
@@ -206,7 +208,12 @@ impl<'a> Walk<'a> {
         let object = link.map_or("lo".to_owned(), |l| l.name.clone());
         let what = format!("{} has no {family} address.", space.name);
         let fault = Fault::new(Code::NoSuchDestination, to, object, what)
-            .evidence(format!("{}ip addr: no address", space.enter));
+            .evidence(format!("{}ip addr: no address", space.enter))
+            .fix(format!(
+                "{}ip addr add ADDRESS/PREFIX dev {}",
+                space.enter,
+                link.map_or("lo", |l| l.name.as_str())
+            ));
         self.blame(Verdict::Dropped, "source", fault);
     }
 }

@@ -179,7 +179,7 @@ impl<'a> Walk<'a> {
                     "{} of the network {} is not published.",
                     packet.dst, net.name
                 );
-                renamed(base, Code::NotPublished, what)
+                renamed(base, Code::NotPublished, what).fix("wharf repair")
             }
         }
     }
@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
         let fault = renamed(base, Code::NotPublished, what);
         match super::outside::host_address(self.state, packet.family()) {
             Some(addr) => fault.fix(format!("ask {addr} instead")),
-            None => fault,
+            None => fault.fix(format!("{}ip addr show", self.space(HOST).enter)),
         }
     }
 }
