@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::Mac;
 use crate::name::IfName;
@@ -81,6 +82,27 @@ pub struct Port {
     pub alias: String,
 }
 
+/// What few routes have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteMore {
+    /// The table; the main one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// `RTAX_MTU`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// `RTAX_ADVMSS`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// `rtm_scope`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+    /// A route to the same destination may be there already, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
+}
+
 /// One object in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
@@ -106,18 +128,20 @@ pub enum Resource {
         /// The address with its prefix length.
         addr: IpNet,
     },
-    /// A route by a gateway, protocol [`ROUTE_PROTOCOL`].
+    /// A route, protocol [`ROUTE_PROTOCOL`].
     Route {
         /// Where.
         netns: Netns,
         /// The destination.
         dst: IpNet,
-        /// The gateway.
-        via: IpAddr,
+        /// The gateway; a route without is to the link itself.
+        via: Option<IpAddr>,
         /// By which link.
         link: IfName,
         /// The metric, if not the kernel's default.
         metric: Option<u32>,
+        /// What few routes have.
+        more: RouteMore,
     },
     /// A permanent neighbour entry.
     Neigh {
@@ -164,7 +188,14 @@ pub enum ResourceKey {
     /// An address.
     Addr(Netns, IfName, IpNet),
     /// A route.
-    Route(Netns, IpNet, IpAddr, IfName),
+    Route(
+        Netns,
+        IpNet,
+        Option<IpAddr>,
+        IfName,
+        Option<u32>,
+        Option<u32>,
+    ),
     /// A neighbour.
     Neigh(IfName, IpAddr),
     /// A forwarding entry.
@@ -197,8 +228,9 @@ impl Resource {
                 dst,
                 via,
                 link,
-                ..
-            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone()),
+                metric,
+                more,
+            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone(), *metric, more.table),
             Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
             Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
             Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::addr::Mac;
-use crate::model::{Link, Netns, Port, Resource};
+use crate::model::{Link, Netns, Port, Resource, RouteMore};
 use crate::name::IfName;
 use crate::nft;
 use crate::publish::Protocol;
@@ -121,12 +121,14 @@ pub struct RouteOp {
     pub netns: Netns,
     /// The destination.
     pub dst: IpNet,
-    /// The gateway.
-    pub via: IpAddr,
+    /// The gateway; a route without is to the link itself.
+    pub via: Option<IpAddr>,
     /// By which link.
     pub link: IfName,
     /// The metric, if not the kernel's default.
     pub metric: Option<u32>,
+    /// What few routes have.
+    pub more: RouteMore,
     /// Instead of a route to the same destination with the same metric, if there is one.
     pub replace: bool,
 }
@@ -150,12 +152,14 @@ impl Op {
                 via,
                 link,
                 metric,
+                more,
             } => Self::RouteAdd(RouteOp {
                 netns,
                 dst,
                 via,
                 link,
                 metric,
+                more,
                 replace: false,
             }),
             Resource::Neigh { link, addr, mac } => Self::NeighAdd { link, addr, mac },
@@ -187,12 +191,14 @@ impl Op {
                 via,
                 link,
                 metric,
+                more,
             } => Self::RouteDel(RouteOp {
                 netns,
                 dst,
                 via,
                 link,
                 metric,
+                more,
                 replace: false,
             }),
             Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },

@@ -280,15 +280,28 @@ fn port_set(port: &Port) -> String {
 }
 
 fn route(verb: &str, r: &RouteOp) -> String {
-    let metric = r.metric.map(|m| format!(" metric {m}")).unwrap_or_default();
-    format!(
-        "{} route {verb} {} via {} dev {} proto {}{metric}",
-        ip(&r.netns),
-        destination(r.dst),
-        r.via,
+    let mut text = format!("{} route {verb} {}", ip(&r.netns), destination(r.dst));
+    if let Some(via) = r.via {
+        text += &format!(" via {via}");
+    }
+    text += &format!(
+        " dev {} proto {}",
         quote(&r.link),
-        crate::model::ROUTE_PROTOCOL,
-    )
+        crate::model::ROUTE_PROTOCOL
+    );
+    let scope = r.more.scope.map(u32::from);
+    for (word, value) in [
+        ("scope", scope),
+        ("table", r.more.table),
+        ("metric", r.metric),
+        ("mtu", r.more.mtu),
+        ("advmss", r.more.advmss),
+    ] {
+        if let Some(value) = value {
+            text += &format!(" {word} {value}");
+        }
+    }
+    text
 }
 
 fn destination(dst: IpNet) -> String {

@@ -69,6 +69,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             default_routes: Vec::new(),
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
+            routes: Vec::new(),
             phase: Phase::Active,
         });
     }
@@ -79,6 +80,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         name: spec.name.clone(),
         id: "0".repeat(64),
         owner: "cli".to_owned(),
+        client: None,
         netns: ContainerNetns {
             path,
             identity: None,

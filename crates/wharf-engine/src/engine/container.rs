@@ -62,6 +62,7 @@ impl Engine {
             name: request.name.clone(),
             id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
             owner: request.owner.clone(),
+            client: request.client.clone(),
             netns,
             process: None,
             exit_status: None,

@@ -74,6 +74,14 @@ impl Engine {
     /// The cables of a container that the store does not know, by their aliases.
     pub(super) fn lost_links(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
         let mark = format!("wharf:{name}:");
+        self.lost_cables(|alias| alias.starts_with(&mark))
+    }
+
+    /// The links whose alias is a mark that the store knows nothing of.
+    pub(super) fn lost_cables(
+        &mut self,
+        is_lost: impl Fn(&str) -> bool,
+    ) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         let links = self
             .kernel
@@ -81,7 +89,7 @@ impl Engine {
             .map_err(|e| failed("list links", &e))?;
         for link in links
             .iter()
-            .filter(|l| l.alias.as_deref().is_some_and(|a| a.starts_with(&mark)))
+            .filter(|l| l.alias.as_deref().is_some_and(&is_lost))
         {
             let Ok(link) = link.name.parse::<IfName>() else {
                 continue;
@@ -93,7 +101,7 @@ impl Engine {
                     link,
                 },
                 undo,
-                format!("it is marked as container `{name}`'s"),
+                "it is marked as a container's of wharf",
             );
         }
         Ok(plan)

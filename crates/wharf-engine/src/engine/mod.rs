@@ -18,6 +18,8 @@ use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::{Kernel, PlanError, execute};
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
+mod check;
+mod client;
 mod connect;
 mod container;
 mod foreign;
@@ -29,6 +31,8 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+
+pub use client::CLIENT_LABEL;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;

@@ -234,7 +234,7 @@ impl FakeKernel {
         self.state
             .remove(&ResourceKey::Up(netns.clone(), link.clone()));
         self.state.retain(
-            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l) if *n == netns && *l == link),
+            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l, ..) if *n == netns && *l == link),
         );
         Ok(())
     }
@@ -289,6 +289,7 @@ fn route(r: RouteOp) -> Resource {
         via: r.via,
         link: r.link,
         metric: r.metric,
+        more: r.more,
     }
 }
 

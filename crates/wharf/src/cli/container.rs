@@ -73,6 +73,7 @@ pub fn create(args: CreateArgs, ctx: &Context) -> Done {
         networks: args.attach.requests()?,
         name: args.name,
         owner: OWNER.to_owned(),
+        client: None,
         netns: match (args.netns, args.pid) {
             (Some(path), _) => NetnsRequest::Path(path),
             (None, Some(pid)) => NetnsRequest::Pid(pid),

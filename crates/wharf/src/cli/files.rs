@@ -157,12 +157,14 @@ mod tests {
             default_routes: default.then_some(Family::V4).into_iter().collect(),
             gw_priority: 0,
             aliases: Vec::new(),
+            routes: Vec::new(),
             phase: Phase::Active,
         };
         Container {
             name: name.parse().unwrap(),
             id: String::new(),
             owner: "cli".to_owned(),
+            client: None,
             netns: ContainerNetns {
                 path: PathBuf::new(),
                 identity: None,

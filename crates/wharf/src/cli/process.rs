@@ -151,6 +151,7 @@ fn create(
                 None => names::random(attempt)?,
             },
             owner: OWNER.to_owned(),
+            client: None,
             netns: NetnsRequest::New,
             networks: networks.clone(),
             ports: args.attach.ports.clone(),

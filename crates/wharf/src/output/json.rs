@@ -197,6 +197,7 @@ mod tests {
             name: "web".parse().unwrap(),
             id: "ab".repeat(32),
             owner: "cli".to_owned(),
+            client: None,
             netns: ContainerNetns {
                 path: "/run/netns/web".into(),
                 identity: None,
@@ -215,6 +216,7 @@ mod tests {
                 default_routes: Vec::new(),
                 gw_priority: 0,
                 aliases: Vec::new(),
+                routes: Vec::new(),
                 phase: Phase::Active,
             }],
             ports: vec![

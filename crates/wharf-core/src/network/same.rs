@@ -1,0 +1,94 @@
+//! Whether a network that is there is the one a client describes again.
+
+use crate::network::{NetworkKind, NetworkRequest, NetworkSpec};
+
+/// How a network differs from a description of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Differences {
+    /// What cannot be changed while containers are on it, in words.
+    pub fixed: Vec<String>,
+    /// Subnets that it does not have yet, with their place in the request.
+    pub missing: Vec<usize>,
+}
+
+impl Differences {
+    /// It is the same.
+    pub fn is_empty(&self) -> bool {
+        self.fixed.is_empty() && self.missing.is_empty()
+    }
+}
+
+/// Compares a network with a description; what the description leaves open is no difference. With `whole` the
+/// description made the network; without, only what it says expressly counts.
+pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) -> Differences {
+    let (mut fixed, mut missing) = (Vec::new(), Vec::new());
+    let mut differs = |what: &str, is: String, wanted: String| {
+        fixed.push(format!("{what} is {is}, {wanted} is asked for"));
+    };
+    if let Some(bridge) = &request.bridge
+        && *bridge != spec.bridge
+    {
+        differs("the bridge", spec.bridge.to_string(), bridge.to_string());
+    }
+    if let Some(mtu) = request.mtu
+        && mtu != spec.mtu
+    {
+        differs("the MTU", spec.mtu.to_string(), mtu.to_string());
+    }
+    let adopted = request.kind == NetworkKind::Adopted;
+    if adopted != spec.adopted {
+        let whose = |adopted| {
+            if adopted {
+                "another program's"
+            } else {
+                "wharf's"
+            }
+        };
+        differs(
+            "its bridge",
+            whose(spec.adopted).to_owned(),
+            whose(adopted).to_owned(),
+        );
+    }
+    let flag = |on: bool| on.to_string();
+    if whole {
+        let icc = request.icc.unwrap_or(true);
+        let masquerade = request.masquerade.unwrap_or(true);
+        for (what, is, wanted) in [
+            ("internal", spec.internal, request.internal),
+            ("icc", spec.icc, icc),
+            ("masquerade", spec.masquerade, masquerade),
+        ] {
+            if is != wanted {
+                differs(what, flag(is), flag(wanted));
+            }
+        }
+        if spec.options != request.options {
+            let text = |options: &std::collections::BTreeMap<String, String>| {
+                let all: Vec<_> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
+                format!("`{}`", all.join(" "))
+            };
+            differs("the options", text(&spec.options), text(&request.options));
+        }
+    }
+    for gateway in &request.gateways {
+        let own = spec.subnets.iter().find(|s| s.subnet.contains(gateway));
+        if let Some(own) = own.filter(|s| s.gateway != *gateway) {
+            differs("the gateway", own.gateway.to_string(), gateway.to_string());
+        }
+    }
+    for (at, subnet) in request.subnets.iter().enumerate() {
+        if spec.subnets.iter().any(|s| s.subnet == *subnet) {
+            continue;
+        }
+        // The bridge's and the containers' IPv6 is turned on or off once.
+        let new_family = subnet.addr().is_ipv6() && !spec.has_v6();
+        if new_family || spec.subnets.is_empty() {
+            let all: Vec<_> = spec.subnets.iter().map(|s| s.subnet.to_string()).collect();
+            differs("the subnet", all.join(" "), subnet.to_string());
+        } else {
+            missing.push(at);
+        }
+    }
+    Differences { fixed, missing }
+}
