@@ -217,6 +217,11 @@ impl Attachment {
             .copied()
             .find(|a| Family::of_net(*a) == family)
     }
+
+    /// Whether a default route of the container goes by it.
+    pub fn leads_out(&self) -> bool {
+        !self.default_routes.is_empty() || self.routes.iter().any(|r| r.dst.prefix_len() == 0)
+    }
 }
 
 /// A network namespace of a container.

@@ -6,16 +6,14 @@
 use std::process::ExitCode;
 
 mod cli;
+mod cni;
 mod output;
 mod tour;
 
 fn main() -> ExitCode {
     // Further front ends get their arm here; the command line serves every other name.
-    #[expect(
-        clippy::match_single_binding,
-        reason = "each protocol's front end adds an arm"
-    )]
     let status = match called_as().as_str() {
+        _ if cni::is_called() => cni::main(),
         _ => cli::main(),
     };
     ExitCode::from(status)

@@ -19,6 +19,7 @@ pub const OWNER: &str = "cli";
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Name of the container, and of its namespace below /run/netns
+    #[arg(value_parser = ContainerName::given)]
     pub name: ContainerName,
 
     /// Adopt the network namespace at this path, which stays its owner's

@@ -107,7 +107,7 @@ impl<'a> From<&'a Attachment> for AttachmentJson<'a> {
             mac: attachment.mac,
             addresses: &attachment.addresses,
             gateways: &attachment.gateways,
-            default_route: !attachment.default_routes.is_empty(),
+            default_route: attachment.leads_out(),
             aliases: &attachment.aliases,
         }
     }

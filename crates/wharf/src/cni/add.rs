@@ -1,0 +1,316 @@
+//! `ADD`: a container is attached, or all is as before.
+
+use serde_json::Value;
+use wharf_core::addr::Family;
+use wharf_core::attach::{Addressing, AttachRequest, ClientKey, Container, RouteSpec};
+use wharf_core::model::RouteMore;
+use wharf_core::name::ContainerName;
+use wharf_core::network::NetworkSpec;
+use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest};
+use wharf_engine::engine::Engine;
+
+use super::call::Call;
+use super::config::{Config, Input};
+use super::error::{CniError, Done, code};
+use super::ipam::{self, Ipam, Numbering};
+use super::result::{Dns, Interface, Ip, Outcome, Route, Version};
+use super::{chained, delegate, names, network};
+
+/// Attaches a container, and gives the result.
+///
+/// # Errors
+/// Something cannot be had; nothing is left behind.
+pub fn add(call: &Call, input: &Input) -> Done<Value> {
+    let config = &input.config;
+    config.check()?;
+    check_own_netns(call)?;
+    for text in config.remarks() {
+        super::remark(&format!("note: {text}\n"));
+    }
+    let prev = config
+        .prev_result
+        .as_ref()
+        .map(Outcome::parse)
+        .transpose()?;
+    if let Some(prev) = &prev
+        && chained::is_attached(prev, call, input.version)
+    {
+        return chained::add(call, input, prev);
+    }
+    let key = call.key(&config.name);
+    let mut engine = super::engine()?;
+    let name = free_name(&mut engine, &key)?;
+    let (numbering, plugin) = match ipam::read(call, input)? {
+        Ipam::None => (None, None),
+        Ipam::Inside(numbering) => (Some(*numbering), None),
+        Ipam::Plugin(plugin) => {
+            let result = delegate::add(call, input, &plugin)?;
+            (Some(ipam::from_plugin(result)), Some(plugin))
+        }
+    };
+    let work = Work {
+        call,
+        input,
+        key,
+        name,
+        numbering,
+        prev: prev.unwrap_or_default(),
+    };
+    let done = work.attach(&mut engine);
+    if let (Err(_), Some(plugin)) = (&done, &plugin) {
+        delegate::give_back(call, input, plugin);
+    }
+    done
+}
+
+/// A name for the record of a new attachment.
+///
+/// # Errors
+/// The attachment is there already.
+pub fn free_name(engine: &mut Engine, key: &ClientKey) -> Done<ContainerName> {
+    let candidates = names::container_names(key);
+    for name in &candidates {
+        if engine.client_container(name, key)?.is_some() {
+            let msg = format!(
+                "container {} has interface {} on network {} already",
+                key.container, key.interface, key.network
+            );
+            return Err(CniError::new(code::CONFLICT, msg));
+        }
+    }
+    for name in candidates {
+        match engine.container(&name) {
+            Ok(_) => {}
+            Err(wharf_engine::error::EngineError::NotFound(_)) => return Ok(name),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(CniError::new(
+        code::CONFLICT,
+        "no name is free for the container",
+    ))
+}
+
+/// A namespace that is none is told by the engine; one that cannot be opened is worth its own number.
+fn check_own_netns(call: &Call) -> Done<()> {
+    match std::fs::metadata(&call.netns) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(CniError::new(
+            code::NETNS,
+            format!("cannot open network namespace {}", call.netns),
+        )
+        .with(e.to_string())),
+    }
+}
+
+/// What is needed to attach.
+struct Work<'a> {
+    call: &'a Call,
+    input: &'a Input,
+    key: ClientKey,
+    name: ContainerName,
+    numbering: Option<Numbering>,
+    prev: Outcome,
+}
+
+impl Work<'_> {
+    fn config(&self) -> &Config {
+        &self.input.config
+    }
+
+    fn attach(&self, engine: &mut Engine) -> Done<Value> {
+        let config = self.config();
+        let request = network::request(config, self.numbering.as_ref())?;
+        let mac = network::mac(self.call, config)?;
+        let ports = network::ports(config)?;
+        let spec = engine.network_ensure(&request)?;
+        let routes = self.routes(&spec);
+        let mut attach = AttachRequest::new(request.name);
+        attach.mac = mac;
+        attach.interface = Some(self.call.ifname.parse().map_err(bad_name)?);
+        attach.aliases = network::aliases(config);
+        if let Some(n) = &self.numbering {
+            attach.ips.clone_from(&n.wanted);
+            attach.addressing = n.addressing.clone();
+        }
+        attach.routes = self.kernel_routes(&routes, &spec);
+        let request = ContainerRequest {
+            name: self.name.clone(),
+            owner: network::OWNER.to_owned(),
+            client: Some(self.key.clone()),
+            netns: NetnsRequest::Path(self.call.netns.clone().into()),
+            networks: vec![attach],
+            ports,
+            command: Vec::new(),
+        };
+        let outcome = engine.create(&request, Mode::Apply)?;
+        super::remarks(&outcome.notes);
+        let done = self.result(engine, &outcome.value, &spec, routes);
+        if done.is_err() {
+            let back = engine.remove(std::slice::from_ref(&self.name), true, Mode::Apply);
+            if let Err(error) = back {
+                super::remark(&format!("error: on the way back: {error}\n"));
+            }
+        }
+        done
+    }
+
+    /// The routes of the result: the address plugin's, and the default route that `isDefaultGateway` asks for.
+    fn routes(&self, spec: &NetworkSpec) -> Vec<Route> {
+        let Some(n) = &self.numbering else {
+            return Vec::new();
+        };
+        let mut routes = n.routes.clone();
+        if self.config().is_default_gateway {
+            for family in Family::BOTH {
+                let there = |r: &Route| r.dst.prefix_len() == 0 && Family::of_net(r.dst) == family;
+                if let Some(gateway) = self
+                    .gateway(spec, family)
+                    .filter(|_| !routes.iter().any(there))
+                {
+                    routes.push(Route::to_all(gateway));
+                }
+            }
+        }
+        routes
+    }
+
+    /// The gateway of a family: that of its first address.
+    fn gateway(&self, spec: &NetworkSpec, family: Family) -> Option<std::net::IpAddr> {
+        let of_family = |g: &std::net::IpAddr| Family::of(*g) == family;
+        match &self.numbering.as_ref()?.addressing {
+            Addressing::Given(given) => {
+                let mut all = given
+                    .iter()
+                    .filter(|(net, _)| Family::of_net(*net) == family);
+                let (net, gateway) = all.next()?;
+                let own = spec.subnets.iter().find(|s| s.subnet == net.trunc());
+                gateway.or_else(|| own.map(|s| s.gateway).filter(|_| self.config().routes()))
+            }
+            Addressing::Pools { sets, .. } => {
+                sets.iter().flatten().map(|p| p.gateway).find(of_family)
+            }
+            Addressing::Subnets => spec.subnet(family).map(|s| s.gateway),
+        }
+    }
+
+    /// The same routes for the kernel. One without gateway goes by the gateway of its family.
+    fn kernel_routes(&self, routes: &[Route], spec: &NetworkSpec) -> Vec<RouteSpec> {
+        let make = |route: &Route| RouteSpec {
+            dst: route.dst.trunc(),
+            via: match route.scope {
+                // A scope narrower than the world is reached without gateway.
+                Some(scope) if scope != 0 => route.gw,
+                _ => route
+                    .gw
+                    .or_else(|| self.gateway(spec, Family::of_net(route.dst))),
+            },
+            metric: route.priority,
+            more: RouteMore {
+                table: route.table,
+                mtu: route.mtu,
+                advmss: route.advmss,
+                scope: route.scope,
+                beside: true,
+            },
+        };
+        let mut all: Vec<RouteSpec> = Vec::new();
+        for route in routes.iter().map(make) {
+            if !all.contains(&route) {
+                all.push(route);
+            }
+        }
+        all
+    }
+
+    fn result(
+        &self,
+        engine: &mut Engine,
+        container: &Container,
+        spec: &NetworkSpec,
+        routes: Vec<Route>,
+    ) -> Done<Value> {
+        let [a] = container.attachments.as_slice() else {
+            return Err(CniError::new(
+                code::FAILED,
+                "the record has not one attachment",
+            ));
+        };
+        let host_mac = engine.link_mac(&a.host_interface)?;
+        let mut outcome = self.prev.clone();
+        let newest = self.input.version == Version::NEWEST;
+        let interface = |name: &str, mac: String, sandbox: &str| Interface {
+            name: name.to_owned(),
+            mac,
+            mtu: newest.then_some(spec.mtu),
+            sandbox: sandbox.to_owned(),
+            more: serde_json::Map::new(),
+        };
+        let host_mac = host_mac.map(|m| m.to_string()).unwrap_or_default();
+        outcome.interfaces.extend([
+            interface(spec.bridge.as_str(), spec.bridge_mac.to_string(), ""),
+            interface(a.host_interface.as_str(), host_mac, ""),
+            interface(a.interface.as_str(), a.mac.to_string(), &self.call.netns),
+        ]);
+        let at = outcome.interfaces.len() as i64 - 1;
+        outcome.ips.extend(a.addresses.iter().map(|address| Ip {
+            interface: Some(at),
+            address: *address,
+            gateway: self.gateway_of(spec, *address),
+        }));
+        outcome.routes.extend(routes);
+        outcome.dns = self.dns();
+        outcome.json(self.input.version)
+    }
+
+    /// The gateway of an address, as its plugin says; where the bridge is the gateway, there is always one.
+    fn gateway_of(&self, spec: &NetworkSpec, address: ipnet::IpNet) -> Option<std::net::IpAddr> {
+        let given = match self.numbering.as_ref().map(|n| &n.addressing) {
+            Some(Addressing::Given(given)) => {
+                let own = given.iter().find(|(net, _)| *net == address);
+                return own.and_then(|(_, g)| *g).or_else(|| {
+                    let subnet = spec.subnets.iter().find(|s| s.subnet == address.trunc());
+                    subnet.map(|s| s.gateway).filter(|_| self.config().routes())
+                });
+            }
+            Some(Addressing::Pools { sets, .. }) => {
+                let mut pools = sets.iter().flatten();
+                pools
+                    .find(|p| p.subnet == address.trunc())
+                    .map(|p| p.gateway)
+            }
+            _ => None,
+        };
+        let subnet = spec.subnets.iter().find(|s| s.subnet == address.trunc());
+        given.or_else(|| subnet.map(|s| s.gateway))
+    }
+
+    /// The configuration's name service before the address plugin's; the runtime's before both.
+    fn dns(&self) -> Dns {
+        let config = self.config();
+        let runtime = &config.runtime_config.dns;
+        let mut dns = if config.dns != Dns::default() {
+            config.dns.clone()
+        } else {
+            self.numbering
+                .as_ref()
+                .map(|n| n.dns.clone())
+                .unwrap_or_default()
+        };
+        if !runtime.servers.is_empty() {
+            dns.nameservers.clone_from(&runtime.servers);
+        }
+        if !runtime.searches.is_empty() {
+            dns.search.clone_from(&runtime.searches);
+        }
+        if !runtime.options.is_empty() {
+            dns.options.clone_from(&runtime.options);
+        }
+        dns
+    }
+}
+
+/// An interface name was checked with the call.
+pub fn bad_name(error: wharf_core::name::NameError) -> CniError {
+    CniError::new(code::ENVIRONMENT, error.to_string())
+}

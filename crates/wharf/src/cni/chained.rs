@@ -1,0 +1,144 @@
+//! Behind other plugins: the container has its interface, and wharf does only what is asked for beside that.
+
+use serde_json::Value;
+use wharf_core::attach::{Addressing, AttachRequest, Container};
+use wharf_core::name::{IfName, NetworkName};
+use wharf_core::network::{NetworkKind, NetworkRequest};
+use wharf_core::publish::PortMapping;
+use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest};
+use wharf_engine::engine::Engine;
+
+use super::call::Call;
+use super::config::Input;
+use super::error::{CniError, Done, code};
+use super::result::{Outcome, Version};
+use super::{add, names, network};
+
+/// Whether a plugin before this one has made the interface. The old forms of results list no interfaces.
+pub fn is_attached(prev: &Outcome, call: &Call, version: Version) -> bool {
+    prev.inside(&call.ifname).is_some()
+        || version < Version::INTERFACES && prev.interfaces.is_empty() && !prev.ips.is_empty()
+}
+
+/// Publishes ports of an interface that is there, and hands the result on.
+///
+/// # Errors
+/// Something cannot be had; nothing is left behind.
+pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
+    let ports = network::ports(&input.config)?;
+    let answer = prev.json(input.version)?;
+    if ports.is_empty() {
+        return Ok(answer);
+    }
+    let key = call.key(&input.config.name);
+    let mut engine = super::engine()?;
+    // It may be wharf itself that stands before.
+    for name in names::container_names(&key) {
+        if let Some(container) = engine.client_container(&name, &key)? {
+            return publish_more(&mut engine, &container, &ports).map(|()| answer);
+        }
+    }
+    let name = add::free_name(&mut engine, &key)?;
+    let request = adopted(call, input, prev)?;
+    let spec = engine.network_ensure(&request)?;
+    let mut attach = AttachRequest::new(spec.name.clone());
+    attach.interface = Some(call.ifname.parse().map_err(add::bad_name)?);
+    attach.mac = prev
+        .inside(&call.ifname)
+        .and_then(|at| prev.interfaces[at].mac.parse().ok());
+    attach.addressing = Addressing::Given(addresses(prev, call));
+    let request = ContainerRequest {
+        name,
+        owner: network::OWNER.to_owned(),
+        client: Some(key),
+        netns: NetnsRequest::Path(call.netns.clone().into()),
+        networks: vec![attach],
+        ports,
+        command: Vec::new(),
+    };
+    match engine.create(&request, Mode::Apply) {
+        Ok(outcome) => {
+            super::remarks(&outcome.notes);
+            Ok(answer)
+        }
+        Err(error) => {
+            forget_unused(&mut engine, &spec.name);
+            Err(error.into())
+        }
+    }
+}
+
+fn publish_more(engine: &mut Engine, container: &Container, ports: &[PortMapping]) -> Done<()> {
+    let new: Vec<PortMapping> = ports
+        .iter()
+        .copied()
+        .filter(|p| !container.ports.contains(p))
+        .collect();
+    if new.len() < ports.len() {
+        let msg = "a port is published by this container already";
+        return Err(CniError::new(code::CONFLICT, msg));
+    }
+    let outcome = engine.port_add(&container.name, &new, Mode::Apply)?;
+    super::remarks(&outcome.notes);
+    Ok(())
+}
+
+type GivenAddress = (ipnet::IpNet, Option<std::net::IpAddr>);
+
+/// The addresses of the container's interface: the first of each family.
+fn addresses(prev: &Outcome, call: &Call) -> Vec<GivenAddress> {
+    let at = prev.inside(&call.ifname).map(|at| at as i64);
+    let own = |ip: &&super::result::Ip| ip.interface.is_none() || ip.interface == at;
+    prev.ips
+        .iter()
+        .filter(own)
+        .map(|ip| (ip.address, ip.gateway))
+        .collect()
+}
+
+/// The other program's bridge, or whatever link of the host leads to the container: the first that it lists.
+fn adopted(call: &Call, input: &Input, prev: &Outcome) -> Done<NetworkRequest> {
+    let listed = prev.interfaces.iter().find(|i| i.sandbox.is_empty());
+    let link = match listed {
+        Some(i) => i.name.clone(),
+        None => {
+            let msg = "ports cannot be published: the result lists no interface of the host";
+            return Err(CniError::new(code::UNSUPPORTED, msg).with(call.ifname.as_str()));
+        }
+    };
+    let bridge: IfName = link.parse().map_err(|e: wharf_core::name::NameError| {
+        CniError::new(code::DECODE, "an interface of the result has no name").with(e.to_string())
+    })?;
+    let mut request = NetworkRequest::new(adopted_name(&input.config.name, &bridge)?);
+    request.kind = NetworkKind::Adopted;
+    request.bridge = Some(bridge);
+    request.masquerade = Some(false);
+    request.labels = network::labels();
+    request.options = [("no_default_route".to_owned(), "true".to_owned())].into();
+    request.subnets = addresses(prev, call)
+        .iter()
+        .map(|(net, _)| net.trunc())
+        .collect();
+    Ok(request)
+}
+
+fn adopted_name(network: &str, bridge: &IfName) -> Done<NetworkName> {
+    let plain = bridge.as_str().replace(
+        |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')),
+        "_",
+    );
+    names::network_name(&format!("{network}-{plain}"))
+        .ok_or_else(|| CniError::config("invalid network name").with(network))
+}
+
+/// What wharf has of another program's bridge goes with the last container.
+pub fn forget_unused(engine: &mut Engine, name: &NetworkName) {
+    let unused =
+        |view: &wharf_engine::api::NetworkView| view.spec.adopted && view.containers.is_empty();
+    if engine.network(name).is_ok_and(|view| unused(&view)) {
+        let done = engine.network_remove(std::slice::from_ref(name), false, Mode::Apply);
+        if let Err(error) = done {
+            super::remark(&format!("note: network `{name}` stays: {error}\n"));
+        }
+    }
+}
