@@ -34,7 +34,8 @@ pub struct AttachRequest {
     pub aliases: Vec<String>,
     /// Where its addresses come from.
     pub addressing: Addressing,
-    /// Routes by this attachment, beside the default route the network may offer.
+    /// Routes by this attachment, beside the default route the network may offer. One that has neither gateway nor
+    /// scope goes by the gateway of its family.
     pub routes: Vec<RouteSpec>,
 }
 

@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use heed::RwTxn;
 use ipnet::IpNet;
 use wharf_core::addr::{Family, Mac};
-use wharf_core::attach::{Addressing, AttachRequest, Attachment, Container, ContainerNetns, Phase};
+use wharf_core::attach::{
+    Addressing, AttachRequest, Attachment, Container, ContainerNetns, Phase, RouteSpec,
+};
 use wharf_core::ipam::Pool;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
@@ -138,7 +140,11 @@ impl Engine {
             default_routes: Vec::new(),
             gw_priority: request.gw_priority,
             aliases: request.aliases.clone(),
-            routes: request.routes.clone(),
+            routes: request
+                .routes
+                .iter()
+                .map(|r| with_gateway(r, &leased, net))
+                .collect(),
             phase: Phase::Joining,
         });
         Ok(())
@@ -320,6 +326,23 @@ impl Engine {
             .iter()
             .map(|subnet| lease(subnet, txn))
             .collect()
+    }
+}
+
+/// A route without gateway and scope goes by the gateway of its family's first address, if that has one.
+fn with_gateway(route: &RouteSpec, leased: &[Leased], net: &NetworkSpec) -> RouteSpec {
+    let family = Family::of_net(route.dst);
+    let global = route.more.scope.is_none_or(|scope| scope == 0);
+    let gateway = || {
+        let (addr, own) = leased.iter().find(|(a, _)| Family::of_net(*a) == family)?;
+        own.or_else(|| {
+            let subnet = net.subnets.iter().find(|s| s.subnet == addr.trunc())?;
+            net.has_gateway_address(family).then_some(subnet.gateway)
+        })
+    };
+    RouteSpec {
+        via: route.via.or_else(|| gateway().filter(|_| global)),
+        ..route.clone()
     }
 }
 

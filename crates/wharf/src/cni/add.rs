@@ -124,7 +124,6 @@ impl Work<'_> {
         let mac = network::mac(self.call, config)?;
         let ports = network::ports(config)?;
         let spec = engine.network_ensure(&request)?;
-        let routes = self.routes(&spec);
         let mut attach = AttachRequest::new(request.name);
         attach.mac = mac;
         attach.interface = Some(self.call.ifname.parse().map_err(bad_name)?);
@@ -133,7 +132,7 @@ impl Work<'_> {
             attach.ips.clone_from(&n.wanted);
             attach.addressing = n.addressing.clone();
         }
-        attach.routes = self.kernel_routes(&routes, &spec);
+        attach.routes = self.kernel_routes(&spec);
         let request = ContainerRequest {
             name: self.name.clone(),
             owner: network::OWNER.to_owned(),
@@ -145,7 +144,7 @@ impl Work<'_> {
         };
         let outcome = engine.create(&request, Mode::Apply)?;
         super::remarks(&outcome.notes);
-        let done = self.result(engine, &outcome.value, &spec, routes);
+        let done = self.result(engine, &outcome.value, &spec);
         if done.is_err() {
             let back = engine.remove(std::slice::from_ref(&self.name), true, Mode::Apply);
             if let Err(error) = back {
@@ -155,56 +154,38 @@ impl Work<'_> {
         done
     }
 
-    /// The routes of the result: the address plugin's, and the default route that `isDefaultGateway` asks for.
-    fn routes(&self, spec: &NetworkSpec) -> Vec<Route> {
-        let Some(n) = &self.numbering else {
+    /// The families whose default route `isDefaultGateway` asks for: those that the address plugin gives none.
+    fn default_routes(&self, spec: &NetworkSpec) -> Vec<Family> {
+        let Some(n) = self
+            .numbering
+            .as_ref()
+            .filter(|_| self.config().is_default_gateway)
+        else {
             return Vec::new();
         };
-        let mut routes = n.routes.clone();
-        if self.config().is_default_gateway {
-            for family in Family::BOTH {
-                let there = |r: &Route| r.dst.prefix_len() == 0 && Family::of_net(r.dst) == family;
-                if let Some(gateway) = self
-                    .gateway(spec, family)
-                    .filter(|_| !routes.iter().any(there))
-                {
-                    routes.push(Route::to_all(gateway));
+        let asked = |family: Family| {
+            let of_family = |net: &ipnet::IpNet| Family::of_net(*net) == family;
+            match &n.addressing {
+                Addressing::Given(given) => given.iter().any(|(net, _)| of_family(net)),
+                Addressing::Pools { sets, .. } => {
+                    sets.iter().flatten().any(|p| of_family(&p.subnet))
                 }
+                Addressing::Subnets => spec.subnet(family).is_some(),
             }
-        }
-        routes
+        };
+        let there = |family: Family| {
+            let mut all = n.routes.iter().map(|r| r.dst);
+            all.any(|dst| dst.prefix_len() == 0 && Family::of_net(dst) == family)
+        };
+        let wanted = |family: &Family| asked(*family) && !there(*family);
+        Family::BOTH.into_iter().filter(wanted).collect()
     }
 
-    /// The gateway of a family: that of its first address.
-    fn gateway(&self, spec: &NetworkSpec, family: Family) -> Option<std::net::IpAddr> {
-        let of_family = |g: &std::net::IpAddr| Family::of(*g) == family;
-        match &self.numbering.as_ref()?.addressing {
-            Addressing::Given(given) => {
-                let mut all = given
-                    .iter()
-                    .filter(|(net, _)| Family::of_net(*net) == family);
-                let (net, gateway) = all.next()?;
-                let own = spec.subnets.iter().find(|s| s.subnet == net.trunc());
-                gateway.or_else(|| own.map(|s| s.gateway).filter(|_| self.config().routes()))
-            }
-            Addressing::Pools { sets, .. } => {
-                sets.iter().flatten().map(|p| p.gateway).find(of_family)
-            }
-            Addressing::Subnets => spec.subnet(family).map(|s| s.gateway),
-        }
-    }
-
-    /// The same routes for the kernel. One without gateway goes by the gateway of its family.
-    fn kernel_routes(&self, routes: &[Route], spec: &NetworkSpec) -> Vec<RouteSpec> {
+    /// The routes for the kernel; the engine knows the gateway of those without.
+    fn kernel_routes(&self, spec: &NetworkSpec) -> Vec<RouteSpec> {
         let make = |route: &Route| RouteSpec {
             dst: route.dst.trunc(),
-            via: match route.scope {
-                // A scope narrower than the world is reached without gateway.
-                Some(scope) if scope != 0 => route.gw,
-                _ => route
-                    .gw
-                    .or_else(|| self.gateway(spec, Family::of_net(route.dst))),
-            },
+            via: route.gw,
             metric: route.priority,
             more: RouteMore {
                 table: route.table,
@@ -214,8 +195,14 @@ impl Work<'_> {
                 beside: true,
             },
         };
+        let plugins = self
+            .numbering
+            .iter()
+            .flat_map(|n| n.routes.iter().map(make));
+        let defaults = self.default_routes(spec);
+        let defaults = defaults.iter().map(|f| make(&Route::to_all(f.any())));
         let mut all: Vec<RouteSpec> = Vec::new();
-        for route in routes.iter().map(make) {
+        for route in plugins.chain(defaults.map(|r| RouteSpec { via: None, ..r })) {
             if !all.contains(&route) {
                 all.push(route);
             }
@@ -228,7 +215,6 @@ impl Work<'_> {
         engine: &mut Engine,
         container: &Container,
         spec: &NetworkSpec,
-        routes: Vec<Route>,
     ) -> Done<Value> {
         let [a] = container.attachments.as_slice() else {
             return Err(CniError::new(
@@ -258,7 +244,20 @@ impl Work<'_> {
             address: *address,
             gateway: self.gateway_of(spec, *address),
         }));
-        outcome.routes.extend(routes);
+        outcome
+            .routes
+            .extend(self.numbering.iter().flat_map(|n| n.routes.clone()));
+        for family in self.default_routes(spec) {
+            let of_family = |ip: &&Ip| Family::of_net(ip.address) == family;
+            let first = outcome
+                .ips
+                .iter()
+                .filter(|ip| ip.interface == Some(at))
+                .find(of_family);
+            outcome
+                .routes
+                .extend(first.and_then(|ip| ip.gateway).map(Route::to_all));
+        }
         outcome.dns = self.dns();
         outcome.json(self.input.version)
     }

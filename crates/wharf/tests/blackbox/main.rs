@@ -2,6 +2,9 @@
 //!
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
+mod cni;
+mod cni_chain;
+mod cni_runtime;
 mod common;
 mod dry_run;
 mod errors;
