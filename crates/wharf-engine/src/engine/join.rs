@@ -366,7 +366,8 @@ fn choose_interface(
         netns: container.netns.path.clone(),
     };
     if let Some(name) = &request.interface {
-        return if taken(name) {
+        // On another program's network the interface is that program's, and there.
+        return if taken(name) && !net.adopted {
             Err(refuse(name.clone()))
         } else {
             Ok(name.clone())
