@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Family, Mac, MacError};
+use crate::extras::Extras;
 use crate::ipam::Pool;
 use crate::model::RouteMore;
 use crate::name::{ContainerName, IfName, NameError, NetworkName};
@@ -37,6 +38,8 @@ pub struct AttachRequest {
     /// Routes by this attachment, beside the default route the network may offer. One that has neither gateway nor
     /// scope goes by the gateway of its family.
     pub routes: Vec<RouteSpec>,
+    /// Limits and settings.
+    pub extras: Extras,
 }
 
 /// Where the addresses of an attachment come from.
@@ -85,6 +88,7 @@ impl AttachRequest {
             aliases: Vec::new(),
             addressing: Addressing::Subnets,
             routes: Vec::new(),
+            extras: Extras::default(),
         }
     }
 }
@@ -206,6 +210,9 @@ pub struct Attachment {
     /// Routes beside the default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
+    /// Limits and settings.
+    #[serde(default, skip_serializing_if = "Extras::is_empty")]
+    pub extras: Extras,
     /// How far it has come.
     pub phase: Phase,
 }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
+use crate::extras::Traits;
 use crate::model::{
     Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource, RouteMore,
 };
@@ -49,6 +50,17 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         group: 0,
         up: false,
     }));
+    if net.settings.promisc {
+        all.push(Resource::Traits {
+            netns: Netns::Host,
+            link: net.bridge.clone(),
+            traits: Traits {
+                promisc: Some(true),
+                ..Traits::default()
+            },
+            before: Traits::default(),
+        });
+    }
     all.extend(bridge_sysctls(net));
     for subnet in &net.subnets {
         if net.has_gateway_address(subnet.family()) {
@@ -236,7 +248,8 @@ pub fn attachment(
     hairpin: bool,
 ) -> Vec<Resource> {
     if net.adopted {
-        return Vec::new();
+        let inside = Netns::Path(container.netns.path.clone());
+        return a.extras.resources(&inside, a, net.mtu);
     }
     let inside = Netns::Path(container.netns.path.clone());
     let mut all: Vec<Resource> = guard_elements(a)
@@ -277,6 +290,7 @@ pub fn attachment(
             addr: *addr,
         });
     }
+    all.extend(a.extras.resources(&inside, a, net.mtu));
     all.push(Resource::Up {
         netns: inside.clone(),
         link: a.interface.clone(),
@@ -531,7 +545,7 @@ pub fn rank(resource: &Resource) -> u8 {
         Resource::Link(_) => 3,
         Resource::Port(_) => 4,
         Resource::Fdb { .. } => 5,
-        Resource::Neigh { .. } => 6,
+        Resource::Neigh { .. } | Resource::Shaper { .. } | Resource::Detour { .. } => 6,
         // Inside, sysctls are files; behind them messages follow messages.
         Resource::Sysctl { .. } => 7,
         _ => 8,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Mac;
+use crate::extras::{Limit, Traits};
 use crate::name::IfName;
 use crate::nft;
 
@@ -35,6 +36,8 @@ pub enum Netns {
 pub enum LinkKind {
     /// A bridge.
     Bridge,
+    /// An interface that what comes in at another is sent by, so that it can be held back.
+    Ifb,
     /// A virtual cable, of which the link is the host's end.
     Veth {
         /// The other end's name.
@@ -170,6 +173,31 @@ pub enum Resource {
         /// The link it belongs to, with which it goes.
         link: Option<IfName>,
     },
+    /// A limit of what leaves by a link of the host.
+    Shaper {
+        /// The link.
+        link: IfName,
+        /// The limit.
+        limit: Limit,
+    },
+    /// What comes in at a link of the host takes a way round by another.
+    Detour {
+        /// The link.
+        from: IfName,
+        /// The other.
+        by: IfName,
+    },
+    /// Settings of a link.
+    Traits {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// What is set.
+        traits: Traits,
+        /// What was set before, of a link that stays.
+        before: Traits,
+    },
     /// An object of nftables.
     Nft(nft::Object),
 }
@@ -202,6 +230,12 @@ pub enum ResourceKey {
     Fdb(IfName, Mac),
     /// A sysctl.
     Sysctl(Netns, String),
+    /// A limit.
+    Shaper(IfName),
+    /// A way round.
+    Detour(IfName),
+    /// Settings of a link.
+    Traits(Netns, IfName),
     /// A table.
     Table(nft::Table),
     /// A set.
@@ -234,6 +268,9 @@ impl Resource {
             Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
             Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
             Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),
+            Self::Shaper { link, .. } => ResourceKey::Shaper(link.clone()),
+            Self::Detour { from, .. } => ResourceKey::Detour(from.clone()),
+            Self::Traits { netns, link, .. } => ResourceKey::Traits(netns.clone(), link.clone()),
             Self::Nft(nft::Object::Table(table)) => ResourceKey::Table(*table),
             Self::Nft(nft::Object::Set(set)) => ResourceKey::Set(set.table, set.name.clone()),
             Self::Nft(nft::Object::Chain(chain)) => {
@@ -265,7 +302,15 @@ impl Resource {
                 }
                 in_
             }
-            Self::Neigh { link: l, .. } | Self::Fdb { link: l, .. } => link(&Netns::Host, l),
+            Self::Traits { netns, link: l, .. } => link(netns, l),
+            Self::Detour { from, by } => {
+                let mut both = link(&Netns::Host, from);
+                both.extend(link(&Netns::Host, by));
+                both
+            }
+            Self::Neigh { link: l, .. }
+            | Self::Fdb { link: l, .. }
+            | Self::Shaper { link: l, .. } => link(&Netns::Host, l),
             Self::Sysctl { netns, link: l, .. } => l.iter().flat_map(|l| link(netns, l)).collect(),
             Self::Nft(nft::Object::Set(set)) => vec![ResourceKey::Table(set.table)],
             Self::Nft(nft::Object::Chain(chain)) => vec![ResourceKey::Table(chain.table)],

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::addr::Mac;
+use crate::extras::{Limit, Traits};
 use crate::model::{Link, Netns, Port, Resource, RouteMore};
 use crate::name::IfName;
 use crate::nft;
@@ -99,6 +100,31 @@ pub enum Op {
         /// The value.
         value: String,
     },
+    /// `tc qdisc replace … tbf`
+    Shape {
+        /// Which link of the host.
+        link: IfName,
+        /// The limit.
+        limit: Limit,
+    },
+    /// `tc qdisc add … ingress` and `tc filter add … mirred`
+    Detour {
+        /// Which link of the host.
+        from: IfName,
+        /// By which other.
+        by: IfName,
+    },
+    /// `ip link set … promisc on` and the like.
+    LinkTraits {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// What is set.
+        traits: Traits,
+        /// It is given back; a link that is gone needs nothing.
+        back: bool,
+    },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
     /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew.
@@ -167,6 +193,19 @@ impl Op {
             Resource::Sysctl {
                 netns, key, value, ..
             } => Self::SysctlSet { netns, key, value },
+            Resource::Shaper { link, limit } => Self::Shape { link, limit },
+            Resource::Detour { from, by } => Self::Detour { from, by },
+            Resource::Traits {
+                netns,
+                link,
+                traits,
+                ..
+            } => Self::LinkTraits {
+                netns,
+                link,
+                traits,
+                back: false,
+            },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Add(object)]),
         }
     }
@@ -204,7 +243,22 @@ impl Op {
             Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },
             Resource::Fdb { link, mac } => Self::FdbDel { link, mac },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Del(object)]),
-            Resource::Port(_) | Resource::Sysctl { .. } => return None,
+            Resource::Traits {
+                netns,
+                link,
+                before,
+                ..
+            } if !before.is_empty() => Self::LinkTraits {
+                netns,
+                link,
+                traits: before,
+                back: true,
+            },
+            Resource::Port(_)
+            | Resource::Sysctl { .. }
+            | Resource::Shaper { .. }
+            | Resource::Detour { .. }
+            | Resource::Traits { .. } => return None,
         })
     }
 }

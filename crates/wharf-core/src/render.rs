@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
+use crate::extras::Traits;
 use crate::model::{Link, LinkKind, Netns, Port};
+use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
@@ -54,6 +56,19 @@ pub fn command(op: &Op) -> String {
         }
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
+        Op::Shape { link, limit } => format!(
+            "tc qdisc replace dev {} root tbf rate {}bit burst {} latency 25ms",
+            quote(link),
+            limit.rate.saturating_mul(8),
+            limit.burst
+        ),
+        Op::Detour { from, by } => detour(from, by),
+        Op::LinkTraits {
+            netns,
+            link,
+            traits,
+            ..
+        } => link_traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
         Op::ConntrackFlush {
             protocol,
@@ -82,6 +97,9 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::FdbAdd { .. } => "fdb add",
         Op::FdbDel { .. } => "fdb del",
         Op::SysctlSet { .. } => "sysctl set",
+        Op::Shape { .. } => "qdisc replace",
+        Op::Detour { .. } => "filter add",
+        Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
         Op::ConntrackFlush { .. } => "conntrack flush",
     }
@@ -235,6 +253,7 @@ fn link_add(link: &Link) -> String {
     }
     match &link.kind {
         LinkKind::Bridge => word("type bridge".to_owned()),
+        LinkKind::Ifb => word("type ifb".to_owned()),
         LinkKind::Veth {
             peer,
             peer_netns,
@@ -277,6 +296,34 @@ fn port_set(port: &Port) -> String {
         on(port.hairpin),
         quote(&port.alias),
     )
+}
+
+fn detour(from: &IfName, by: &IfName) -> String {
+    let (from, by) = (quote(from), quote(by));
+    format!(
+        "tc qdisc add dev {from} ingress\ntc filter add dev {from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev {by}"
+    )
+}
+
+fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
+    let on = |yes| if yes { "on" } else { "off" };
+    let mut text = format!("{} link set dev {}", ip(netns), quote(link));
+    if let Some(promisc) = traits.promisc {
+        text += &format!(" promisc {}", on(promisc));
+    }
+    if let Some(allmulti) = traits.allmulti {
+        text += &format!(" allmulticast {}", on(allmulti));
+    }
+    if let Some(length) = traits.tx_queue {
+        text += &format!(" txqueuelen {length}");
+    }
+    if let Some(mac) = traits.mac {
+        text += &format!(" address {mac}");
+    }
+    if let Some(mtu) = traits.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    text
 }
 
 fn route(verb: &str, r: &RouteOp) -> String {

@@ -67,6 +67,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             gateways: net.subnets.iter().map(|s| s.gateway).collect(),
             addresses,
             default_routes: Vec::new(),
+            extras: Default::default(),
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
             routes: Vec::new(),

@@ -99,6 +99,25 @@ impl Engine {
         if !link.up {
             missing.push(format!("`{}` up", a.interface));
         }
+        for (key, value) in &a.extras.sysctls {
+            let is = self.kernel.sysctl(&place, key).ok().flatten();
+            if is.is_none_or(|is| !is.split_whitespace().eq(value.split_whitespace())) {
+                missing.push(format!("sysctl {key} = {value}"));
+            }
+        }
+        for (what, is, wanted) in [
+            ("promisc", link.traits.promisc, a.extras.traits.promisc),
+            ("allmulti", link.traits.allmulti, a.extras.traits.allmulti),
+        ] {
+            if wanted.is_some() && is != wanted {
+                missing.push(format!("{what} of `{}`", a.interface));
+            }
+        }
+        if let Some(shaping) = a.extras.shaping.as_ref().filter(|s| s.outward.is_some())
+            && !matches!(self.kernel.link(&Netns::Host, &shaping.detour), Ok(Some(_)))
+        {
+            missing.push(format!("interface `{}`", shaping.detour));
+        }
         let read = |e: std::io::Error| failed("read the container's addresses and routes", &e);
         let there = self.kernel.addrs(&place).map_err(read)?;
         for addr in addresses {

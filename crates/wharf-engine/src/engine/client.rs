@@ -1,9 +1,12 @@
 //! For clients that describe a network at each call, and know containers by names of their own.
 
+use std::path::Path;
+
 use wharf_core::addr::Mac;
 use wharf_core::attach::{ClientKey, Container};
 use wharf_core::compile;
 use wharf_core::diff::diff;
+use wharf_core::extras::Traits;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{NetworkKind, NetworkRequest, NetworkSpec, differences, grow};
@@ -12,8 +15,10 @@ use wharf_core::plan::{Plan, Undo};
 
 use crate::api::{Mode, ObjectName};
 use crate::engine::host::failed;
+use crate::engine::lost::alias;
 use crate::engine::{Engine, journal_key};
 use crate::error::EngineError;
+use crate::observe::LinkInfo;
 use crate::store::{LiveNetwork, Work};
 
 /// The label that says which client a network was made for.
@@ -165,7 +170,8 @@ impl Engine {
         }
     }
 
-    /// Removes a cable that is marked as this container's on this network and that the store knows nothing of.
+    /// Removes a cable that is marked as this container's on this network and that the store knows nothing of, and the
+    /// interface that it took a way round by.
     ///
     /// # Errors
     /// The kernel's or the store's.
@@ -173,11 +179,16 @@ impl Engine {
         &mut self,
         name: &ContainerName,
         network: &NetworkName,
+        detour: Option<&IfName>,
     ) -> Result<(), EngineError> {
         if !matches!(self.container(name), Err(EngineError::NotFound(_))) {
             return Ok(());
         }
-        let plan = self.lost_cables(|alias| alias == format!("wharf:{name}:{network}"))?;
+        let mark = format!("wharf:{name}:{network}");
+        let is_detour = |l: &LinkInfo| {
+            l.kind.as_deref() == Some("ifb") && detour.is_some_and(|d| d.as_str() == l.name)
+        };
+        let plan = self.lost_cables(|link| alias(link) == mark || is_detour(link))?;
         self.remove_cables(&plan)
     }
 
@@ -192,7 +203,8 @@ impl Engine {
             .map(|c| format!("wharf:{}:{network}", c.name))
             .collect();
         let end = format!(":{network}");
-        let plan = self.lost_cables(|alias| {
+        let plan = self.lost_cables(|link| {
+            let alias = alias(link);
             alias.starts_with("wharf:")
                 && !alias.starts_with("wharf:network:")
                 && alias.ends_with(&end)
@@ -219,5 +231,58 @@ impl Engine {
             .link(&Netns::Host, name)
             .map_err(|e| failed("look for a link", &e))?;
         Ok(link.and_then(|l| l.mac))
+    }
+
+    /// A container's interface, and the host's end of its cable if it is one.
+    ///
+    /// # Errors
+    /// There is no such interface; the kernel's.
+    pub fn cable(&mut self, path: &Path, name: &IfName) -> Result<Cable, EngineError> {
+        let place = Netns::Path(path.to_owned());
+        let look = |e: std::io::Error| failed("look for the container's interface", &e);
+        let inside = self.kernel.link(&place, name).map_err(look)?;
+        let inside = inside.ok_or_else(|| EngineError::System {
+            verb: format!("find interface `{name}` in {}", path.display()),
+            detail: "it is not there".to_owned(),
+            errno: libc::ENODEV,
+        })?;
+        let mut host = None;
+        if inside.kind.as_deref() == Some("veth") {
+            let links = self.kernel.links(&Netns::Host).map_err(look)?;
+            host = links
+                .iter()
+                .find(|l| Some(l.index) == inside.peer && l.peer == Some(inside.index))
+                .and_then(|l| l.name.parse().ok());
+        }
+        Ok(Cable {
+            inside: CableEnd(inside.traits),
+            host,
+        })
+    }
+}
+
+/// What [`Engine::cable`] found.
+#[derive(Debug, Clone)]
+pub struct Cable {
+    /// The container's end.
+    pub inside: CableEnd,
+    /// The host's end.
+    pub host: Option<IfName>,
+}
+
+/// The settings of a cable's end.
+#[derive(Debug, Clone)]
+pub struct CableEnd(Traits);
+
+impl CableEnd {
+    /// The settings that others set.
+    pub fn only_what(&self, others: &Traits) -> Traits {
+        Traits {
+            promisc: self.0.promisc.filter(|_| others.promisc.is_some()),
+            allmulti: self.0.allmulti.filter(|_| others.allmulti.is_some()),
+            tx_queue: self.0.tx_queue.filter(|_| others.tx_queue.is_some()),
+            mac: self.0.mac.filter(|_| others.mac.is_some()),
+            mtu: self.0.mtu.filter(|_| others.mtu.is_some()),
+        }
     }
 }

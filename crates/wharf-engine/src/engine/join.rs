@@ -145,6 +145,7 @@ impl Engine {
                 .iter()
                 .map(|r| with_gateway(r, &leased, net))
                 .collect(),
+            extras: request.extras.clone(),
             phase: Phase::Joining,
         });
         Ok(())

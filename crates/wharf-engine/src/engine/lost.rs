@@ -15,6 +15,7 @@ use crate::api::{ContainerRequest, Mode, Note};
 use crate::engine::Engine;
 use crate::engine::host::failed;
 use crate::error::EngineError;
+use crate::observe::LinkInfo;
 use crate::process::netns;
 use crate::store::LiveNetwork;
 
@@ -74,23 +75,20 @@ impl Engine {
     /// The cables of a container that the store does not know, by their aliases.
     pub(super) fn lost_links(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
         let mark = format!("wharf:{name}:");
-        self.lost_cables(|alias| alias.starts_with(&mark))
+        self.lost_cables(|link| alias(link).starts_with(&mark))
     }
 
     /// The links whose alias is a mark that the store knows nothing of.
     pub(super) fn lost_cables(
         &mut self,
-        is_lost: impl Fn(&str) -> bool,
+        is_lost: impl Fn(&LinkInfo) -> bool,
     ) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         let links = self
             .kernel
             .links(&Netns::Host)
             .map_err(|e| failed("list links", &e))?;
-        for link in links
-            .iter()
-            .filter(|l| l.alias.as_deref().is_some_and(&is_lost))
-        {
+        for link in links.iter().filter(|l| is_lost(l)) {
             let Ok(link) = link.name.parse::<IfName>() else {
                 continue;
             };
@@ -226,4 +224,9 @@ impl Engine {
         );
         Ok(())
     }
+}
+
+/// A link's alias, or nothing.
+pub(super) fn alias(link: &LinkInfo) -> &str {
+    link.alias.as_deref().unwrap_or_default()
 }

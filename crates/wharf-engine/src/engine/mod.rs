@@ -31,6 +31,7 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+mod settings;
 
 pub use client::CLIENT_LABEL;
 

@@ -158,6 +158,7 @@ mod tests {
             gw_priority: 0,
             aliases: Vec::new(),
             routes: Vec::new(),
+            extras: Default::default(),
             phase: Phase::Active,
         };
         Container {

@@ -14,7 +14,7 @@ use super::config::{Config, Input};
 use super::error::{CniError, Done, code};
 use super::ipam::{self, Ipam, Numbering};
 use super::result::{Dns, Interface, Ip, Outcome, Route, Version};
-use super::{chained, delegate, names, network};
+use super::{chained, delegate, extras, names, network};
 
 /// Attaches a container, and gives the result.
 ///
@@ -123,9 +123,11 @@ impl Work<'_> {
         let request = network::request(config, self.numbering.as_ref())?;
         let mac = network::mac(self.call, config)?;
         let ports = network::ports(config)?;
+        let extras = extras::read(self.call, config, true)?;
         let spec = engine.network_ensure(&request)?;
         let mut attach = AttachRequest::new(request.name);
         attach.mac = mac;
+        attach.extras = extras;
         attach.interface = Some(self.call.ifname.parse().map_err(bad_name)?);
         attach.aliases = network::aliases(config);
         if let Some(n) = &self.numbering {
@@ -258,6 +260,9 @@ impl Work<'_> {
                 .routes
                 .extend(first.and_then(|ip| ip.gateway).map(Route::to_all));
         }
+        if let Some(detour) = detour(engine, a)? {
+            outcome.interfaces.push(detour);
+        }
         outcome.dns = self.dns();
         outcome.json(self.input.version)
     }
@@ -307,6 +312,22 @@ impl Work<'_> {
         }
         dns
     }
+}
+
+/// The interface by which what a container sends is held back, as results list it.
+pub fn detour(engine: &mut Engine, a: &wharf_core::attach::Attachment) -> Done<Option<Interface>> {
+    let shaping = a.extras.shaping.as_ref().filter(|s| s.outward.is_some());
+    let Some(shaping) = shaping else {
+        return Ok(None);
+    };
+    let mac = engine.link_mac(&shaping.detour)?;
+    Ok(Some(Interface {
+        name: shaping.detour.to_string(),
+        mac: mac.map(|m| m.to_string()).unwrap_or_default(),
+        mtu: None,
+        sandbox: String::new(),
+        more: serde_json::Map::new(),
+    }))
 }
 
 /// An interface name was checked with the call.

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::config::Input;
 use super::error::{CniError, Done, code};
 use super::result::{Outcome, Version};
-use super::{add, names, network};
+use super::{add, extras, names, network};
 
 /// Whether a plugin before this one has made the interface. The old forms of results list no interfaces.
 pub fn is_attached(prev: &Outcome, call: &Call, version: Version) -> bool {
@@ -26,23 +26,38 @@ pub fn is_attached(prev: &Outcome, call: &Call, version: Version) -> bool {
 /// Something cannot be had; nothing is left behind.
 pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
     let ports = network::ports(&input.config)?;
-    let answer = prev.json(input.version)?;
-    if ports.is_empty() {
-        return Ok(answer);
+    let mut extras = extras::read(call, &input.config, false)?;
+    if ports.is_empty() && extras.is_empty() {
+        return prev.json(input.version);
     }
     let key = call.key(&input.config.name);
     let mut engine = super::engine()?;
     // It may be wharf itself that stands before.
     for name in names::container_names(&key) {
         if let Some(container) = engine.client_container(&name, &key)? {
-            return publish_more(&mut engine, &container, &ports).map(|()| answer);
+            if !extras.is_empty() {
+                let msg =
+                    "limits and settings belong to the first object of type wharf in the list";
+                return Err(CniError::config(msg));
+            }
+            publish_more(&mut engine, &container, &ports)?;
+            return prev.json(input.version);
         }
     }
+    let ifname: IfName = call.ifname.parse().map_err(add::bad_name)?;
+    let cable = engine.cable(call.netns.as_ref(), &ifname)?;
+    if extras.shaping.is_some() && cable.host.is_none() {
+        let msg = format!("interface {ifname} has no other end on the host to limit it at");
+        return Err(CniError::new(code::UNSUPPORTED, msg));
+    }
+    extras.before = cable.inside.only_what(&extras.traits);
     let name = add::free_name(&mut engine, &key)?;
-    let request = adopted(call, input, prev)?;
+    let request = adopted(call, input, prev, !ports.is_empty())?;
     let spec = engine.network_ensure(&request)?;
     let mut attach = AttachRequest::new(spec.name.clone());
-    attach.interface = Some(call.ifname.parse().map_err(add::bad_name)?);
+    attach.interface = Some(ifname);
+    attach.host_interface = cable.host;
+    attach.extras = extras;
     attach.mac = prev
         .inside(&call.ifname)
         .and_then(|at| prev.interfaces[at].mac.parse().ok());
@@ -59,13 +74,36 @@ pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
     match engine.create(&request, Mode::Apply) {
         Ok(outcome) => {
             super::remarks(&outcome.notes);
-            Ok(answer)
+            let done = result(&mut engine, &outcome.value, call, input, prev);
+            if done.is_err() {
+                let _ = engine.remove(std::slice::from_ref(&outcome.value.name), true, Mode::Apply);
+                forget_unused(&mut engine, &spec.name);
+            }
+            done
         }
         Err(error) => {
             forget_unused(&mut engine, &spec.name);
             Err(error.into())
         }
     }
+}
+
+/// The result with what was changed.
+fn result(
+    engine: &mut Engine,
+    container: &Container,
+    call: &Call,
+    input: &Input,
+    prev: &Outcome,
+) -> Done<Value> {
+    let mut outcome = prev.clone();
+    for a in &container.attachments {
+        outcome.interfaces.extend(add::detour(engine, a)?);
+        if let (Some(at), Some(mac)) = (prev.inside(&call.ifname), a.extras.traits.mac) {
+            outcome.interfaces[at].mac = mac.to_string();
+        }
+    }
+    outcome.json(input.version)
 }
 
 fn publish_more(engine: &mut Engine, container: &Container, ports: &[PortMapping]) -> Done<()> {
@@ -97,10 +135,18 @@ fn addresses(prev: &Outcome, call: &Call) -> Vec<GivenAddress> {
 }
 
 /// The other program's bridge, or whatever link of the host leads to the container: the first that it lists.
-fn adopted(call: &Call, input: &Input, prev: &Outcome) -> Done<NetworkRequest> {
+fn adopted(call: &Call, input: &Input, prev: &Outcome, ports: bool) -> Done<NetworkRequest> {
     let listed = prev.interfaces.iter().find(|i| i.sandbox.is_empty());
     let link = match listed {
         Some(i) => i.name.clone(),
+        // A name that no link has: nothing is to be found by it.
+        None if !ports => format!(
+            "no{}",
+            names::detour(&call.key(&input.config.name))
+                .map(|n| n.to_string())
+                .unwrap_or_default()
+                .trim_start_matches("bwp")
+        ),
         None => {
             let msg = "ports cannot be published: the result lists no interface of the host";
             return Err(CniError::new(code::UNSUPPORTED, msg).with(call.ifname.as_str()));

@@ -68,7 +68,7 @@ fn remove_lost(engine: &mut Engine, key: &ClientKey) -> Done<()> {
         return Ok(());
     };
     for name in names::container_names(key) {
-        engine.remove_lost(&name, &network)?;
+        engine.remove_lost(&name, &network, names::detour(key).as_ref())?;
     }
     Ok(())
 }

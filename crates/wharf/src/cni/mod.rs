@@ -12,9 +12,11 @@ mod config;
 mod del;
 mod delegate;
 mod error;
+mod extras;
 mod ipam;
 mod names;
 mod network;
+mod pattern;
 mod result;
 
 use std::io::{Read, Write};

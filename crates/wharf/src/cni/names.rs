@@ -4,7 +4,7 @@
 //! calls of its own. The names here follow from the runtime's alone, so that they are found again without a record.
 
 use wharf_core::attach::ClientKey;
-use wharf_core::name::{ContainerName, NetworkName};
+use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::DEFAULT_NETWORK;
 
 /// The name of the interface that most runtimes give to the first attachment, and only to it.
@@ -36,6 +36,13 @@ pub fn network_name(name: &str) -> Option<NetworkName> {
         let start: String = name.chars().take(24).collect();
         format!("{start}-{}", digest(&[name])).parse().ok()
     })
+}
+
+/// The name of the interface by which what a container sends is held back.
+pub fn detour(key: &ClientKey) -> Option<IfName> {
+    let parts = [&key.network, &key.container, &key.interface];
+    let digits = digest(&parts.map(String::as_str));
+    format!("bwp{}", &digits[..12]).parse().ok()
 }
 
 /// 32 hexadecimal digits: FNV-1a twice, over the texts with zero bytes between.

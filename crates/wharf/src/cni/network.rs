@@ -85,6 +85,9 @@ fn options(config: &Config, internal: bool) -> BTreeMap<String, String> {
     if open {
         options.push(("isolate", "false"));
     }
+    if config.promisc_mode {
+        options.push(("promisc", "true"));
+    }
     if config.hairpin_mode {
         options.push(("hairpin", "true"));
     }

@@ -214,6 +214,7 @@ mod tests {
                 addresses: vec!["172.18.0.10/16".parse().unwrap()],
                 gateways: vec!["172.18.0.1".parse().unwrap()],
                 default_routes: Vec::new(),
+                extras: Default::default(),
                 gw_priority: 0,
                 aliases: Vec::new(),
                 routes: Vec::new(),

@@ -5,6 +5,7 @@
 mod cni;
 mod cni_chain;
 mod cni_crash;
+mod cni_extras;
 mod cni_runtime;
 mod common;
 mod dry_run;

@@ -20,6 +20,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
+use wharf_core::extras::Traits;
 use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::op::RouteOp;
@@ -61,6 +62,7 @@ pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawF
     }
     match &link.kind {
         LinkKind::Bridge => info.push(LinkInfo::Kind(InfoKind::Bridge)),
+        LinkKind::Ifb => info.push(LinkInfo::Kind(InfoKind::Ifb)),
         LinkKind::Veth { peer, peer_mac, .. } => {
             // One queue instead of one for each processor: else the driver shrinks them again, and waits.
             let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
@@ -98,6 +100,25 @@ fn set_up(message: &mut LinkMessage, up: bool) {
 pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     let mut message = by_name(name);
     set_up(&mut message, up);
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on a link that is there: its settings.
+pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
+    let mut message = by_name(name);
+    for (flag, on) in [
+        (LinkFlags::Promisc, traits.promisc),
+        (LinkFlags::Allmulti, traits.allmulti),
+    ] {
+        if let Some(on) = on {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(traits.tx_queue.map(LinkAttribute::TxQueueLen));
+    attributes.extend(traits.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(traits.mtu.map(LinkAttribute::Mtu));
     request(Message::NewLink(message), 0)
 }
 

@@ -242,5 +242,6 @@ fn as_it_was(attachment: &Attachment) -> AttachRequest {
         aliases: attachment.aliases.clone(),
         addressing: Addressing::Subnets,
         routes: attachment.routes.clone(),
+        extras: attachment.extras.clone(),
     }
 }
