@@ -39,7 +39,7 @@ pub struct AttachRequest {
     /// scope goes by the gateway of its family.
     pub routes: Vec<RouteSpec>,
     /// Limits and settings.
-    pub extras: Extras,
+    pub extras: Box<Extras>,
 }
 
 /// Where the addresses of an attachment come from.
@@ -88,7 +88,7 @@ impl AttachRequest {
             aliases: Vec::new(),
             addressing: Addressing::Subnets,
             routes: Vec::new(),
-            extras: Extras::default(),
+            extras: Box::default(),
         }
     }
 }
@@ -211,10 +211,15 @@ pub struct Attachment {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
     /// Limits and settings.
-    #[serde(default, skip_serializing_if = "Extras::is_empty")]
-    pub extras: Extras,
+    #[serde(default, skip_serializing_if = "no_extras")]
+    pub extras: Box<Extras>,
     /// How far it has come.
     pub phase: Phase,
+}
+
+#[expect(clippy::borrowed_box, reason = "serde passes the field as it is")]
+fn no_extras(extras: &Box<Extras>) -> bool {
+    extras.is_empty()
 }
 
 impl Attachment {

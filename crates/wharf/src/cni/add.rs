@@ -127,7 +127,7 @@ impl Work<'_> {
         let spec = engine.network_ensure(&request)?;
         let mut attach = AttachRequest::new(request.name);
         attach.mac = mac;
-        attach.extras = extras;
+        attach.extras = Box::new(extras);
         attach.interface = Some(self.call.ifname.parse().map_err(bad_name)?);
         attach.aliases = network::aliases(config);
         if let Some(n) = &self.numbering {

@@ -57,7 +57,7 @@ pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
     let mut attach = AttachRequest::new(spec.name.clone());
     attach.interface = Some(ifname);
     attach.host_interface = cable.host;
-    attach.extras = extras;
+    attach.extras = Box::new(extras);
     attach.mac = prev
         .inside(&call.ifname)
         .and_then(|at| prev.interfaces[at].mac.parse().ok());

@@ -13,6 +13,7 @@ mod errors;
 mod errors_state;
 mod guards;
 mod guards_network;
+mod install;
 mod lifecycle;
 mod networks;
 mod options;
