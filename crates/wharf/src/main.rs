@@ -20,7 +20,7 @@ fn main() -> ExitCode {
 }
 
 /// The last part of the name the program was called by.
-fn called_as() -> String {
+pub(crate) fn called_as() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     std::path::Path::new(&name)
         .file_name()

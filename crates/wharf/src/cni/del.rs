@@ -22,7 +22,10 @@ pub fn del(call: &Call, input: &Input) -> Done<()> {
     let found = find(&mut engine, &key)?;
     let done = match &found {
         Some(container) => remove(&mut engine, container),
-        None => remove_lost(&mut engine, &key),
+        None => {
+            forget_host_local(call, &ipam::records_of_host_local(config));
+            remove_lost(&mut engine, &key)
+        }
     };
     drop(engine);
     // The address plugin's part goes even if ours does not; it may be gone from the disk when ours is.
@@ -60,6 +63,29 @@ fn remove(engine: &mut Engine, container: &Container) -> Done<()> {
         chained::forget_unused(engine, &a.network);
     }
     Ok(())
+}
+
+/// On a host where host-local numbered before wharf did, its record of this attachment goes with the attachment.
+fn forget_host_local(call: &Call, dir: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let is_address = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.parse::<std::net::IpAddr>().is_ok());
+        if !is_address {
+            continue;
+        }
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let mut lines = text.lines().map(str::trim);
+        let ours = lines.next() == Some(call.container.as_str())
+            && lines.next().is_none_or(|ifname| ifname == call.ifname);
+        if ours {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Without a record there may still be a cable with the mark of this attachment.

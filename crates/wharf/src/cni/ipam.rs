@@ -23,7 +23,6 @@ struct IpamConfig {
     plugin: String,
     ranges: Vec<Vec<Range>>,
     routes: Vec<Route>,
-    data_dir: Option<PathBuf>,
     resolv_conf: Option<PathBuf>,
     addresses: Vec<StaticAddress>,
     dns: Dns,
@@ -180,8 +179,6 @@ fn ranges(call: &Call, input: &Input, ipam: &IpamConfig) -> Done<Numbering> {
         Some(path) => resolv_conf(path)?,
         None => Dns::default(),
     };
-    let dir = ipam.data_dir.clone();
-    let dir = dir.unwrap_or_else(|| PathBuf::from("/var/lib/cni/networks"));
     let automatic = sets.is_empty();
     Ok(Numbering {
         subnets,
@@ -191,7 +188,7 @@ fn ranges(call: &Call, input: &Input, ipam: &IpamConfig) -> Done<Numbering> {
             true => Addressing::Subnets,
             false => Addressing::Pools {
                 sets,
-                reserved_in: Some(dir.join(&config.name)),
+                reserved_in: Some(records_of_host_local(config)),
             },
         },
         wanted,
@@ -335,6 +332,15 @@ fn from_outside(given: Vec<(IpNet, Option<IpAddr>)>, routes: Vec<Route>, dns: Dn
         dns,
         ..Numbering::default()
     }
+}
+
+/// Where the plugin host-local keeps a file for each address of this network.
+pub fn records_of_host_local(config: &Config) -> PathBuf {
+    let dir = config.ipam.get("dataDir").and_then(Value::as_str);
+    let dir = dir
+        .filter(|d| !d.is_empty())
+        .unwrap_or("/var/lib/cni/networks");
+    PathBuf::from(dir).join(&config.name)
 }
 
 /// What another plugin answered.

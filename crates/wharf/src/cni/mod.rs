@@ -101,6 +101,15 @@ fn answer(text: &mut Vec<u8>) -> Done<Option<Value>> {
             input.version.as_str()
         )));
     }
+    if numbers_for_another(&input)? {
+        return match call.verb {
+            Verb::Del | Verb::Gc => Ok(None),
+            _ => {
+                let why = "wharf numbers the containers of its own networks, and attaches them";
+                Err(CniError::unsupported("ipam.type", "`wharf`", why))
+            }
+        };
+    }
     match call.verb {
         Verb::Add => add::add(&call, &input).map(Some),
         Verb::Del => del::del(&call, &input).map(|()| None),
@@ -109,6 +118,14 @@ fn answer(text: &mut Vec<u8>) -> Done<Option<Value>> {
         Verb::Status => status(&call, &input).map(|()| None),
         Verb::Version => Ok(None),
     }
+}
+
+/// Whether another plugin calls wharf for addresses: the configuration is that plugin's.
+fn numbers_for_another(input: &Input) -> Done<bool> {
+    let own = crate::called_as();
+    let numbers = [own.as_str(), "wharf"].contains(&ipam::plugin(&input.config)?);
+    let plugin = input.config.plugin.as_str();
+    Ok(numbers && !["", "wharf", own.as_str()].contains(&plugin))
 }
 
 /// The versions there are. The input may be anything, even nothing.

@@ -390,3 +390,44 @@ fn the_host_routes_only_when_asked() {
         "networks are apart"
     );
 }
+
+#[test]
+fn takes_over_from_host_local() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("host-local");
+    let ipam = json!({"type": "host-local", "dataDir": data.display().to_string(), "subnet": "10.44.0.0/24"});
+    let old = json!({"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "bridge", "bridge": "cni9", "ipam": ipam}]});
+    runtime.netns("old");
+    let result = runtime
+        .add(&old, "old", "eth0", &no())
+        .expect("ADD by the reference plugins");
+    assert_eq!(text(&result, "ips/0/address"), "10.44.0.2/24");
+    let new = list("1.0.0", &json!({"ipam": ipam}));
+    runtime.netns("new");
+    let result = runtime.add(&new, "new", "eth0", &no()).expect("ADD");
+    assert_eq!(
+        text(&result, "ips/0/address"),
+        "10.44.0.3/24",
+        "the other one is taken"
+    );
+    let ips = json!({"ips": ["10.44.0.2"]});
+    runtime.netns("third");
+    assert_eq!(code(runtime.add(&new, "third", "eth0", &ips)), 101);
+    runtime
+        .del(&new, "old", "eth0", &no())
+        .expect("DEL of what the reference plugins made");
+    runtime.add(&new, "third", "eth0", &ips).expect("ADD");
+    // Called for addresses only, wharf says so, and does nothing.
+    let asked = json!({"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "ptp", "ipam": {"type": "wharf"}}]});
+    runtime.netns("fourth");
+    assert_eq!(
+        runtime
+            .add(&asked, "fourth", "eth0", &no())
+            .expect_err("refused")["code"],
+        2
+    );
+    runtime.del(&asked, "fourth", "eth0", &no()).expect("DEL");
+    assert_eq!(host.container("fourth").interfaces(), ["lo"]);
+}
