@@ -144,6 +144,7 @@ impl Engine {
                 .routes
                 .iter()
                 .map(|r| with_gateway(r, &leased, net))
+                .filter(|r| !offered(r, net))
                 .collect(),
             extras: request.extras.clone(),
             phase: Phase::Joining,
@@ -345,6 +346,13 @@ fn with_gateway(route: &RouteSpec, leased: &[Leased], net: &NetworkSpec) -> Rout
         via: route.via.or_else(|| gateway().filter(|_| global)),
         ..route.clone()
     }
+}
+
+/// The network gives this default route by itself.
+fn offered(route: &RouteSpec, net: &NetworkSpec) -> bool {
+    let family = Family::of_net(route.dst);
+    let gateway = net.subnet(family).map(|s| s.gateway);
+    route.dst.prefix_len() == 0 && net.offers_default_route(family) && route.via == gateway
 }
 
 fn random_mac() -> Result<Mac, EngineError> {

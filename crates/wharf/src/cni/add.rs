@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use wharf_core::addr::Family;
-use wharf_core::attach::{Addressing, AttachRequest, ClientKey, Container, RouteSpec};
+use wharf_core::attach::{Addressing, AttachRequest, Attachment, ClientKey, Container, RouteSpec};
 use wharf_core::model::RouteMore;
 use wharf_core::name::ContainerName;
 use wharf_core::network::NetworkSpec;
@@ -249,22 +249,34 @@ impl Work<'_> {
         outcome
             .routes
             .extend(self.numbering.iter().flat_map(|n| n.routes.clone()));
-        for family in self.default_routes(spec) {
-            let of_family = |ip: &&Ip| Family::of_net(ip.address) == family;
-            let first = outcome
-                .ips
-                .iter()
-                .filter(|ip| ip.interface == Some(at))
-                .find(of_family);
-            outcome
-                .routes
-                .extend(first.and_then(|ip| ip.gateway).map(Route::to_all));
-        }
+        self.list_default_routes(&mut outcome, a, spec, at);
         if let Some(detour) = detour(engine, a)? {
             outcome.interfaces.push(detour);
         }
         outcome.dns = self.dns();
         outcome.json(self.input.version)
+    }
+
+    /// Default routes that no address plugin gave: those asked for, and those of a network that somebody made with them.
+    fn list_default_routes(
+        &self,
+        outcome: &mut Outcome,
+        a: &Attachment,
+        spec: &NetworkSpec,
+        at: i64,
+    ) {
+        let mut families = self.default_routes(spec);
+        families.extend(&a.default_routes);
+        families.sort_unstable();
+        families.dedup();
+        for family in families {
+            let there = |r: &Route| r.dst.prefix_len() == 0 && Family::of_net(r.dst) == family;
+            let own = |ip: &&Ip| ip.interface == Some(at) && Family::of_net(ip.address) == family;
+            let gateway = outcome.ips.iter().find(own).and_then(|ip| ip.gateway);
+            if let Some(gateway) = gateway.filter(|_| !outcome.routes.iter().any(there)) {
+                outcome.routes.push(Route::to_all(gateway));
+            }
+        }
     }
 
     /// The gateway of an address, as its plugin says; where the bridge is the gateway, there is always one.
@@ -315,7 +327,7 @@ impl Work<'_> {
 }
 
 /// The interface by which what a container sends is held back, as results list it.
-pub fn detour(engine: &mut Engine, a: &wharf_core::attach::Attachment) -> Done<Option<Interface>> {
+pub fn detour(engine: &mut Engine, a: &Attachment) -> Done<Option<Interface>> {
     let shaping = a.extras.shaping.as_ref().filter(|s| s.outward.is_some());
     let Some(shaping) = shaping else {
         return Ok(None);

@@ -493,6 +493,54 @@ fn nobody_takes_what_is_anothers() {
     assert_eq!(host.container("web2").interfaces().len(), 2);
 }
 
+#[test]
+fn a_network_of_the_command_line_is_used_as_it_is() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    network(&host, "mine", 1, "--bridge br-mine");
+    container(&host, "web", "mine", 1, 11, "");
+    let list = |more: Value| {
+        let mut plugin = json!({"type": "wharf", "ipam": {"type": "wharf"}});
+        for (key, value) in more.as_object().cloned().unwrap_or_default() {
+            plugin[key] = value;
+        }
+        json!({"cniVersion": "1.1.0", "name": "mine", "plugins": [plugin]})
+    };
+    let _web = Echo::tcp(&host.container("web"), "web", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    for (id, more) in [
+        ("a", json!({})),
+        ("b", json!({"isDefaultGateway": true, "ipMasq": true})),
+    ] {
+        let list = list(more);
+        runtime.netns(id);
+        let result = runtime.add(&list, id, "eth0", &no()).expect("ADD");
+        assert_eq!(text(&result, "interfaces/0/name"), "br-mine");
+        assert_eq!(
+            result["routes"][0].to_string(),
+            r#"{"dst":"0.0.0.0/0","gw":"10.88.1.1"}"#
+        );
+        let inside = host.container(id);
+        assert_eq!(inside.tcp(ip("10.88.1.11"), 80).by(), Some("web"));
+        assert!(inside.tcp(addr::OUTSIDE4, 90).reached());
+        runtime.check(&list, id, "eth0", &no()).expect("CHECK");
+    }
+    let other = list(json!({"bridge": "cni0"}));
+    assert_eq!(
+        code(runtime.add(&other, "b", "eth1", &no())),
+        101,
+        "it has another bridge"
+    );
+    runtime.gc(&list(json!({})), &[]).expect("GC");
+    assert_eq!(names(&host.w("ps --json").json()), ["web"]);
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        ["mine"],
+        "it stays its owner's"
+    );
+}
+
 /// Bytes that follow from a seed, so that a failure can be had again.
 struct Dice(u64);
 

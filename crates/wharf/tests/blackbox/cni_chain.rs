@@ -103,6 +103,21 @@ fn publishes_for_ptp() {
         names(&host.w("network ls --json").json()),
         Vec::<String>::new()
     );
+    // What was lost of a chain is found by GC.
+    let mut conf = list["plugins"][1].clone();
+    conf["name"] = list["name"].clone();
+    conf["cniVersion"] = json!("1.1.0");
+    runtime.add(&list, "c1", "eth0", &ports(8081)).expect("ADD");
+    conf["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    runtime.call("GC", "", "", "", &conf).expect("GC");
+    assert_eq!(names(&host.w("ps --json").json()), ["c1"]);
+    conf["cni.dev/valid-attachments"] = json!([]);
+    runtime.call("GC", "", "", "", &conf).expect("GC");
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        Vec::<String>::new()
+    );
+    assert!(!host.sh("nft list tables").contains("wharf"));
 }
 
 #[test]
