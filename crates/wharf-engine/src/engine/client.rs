@@ -15,7 +15,7 @@ use wharf_core::plan::{Plan, Undo};
 
 use crate::api::{Mode, ObjectName};
 use crate::engine::host::failed;
-use crate::engine::lost::alias;
+use crate::engine::lost::{alias, removal};
 use crate::engine::{Engine, journal_key};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
@@ -181,6 +181,7 @@ impl Engine {
         network: &NetworkName,
         detour: Option<&IfName>,
     ) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
         if !matches!(self.container(name), Err(EngineError::NotFound(_))) {
             return Ok(());
         }
@@ -188,7 +189,7 @@ impl Engine {
         let is_detour = |l: &LinkInfo| {
             l.kind.as_deref() == Some("ifb") && detour.is_some_and(|d| d.as_str() == l.name)
         };
-        let plan = self.lost_cables(|link| alias(link) == mark || is_detour(link))?;
+        let plan = removal(&links, |link| alias(link) == mark || is_detour(link));
         self.remove_cables(&plan)
     }
 
@@ -197,19 +198,20 @@ impl Engine {
     /// # Errors
     /// The kernel's or the store's.
     pub fn remove_all_lost(&mut self, network: &NetworkName) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
         let known: Vec<String> = self
             .containers()?
             .into_iter()
             .map(|c| format!("wharf:{}:{network}", c.name))
             .collect();
         let end = format!(":{network}");
-        let plan = self.lost_cables(|link| {
+        let plan = removal(&links, |link| {
             let alias = alias(link);
             alias.starts_with("wharf:")
                 && !alias.starts_with("wharf:network:")
                 && alias.ends_with(&end)
                 && !known.iter().any(|k| k == alias)
-        })?;
+        });
         self.remove_cables(&plan)
     }
 

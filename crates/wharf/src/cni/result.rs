@@ -177,6 +177,11 @@ impl Outcome {
         let bad = |e: serde_json::Error| {
             CniError::new(code::DECODE, "cannot read the result").with(e.to_string())
         };
+        // serde would take a list for an object's values.
+        if !value.is_object() {
+            let msg = "the result is not a JSON object";
+            return Err(CniError::new(code::DECODE, msg));
+        }
         let mut result: Self = serde_json::from_value(value.clone()).map_err(bad)?;
         for key in ["ip4", "ip6"] {
             let Some(old) = value.get(key) else { continue };
