@@ -26,7 +26,8 @@ pub use base::{base, transit};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
 ///
-/// Of a network that another program made, wharf has the rules that published ports need.
+/// Of a network that another program made, wharf has the rules that published ports need, and those that keep it apart
+/// from others if it is to be.
 pub fn network(net: &NetworkSpec) -> Vec<Resource> {
     if net.adopted {
         return adopted(net);
@@ -86,10 +87,23 @@ fn adopted(net: &NetworkSpec) -> Vec<Resource> {
         vec![Field::Name(net.bridge.clone())],
         Some(Data::Verdict(Verdict::Goto(nat.name.clone()))),
     );
-    vec![
+    let mut all = vec![
         Resource::Nft(Object::Chain(nat)),
         Resource::Nft(Object::Element(jump)),
-    ]
+    ];
+    if net.settings.isolation == Isolation::Strict {
+        let apart = rules::adopted_chain(net);
+        let name = || vec![Field::Name(net.bridge.clone())];
+        let enter = Some(Data::Verdict(Verdict::Goto(apart.name.clone())));
+        all.push(Resource::Nft(Object::Chain(apart)));
+        for e in [
+            element(Table::Inet, "bridges", name(), None),
+            element(Table::Inet, "forward_in", name(), enter),
+        ] {
+            all.push(Resource::Nft(Object::Element(e)));
+        }
+    }
+    all
 }
 
 /// The alias by which a network's bridge is known as wharf's.

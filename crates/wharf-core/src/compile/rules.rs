@@ -58,6 +58,28 @@ pub fn nat_chain(net: &NetworkSpec) -> Chain {
     }
 }
 
+/// What may come to containers on another program's bridge: everything but what other networks start, and what the
+/// containers start among themselves if they may not.
+pub fn adopted_chain(net: &NetworkSpec) -> Chain {
+    let own = is(Key::IifName, Value::Name(net.bridge.clone()));
+    let among = if net.icc {
+        Action::Accept
+    } else {
+        Action::Drop
+    };
+    Chain {
+        table: Table::Inet,
+        name: chain_name(net, "in"),
+        base: None,
+        rules: vec![
+            rule([translated()], Action::Accept),
+            rule([own], among),
+            rule([within(&[Key::IifName], "bridges")], Action::Drop),
+            rule([], Action::Accept),
+        ],
+    }
+}
+
 /// Only the network's own addresses come from its bridge. IPv6 also uses link-local addresses and, before it
 /// has one, none (RFC 4291, 2.5.2 and 2.5.6).
 fn raw(net: &NetworkSpec) -> Vec<Rule> {

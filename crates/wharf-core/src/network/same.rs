@@ -81,9 +81,9 @@ pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) ->
         if spec.subnets.iter().any(|s| s.subnet == *subnet) {
             continue;
         }
-        // The bridge's and the containers' IPv6 is turned on or off once.
+        // The bridge's and the containers' IPv6 is turned on or off once, and so is the guard.
         let new_family = subnet.addr().is_ipv6() && !spec.has_v6();
-        if new_family || spec.subnets.is_empty() {
+        if !spec.adopted && (new_family || spec.subnets.is_empty()) {
             let all: Vec<_> = spec.subnets.iter().map(|s| s.subnet.to_string()).collect();
             differs("the subnet", all.join(" "), subnet.to_string());
         } else {

@@ -25,12 +25,15 @@ use crate::store::{LiveNetwork, Work};
 pub const CLIENT_LABEL: &str = "wharf.client";
 
 impl Engine {
-    /// Sees to it that there is a network as described. One that the same client described otherwise is made anew while
+    /// Sees to it that there is a network as described, and says whether it was made now. One that the same client described otherwise is made anew while
     /// nobody is on it; further subnets are added to it at any time.
     ///
     /// # Errors
     /// It differs and is in use, or is not this client's; see [`Engine::network_create`] for the rest.
-    pub fn network_ensure(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
+    pub fn network_ensure(
+        &mut self,
+        request: &NetworkRequest,
+    ) -> Result<(NetworkSpec, bool), EngineError> {
         const ROUNDS: u32 = 8;
         for _ in 0..ROUNDS {
             let Some(spec) = self.known_network(&request.name)? else {
@@ -40,7 +43,7 @@ impl Engine {
                         error: wharf_core::network::NetworkError::Exists(_),
                         ..
                     }) => continue,
-                    made => return made.map(|outcome| outcome.value),
+                    made => return made.map(|outcome| (outcome.value, true)),
                 }
             };
             let client = |labels: &std::collections::BTreeMap<String, String>| {
@@ -49,10 +52,10 @@ impl Engine {
             let same_client = client(&spec.labels) == client(&request.labels);
             let found = differences(&spec, request, same_client);
             if found.is_empty() {
-                return Ok(spec);
+                return Ok((spec, false));
             }
             if found.fixed.is_empty() && same_client && self.live(&request.name)?.is_some() {
-                return self.grow(request);
+                return self.grow(request).map(|spec| (spec, false));
             }
             let in_use = !self.network(&request.name)?.containers.is_empty();
             if !same_client || in_use {

@@ -124,34 +124,32 @@ impl Work<'_> {
         let mac = network::mac(self.call, config)?;
         let ports = network::ports(config)?;
         let extras = extras::read(self.call, config, true)?;
-        let spec = engine.network_ensure(&request)?;
-        let mut attach = AttachRequest::new(request.name);
+        let mut attach = AttachRequest::new(request.name.clone());
         attach.mac = mac;
-        attach.extras = Box::new(extras);
+        *attach.extras = extras;
         attach.interface = Some(self.call.ifname.parse().map_err(bad_name)?);
         attach.aliases = network::aliases(config);
         if let Some(n) = &self.numbering {
             attach.ips.clone_from(&n.wanted);
             attach.addressing = n.addressing.clone();
         }
-        attach.routes = self.kernel_routes(&spec);
-        let request = ContainerRequest {
-            name: self.name.clone(),
-            owner: network::OWNER.to_owned(),
-            client: Some(self.key.clone()),
-            netns: NetnsRequest::Path(self.call.netns.clone().into()),
-            networks: vec![attach],
-            ports,
-            command: Vec::new(),
-        };
-        let outcome = engine.create(&request, Mode::Apply)?;
-        super::remarks(&outcome.notes);
-        let done = self.result(engine, &outcome.value, &spec);
-        if done.is_err() {
-            let back = engine.remove(std::slice::from_ref(&self.name), true, Mode::Apply);
-            if let Err(error) = back {
-                super::remark(&format!("error: on the way back: {error}\n"));
+        let container = |spec: &NetworkSpec| {
+            let mut attach = attach.clone();
+            attach.routes = self.kernel_routes(spec);
+            ContainerRequest {
+                name: self.name.clone(),
+                owner: network::OWNER.to_owned(),
+                client: Some(self.key.clone()),
+                netns: NetnsRequest::Path(self.call.netns.clone().into()),
+                networks: vec![attach],
+                ports: ports.clone(),
+                command: Vec::new(),
             }
+        };
+        let (spec, container) = network::create(engine, &request, container)?;
+        let done = self.result(engine, &container, &spec);
+        if done.is_err() {
+            take_back(engine, &self.name);
         }
         done
     }
@@ -340,6 +338,13 @@ pub fn detour(engine: &mut Engine, a: &Attachment) -> Done<Option<Interface>> {
         sandbox: String::new(),
         more: serde_json::Map::new(),
     }))
+}
+
+/// Removes what was made, on the way back from a failure.
+pub fn take_back(engine: &mut Engine, name: &ContainerName) {
+    if let Err(error) = engine.remove(std::slice::from_ref(name), true, Mode::Apply) {
+        super::remark(&format!("error: on the way back: {error}\n"));
+    }
 }
 
 /// An interface name was checked with the call.

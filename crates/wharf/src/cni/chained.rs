@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use wharf_core::attach::{Addressing, AttachRequest, Container};
+use wharf_core::extras::Extras;
 use wharf_core::name::{IfName, NetworkName};
 use wharf_core::network::{NetworkKind, NetworkRequest};
 use wharf_core::publish::PortMapping;
@@ -9,7 +10,7 @@ use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest};
 use wharf_engine::engine::Engine;
 
 use super::call::Call;
-use super::config::Input;
+use super::config::{Config, Input};
 use super::error::{CniError, Done, code};
 use super::result::{Outcome, Version};
 use super::{add, extras, names, network};
@@ -20,14 +21,44 @@ pub fn is_attached(prev: &Outcome, call: &Call, version: Version) -> bool {
         || version < Version::INTERFACES && prev.interfaces.is_empty() && !prev.ips.is_empty()
 }
 
-/// Publishes ports of an interface that is there, and hands the result on.
+/// What is asked for beside the interface.
+struct Wishes {
+    ports: Vec<PortMapping>,
+    extras: Extras,
+    /// Who may start connections to the container.
+    policy: Option<String>,
+}
+
+impl Wishes {
+    fn read(call: &Call, config: &Config) -> Done<Self> {
+        let policy = config.ingress_policy.clone();
+        Ok(Self {
+            ports: network::ports(config)?,
+            extras: extras::read(call, config, false)?,
+            policy: policy.filter(|p| matches!(p.as_str(), "same-bridge" | "isolated")),
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        self.ports.is_empty() && self.extras.is_empty() && self.policy.is_none()
+    }
+}
+
+/// Whether anything is asked for, so that there must be a record of it.
+///
+/// # Errors
+/// A value that cannot be.
+pub fn wants_anything(call: &Call, config: &Config) -> Done<bool> {
+    Wishes::read(call, config).map(|wishes| !wishes.is_empty())
+}
+
+/// Does what is asked for beside the interface, and hands the result on.
 ///
 /// # Errors
 /// Something cannot be had; nothing is left behind.
 pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
-    let ports = network::ports(&input.config)?;
-    let mut extras = extras::read(call, &input.config, false)?;
-    if ports.is_empty() && extras.is_empty() {
+    let wishes = Wishes::read(call, &input.config)?;
+    if wishes.is_empty() {
         return prev.json(input.version);
     }
     let key = call.key(&input.config.name);
@@ -35,15 +66,33 @@ pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
     // It may be wharf itself that stands before.
     for name in names::container_names(&key) {
         if let Some(container) = engine.client_container(&name, &key)? {
-            if !extras.is_empty() {
+            if !wishes.extras.is_empty() {
                 let msg =
                     "limits and settings belong to the first object of type wharf in the list";
                 return Err(CniError::config(msg));
             }
-            publish_more(&mut engine, &container, &ports)?;
+            publish_more(&mut engine, &container, &wishes.ports)?;
             return prev.json(input.version);
         }
     }
+    let adopted = adopted(call, input, prev, &wishes)?;
+    let done = attach(&mut engine, call, input, prev, &adopted, wishes);
+    if done.is_err() {
+        forget_unused(&mut engine, &adopted.name);
+    }
+    done
+}
+
+fn attach(
+    engine: &mut Engine,
+    call: &Call,
+    input: &Input,
+    prev: &Outcome,
+    adopted: &NetworkRequest,
+    wishes: Wishes,
+) -> Done<Value> {
+    let mut extras = wishes.extras;
+    let key = call.key(&input.config.name);
     let ifname: IfName = call.ifname.parse().map_err(add::bad_name)?;
     let cable = engine.cable(call.netns.as_ref(), &ifname)?;
     if extras.shaping.is_some() && cable.host.is_none() {
@@ -51,13 +100,11 @@ pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
         return Err(CniError::new(code::UNSUPPORTED, msg));
     }
     extras.before = cable.inside.only_what(&extras.traits);
-    let name = add::free_name(&mut engine, &key)?;
-    let request = adopted(call, input, prev, !ports.is_empty())?;
-    let spec = engine.network_ensure(&request)?;
-    let mut attach = AttachRequest::new(spec.name.clone());
+    let name = add::free_name(engine, &key)?;
+    let mut attach = AttachRequest::new(adopted.name.clone());
     attach.interface = Some(ifname);
     attach.host_interface = cable.host;
-    attach.extras = Box::new(extras);
+    *attach.extras = extras;
     attach.mac = prev
         .inside(&call.ifname)
         .and_then(|at| prev.interfaces[at].mac.parse().ok());
@@ -68,24 +115,15 @@ pub fn add(call: &Call, input: &Input, prev: &Outcome) -> Done<Value> {
         client: Some(key),
         netns: NetnsRequest::Path(call.netns.clone().into()),
         networks: vec![attach],
-        ports,
+        ports: wishes.ports,
         command: Vec::new(),
     };
-    match engine.create(&request, Mode::Apply) {
-        Ok(outcome) => {
-            super::remarks(&outcome.notes);
-            let done = result(&mut engine, &outcome.value, call, input, prev);
-            if done.is_err() {
-                let _ = engine.remove(std::slice::from_ref(&outcome.value.name), true, Mode::Apply);
-                forget_unused(&mut engine, &spec.name);
-            }
-            done
-        }
-        Err(error) => {
-            forget_unused(&mut engine, &spec.name);
-            Err(error.into())
-        }
+    let (_, container) = network::create(engine, adopted, |_| request.clone())?;
+    let done = result(engine, &container, call, input, prev);
+    if done.is_err() {
+        add::take_back(engine, &request.name);
     }
+    done
 }
 
 /// The result with what was changed.
@@ -135,12 +173,12 @@ fn addresses(prev: &Outcome, call: &Call) -> Vec<GivenAddress> {
 }
 
 /// The other program's bridge, or whatever link of the host leads to the container: the first that it lists.
-fn adopted(call: &Call, input: &Input, prev: &Outcome, ports: bool) -> Done<NetworkRequest> {
+fn adopted(call: &Call, input: &Input, prev: &Outcome, wishes: &Wishes) -> Done<NetworkRequest> {
     let listed = prev.interfaces.iter().find(|i| i.sandbox.is_empty());
     let link = match listed {
         Some(i) => i.name.clone(),
         // A name that no link has: nothing is to be found by it.
-        None if !ports => format!(
+        None if wishes.ports.is_empty() && wishes.policy.is_none() => format!(
             "no{}",
             names::detour(&call.key(&input.config.name))
                 .map(|n| n.to_string())
@@ -148,19 +186,27 @@ fn adopted(call: &Call, input: &Input, prev: &Outcome, ports: bool) -> Done<Netw
                 .trim_start_matches("bwp")
         ),
         None => {
-            let msg = "ports cannot be published: the result lists no interface of the host";
+            let msg = "no rules can be made: the result lists no interface of the host";
             return Err(CniError::new(code::UNSUPPORTED, msg).with(call.ifname.as_str()));
         }
     };
     let bridge: IfName = link.parse().map_err(|e: wharf_core::name::NameError| {
         CniError::new(code::DECODE, "an interface of the result has no name").with(e.to_string())
     })?;
-    let mut request = NetworkRequest::new(adopted_name(&input.config.name, &bridge)?);
+    let mut request = NetworkRequest::new(adopted_name(&bridge)?);
     request.kind = NetworkKind::Adopted;
     request.bridge = Some(bridge);
     request.masquerade = Some(false);
+    request.icc = Some(wishes.policy.as_deref() != Some("isolated"));
     request.labels = network::labels();
-    request.options = [("no_default_route".to_owned(), "true".to_owned())].into();
+    let apart = if wishes.policy.is_some() {
+        "true"
+    } else {
+        "false"
+    };
+    request.options = [("no_default_route", "true"), ("isolate", apart)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into();
     request.subnets = addresses(prev, call)
         .iter()
         .map(|(net, _)| net.trunc())
@@ -168,13 +214,14 @@ fn adopted(call: &Call, input: &Input, prev: &Outcome, ports: bool) -> Done<Netw
     Ok(request)
 }
 
-fn adopted_name(network: &str, bridge: &IfName) -> Done<NetworkName> {
+/// By the bridge alone: several of the runtime's networks may be on one.
+fn adopted_name(bridge: &IfName) -> Done<NetworkName> {
     let plain = bridge.as_str().replace(
         |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')),
         "_",
     );
-    names::network_name(&format!("{network}-{plain}"))
-        .ok_or_else(|| CniError::config("invalid network name").with(network))
+    let name = format!("on-{plain}").parse();
+    name.map_err(|e: wharf_core::name::NameError| CniError::new(code::FAILED, e.to_string()))
 }
 
 /// What wharf has of another program's bridge goes with the last container.

@@ -2,12 +2,13 @@
 
 use wharf_core::attach::RouteSpec;
 use wharf_core::model::RouteMore;
+use wharf_engine::engine::Engine;
 
 use super::call::Call;
 use super::config::Input;
 use super::error::{CniError, Done, code};
 use super::result::Outcome;
-use super::{delegate, ipam, names, network};
+use super::{chained, delegate, ipam, names, network};
 
 /// Compares the kernel with the record and with the result. The hardware address, the MTU and further routes may be
 /// others by now: plugins behind this one change them.
@@ -27,12 +28,8 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
     }
     let Some(container) = found else {
         // Behind other plugins there is a record only where something was asked for.
-        if config.ipam.is_empty()
-            && network::ports(config)?.is_empty()
-            && prev.inside(&call.ifname).is_some()
-            && config.bridge.is_none()
-            && is_foreign(&prev, &mut engine)?
-        {
+        let attached = chained::is_attached(&prev, call, input.version);
+        if attached && !chained::wants_anything(call, config)? && !is_ours(&prev, &mut engine)? {
             return Ok(());
         }
         let msg = format!(
@@ -84,11 +81,11 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
     }
 }
 
-/// Whether the result's first interface is no bridge of wharf's.
-fn is_foreign(prev: &Outcome, engine: &mut wharf_engine::engine::Engine) -> Done<bool> {
+/// Whether the result's first interface is a bridge of wharf's: then wharf made the container's interface.
+fn is_ours(prev: &Outcome, engine: &mut Engine) -> Done<bool> {
     let first = prev.interfaces.first().map(|i| i.name.as_str());
     let nets = engine.networks()?;
-    Ok(!nets
+    Ok(nets
         .iter()
         .any(|n| !n.spec.adopted && Some(n.spec.bridge.as_str()) == first))
 }

@@ -1,12 +1,16 @@
 //! The network that a configuration describes.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use wharf_core::addr::Mac;
+use wharf_core::attach::Container;
 use wharf_core::name::{IfName, NetworkName};
-use wharf_core::network::{NetworkKind, NetworkRequest};
+use wharf_core::network::{NetworkKind, NetworkRequest, NetworkSpec};
 use wharf_core::publish::{PortMapping, PortRange};
-use wharf_engine::engine::CLIENT_LABEL;
+use wharf_engine::api::{ContainerRequest, Mode, ObjectName};
+use wharf_engine::engine::{CLIENT_LABEL, Engine};
+use wharf_engine::error::EngineError;
 
 use super::call::Call;
 use super::config::{Config, Port};
@@ -60,6 +64,45 @@ pub fn request(config: &Config, numbering: Option<&Numbering>) -> Done<NetworkRe
     request.options = options(config, request.internal);
     request.labels = labels();
     Ok(request)
+}
+
+/// Makes a container on a network, which is made too if it is not there, and goes again if the container fails.
+/// Somebody may remove it in the meantime, since nobody is on it yet: then it is made again.
+///
+/// # Errors
+/// The engine's.
+pub fn create(
+    engine: &mut Engine,
+    network: &NetworkRequest,
+    container: impl Fn(&NetworkSpec) -> ContainerRequest,
+) -> Result<(NetworkSpec, Container), EngineError> {
+    const ROUNDS: u32 = 10;
+    const PAUSE: Duration = Duration::from_millis(20);
+    let mut made = false;
+    for round in 0.. {
+        let (spec, new) = engine.network_ensure(network)?;
+        made |= new;
+        match engine.create(&container(&spec), Mode::Apply) {
+            Ok(outcome) => {
+                super::remarks(&outcome.notes);
+                return Ok((spec, outcome.value));
+            }
+            Err(EngineError::NotFound(ObjectName::Network(_)) | EngineError::Busy(_))
+                if round < ROUNDS =>
+            {
+                std::thread::sleep(PAUSE);
+            }
+            Err(error) => {
+                if made {
+                    // Somebody else may be on it by now, and then it stays.
+                    let name = std::slice::from_ref(&network.name);
+                    let _ = engine.network_remove(name, false, Mode::Apply);
+                }
+                return Err(error);
+            }
+        }
+    }
+    unreachable!("the last round returns")
 }
 
 /// Marks a network as one that this front end made.

@@ -446,3 +446,98 @@ fn takes_over_from_host_local() {
     runtime.del(&asked, "fourth", "eth0", &no()).expect("DEL");
     assert_eq!(host.container("fourth").interfaces(), ["lo"]);
 }
+
+#[test]
+fn keeps_the_reference_bridge_apart() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("host-local").display().to_string();
+    let list = |name: &str, bridge: &str, net: u8, policy: &str| {
+        json!({"cniVersion": "1.0.0", "name": name, "plugins": [
+            {"type": "bridge", "bridge": bridge, "isGateway": true,
+             "ipam": {"type": "host-local", "dataDir": data, "subnet": format!("10.5{net}.0.0/24"), "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "wharf", "ingressPolicy": policy, "capabilities": {"portMappings": true}}
+        ]})
+    };
+    let (red, blue, open) = (
+        list("red", "cni4", 4, "same-bridge"),
+        list("blue", "cni5", 5, "same-bridge"),
+        list("open", "cni6", 6, "open"),
+    );
+    let mut webs = Vec::new();
+    for (list, id) in [(&red, "r1"), (&red, "r2"), (&blue, "b"), (&open, "o")] {
+        runtime.netns(id);
+        let capabilities = if id == "b" { ports(8080) } else { no() };
+        runtime.add(list, id, "eth0", &capabilities).expect("ADD");
+        runtime
+            .check(list, id, "eth0", &capabilities)
+            .expect("CHECK");
+        webs.push(Echo::tcp(&host.container(id), id, 80));
+    }
+    let (r1, b) = (host.container("r1"), host.container("b"));
+    assert_eq!(
+        r1.tcp(ip("10.54.0.3"), 80).by(),
+        Some("r2"),
+        "the same bridge"
+    );
+    assert!(
+        !r1.tcp_brief(ip("10.55.0.2"), 80).reached(),
+        "another bridge"
+    );
+    assert!(!b.tcp_brief(ip("10.54.0.2"), 80).reached(), "and back");
+    assert_eq!(
+        r1.tcp(ip("10.56.0.2"), 80).by(),
+        Some("o"),
+        "one that is open"
+    );
+    assert_eq!(
+        host.netns().tcp(ip("10.54.0.2"), 80).by(),
+        Some("r1"),
+        "the host"
+    );
+    assert_eq!(
+        host.outside().tcp(addr::HOST4, 8080).by(),
+        Some("b"),
+        "a published port"
+    );
+    assert_eq!(
+        r1.tcp(addr::HOST4, 8080).by(),
+        Some("b"),
+        "also from another bridge"
+    );
+    for (list, id) in [(&red, "r1"), (&red, "r2"), (&blue, "b"), (&open, "o")] {
+        runtime.del(list, id, "eth0", &no()).expect("DEL");
+    }
+    assert!(!host.sh("nft list tables").contains("wharf"));
+}
+
+#[test]
+fn comings_and_goings_on_the_reference_bridge() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = behind(&host, "1.0.0", "bridge");
+    for n in 0..8 {
+        runtime.netns(&format!("c{n}"));
+    }
+    // The last to go takes wharf's rules along, while others come.
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (runtime, list) = (&runtime, &list);
+            scope.spawn(move || {
+                let (id, ports) = (format!("c{n}"), ports(9000 + n));
+                for round in 0..5 {
+                    runtime
+                        .add(list, &id, "eth0", &ports)
+                        .unwrap_or_else(|e| panic!("ADD {id} {round}: {e}"));
+                    runtime
+                        .del(list, &id, "eth0", &ports)
+                        .unwrap_or_else(|e| panic!("DEL {id} {round}: {e}"));
+                }
+            });
+        }
+    });
+    assert_eq!(names(&host.w("ps --json").json()), Vec::<String>::new());
+    assert!(!host.sh("nft list tables").contains("wharf"));
+}
