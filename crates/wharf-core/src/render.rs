@@ -44,7 +44,14 @@ pub fn command(op: &Op) -> String {
         Op::AddrDel { netns, link, addr } => {
             format!("{} addr del {addr} dev {}", ip(netns), quote(link))
         }
-        Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
+        Op::RouteAdd(r) => {
+            let verb = match (r.replace, r.more.beside) {
+                (true, _) => "replace",
+                (false, true) => "prepend",
+                (false, false) => "add",
+            };
+            route(verb, r)
+        }
         Op::RouteDel(r) => route("del", r),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
@@ -57,7 +64,7 @@ pub fn command(op: &Op) -> String {
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
         Op::Shape { link, limit } => format!(
-            "tc qdisc replace dev {} root tbf rate {}bit burst {} latency 25ms",
+            "tc qdisc replace dev {} root handle 1: tbf rate {}bit burst {} latency 25ms",
             quote(link),
             limit.rate.saturating_mul(8),
             limit.burst

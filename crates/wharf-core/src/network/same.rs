@@ -92,3 +92,67 @@ pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) ->
     }
     Differences { fixed, missing }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::network::{HostFacts, grow, resolve};
+
+    fn request(subnets: &[&str]) -> NetworkRequest {
+        let mut request = NetworkRequest::new("n".parse().unwrap());
+        request.kind = NetworkKind::Numbered;
+        request.subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
+        request
+    }
+
+    fn made(request: &NetworkRequest) -> NetworkSpec {
+        resolve(request, &[], &HostFacts::default()).unwrap()
+    }
+
+    #[test]
+    fn the_same_again_is_no_difference() {
+        let mut wanted = request(&["10.1.0.0/24", "10.2.0.0/24", "fd00::/64"]);
+        wanted.masquerade = Some(false);
+        wanted.options = [("hairpin".to_owned(), "true".to_owned())].into();
+        assert!(differences(&made(&wanted), &wanted, true).is_empty());
+        let bare = request(&[]);
+        assert!(differences(&made(&bare), &bare, true).is_empty());
+    }
+
+    #[test]
+    fn further_subnets_of_a_family_are_missing_and_the_rest_is_fixed() {
+        let spec = made(&request(&["10.1.0.0/24"]));
+        let more = request(&["10.1.0.0/24", "10.2.0.0/24"]);
+        let found = differences(&spec, &more, true);
+        assert_eq!((found.fixed.len(), found.missing), (0, vec![1]));
+        let further = request(&["10.2.0.0/24"]);
+        let grown = grow(&spec, &further, &[], &HostFacts::default()).unwrap();
+        assert!(differences(&grown, &more, true).is_empty());
+        assert_eq!(grown.bridge_mac, spec.bridge_mac);
+        for edit in [
+            (|r| r.subnets.push("fd00::/64".parse().unwrap())) as fn(&mut NetworkRequest),
+            |r| r.bridge = Some("br9".parse().unwrap()),
+            |r| r.mtu = Some(1400),
+            |r| r.internal = true,
+            |r| r.icc = Some(false),
+            |r| r.masquerade = Some(false),
+            |r| r.kind = NetworkKind::Adopted,
+            |r| r.gateways = vec!["10.1.0.9".parse().unwrap()],
+        ] {
+            let mut other = request(&["10.1.0.0/24"]);
+            edit(&mut other);
+            let found = differences(&spec, &other, true);
+            assert_eq!(found.fixed.len(), 1, "{other:?}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_users_own_network_is_only_asked_for_what_is_said() {
+        let mut users = request(&["10.1.0.0/24"]);
+        users.internal = true;
+        users.options = [("isolate".to_owned(), "false".to_owned())].into();
+        let spec = made(&users);
+        assert!(differences(&spec, &request(&[]), false).is_empty());
+        assert!(!differences(&spec, &request(&[]), true).is_empty());
+    }
+}
