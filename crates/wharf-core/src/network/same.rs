@@ -1,5 +1,7 @@
 //! Whether a network that is there is the one a client describes again.
 
+use std::collections::BTreeMap;
+
 use crate::network::{NetworkKind, NetworkRequest, NetworkSpec};
 
 /// How a network differs from a description of it.
@@ -50,25 +52,11 @@ pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) ->
             whose(adopted).to_owned(),
         );
     }
-    let flag = |on: bool| on.to_string();
     if whole {
-        let icc = request.icc.unwrap_or(true);
-        let masquerade = request.masquerade.unwrap_or(true);
-        for (what, is, wanted) in [
-            ("internal", spec.internal, request.internal),
-            ("icc", spec.icc, icc),
-            ("masquerade", spec.masquerade, masquerade),
-        ] {
+        for (what, is, wanted) in settings(spec, request) {
             if is != wanted {
-                differs(what, flag(is), flag(wanted));
+                differs(what, is, wanted);
             }
-        }
-        if spec.options != request.options {
-            let text = |options: &std::collections::BTreeMap<String, String>| {
-                let all: Vec<_> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
-                format!("`{}`", all.join(" "))
-            };
-            differs("the options", text(&spec.options), text(&request.options));
         }
     }
     for gateway in &request.gateways {
@@ -91,6 +79,23 @@ pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) ->
         }
     }
     Differences { fixed, missing }
+}
+
+/// What a description says by leaving it out, too.
+fn settings(spec: &NetworkSpec, request: &NetworkRequest) -> [(&'static str, String, String); 4] {
+    let text = |options: &BTreeMap<String, String>| {
+        let all: Vec<_> = options.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        format!("`{}`", all.join(" "))
+    };
+    let flag = |on: bool| on.to_string();
+    let icc = request.icc.unwrap_or(true);
+    let masquerade = request.masquerade.unwrap_or(true);
+    [
+        ("internal", flag(spec.internal), flag(request.internal)),
+        ("icc", flag(spec.icc), flag(icc)),
+        ("masquerade", flag(spec.masquerade), flag(masquerade)),
+        ("the options", text(&spec.options), text(&request.options)),
+    ]
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use crate::engine::host::failed;
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
 use crate::kernel::netlink::nft_encode;
+use crate::observe::LinkInfo;
 
 impl Engine {
     /// What a container lacks in the kernel, in words; empty when it has all. `addresses` and `routes` are looked for
@@ -99,25 +100,7 @@ impl Engine {
         if !link.up {
             missing.push(format!("`{}` up", a.interface));
         }
-        for (key, value) in &a.extras.sysctls {
-            let is = self.kernel.sysctl(&place, key).ok().flatten();
-            if is.is_none_or(|is| !is.split_whitespace().eq(value.split_whitespace())) {
-                missing.push(format!("sysctl {key} = {value}"));
-            }
-        }
-        for (what, is, wanted) in [
-            ("promisc", link.traits.promisc, a.extras.traits.promisc),
-            ("allmulti", link.traits.allmulti, a.extras.traits.allmulti),
-        ] {
-            if wanted.is_some() && is != wanted {
-                missing.push(format!("{what} of `{}`", a.interface));
-            }
-        }
-        if let Some(shaping) = a.extras.shaping.as_ref().filter(|s| s.outward.is_some())
-            && !matches!(self.kernel.link(&Netns::Host, &shaping.detour), Ok(Some(_)))
-        {
-            missing.push(format!("interface `{}`", shaping.detour));
-        }
+        self.check_extras(&place, &link, a, missing);
         let read = |e: std::io::Error| failed("read the container's addresses and routes", &e);
         let there = self.kernel.addrs(&place).map_err(read)?;
         for addr in addresses {
@@ -143,6 +126,34 @@ impl Engine {
             }
         }
         Ok(())
+    }
+
+    fn check_extras(
+        &mut self,
+        place: &Netns,
+        link: &LinkInfo,
+        a: &Attachment,
+        missing: &mut Vec<String>,
+    ) {
+        for (key, value) in &a.extras.sysctls {
+            let is = self.kernel.sysctl(place, key).ok().flatten();
+            if is.is_none_or(|is| !is.split_whitespace().eq(value.split_whitespace())) {
+                missing.push(format!("sysctl {key} = {value}"));
+            }
+        }
+        for (what, is, wanted) in [
+            ("promisc", link.traits.promisc, a.extras.traits.promisc),
+            ("allmulti", link.traits.allmulti, a.extras.traits.allmulti),
+        ] {
+            if wanted.is_some() && is != wanted {
+                missing.push(format!("{what} of `{}`", a.interface));
+            }
+        }
+        if let Some(shaping) = a.extras.shaping.as_ref().filter(|s| s.outward.is_some())
+            && !matches!(self.kernel.link(&Netns::Host, &shaping.detour), Ok(Some(_)))
+        {
+            missing.push(format!("interface `{}`", shaping.detour));
+        }
     }
 
     /// The elements of the guard and of published ports.

@@ -7,7 +7,7 @@ use wharf_engine::engine::Engine;
 use super::call::Call;
 use super::config::Input;
 use super::error::{CniError, Done, code};
-use super::result::Outcome;
+use super::result::{Ip, Outcome, Route};
 use super::{chained, delegate, ipam, names, network};
 
 /// Compares the kernel with the record and with the result. The hardware address, the MTU and further routes may be
@@ -42,26 +42,7 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
         let msg = format!("`prevResult` does not list interface {}", call.ifname);
         return Err(CniError::config(msg));
     };
-    let own = |i: &Option<i64>| i.is_none_or(|i| i == at as i64);
-    let addresses: Vec<_> = prev
-        .ips
-        .iter()
-        .filter(|ip| own(&ip.interface))
-        .map(|ip| ip.address)
-        .collect();
-    let routes: Vec<RouteSpec> = prev
-        .routes
-        .iter()
-        .map(|r| RouteSpec {
-            dst: r.dst,
-            via: r.gw,
-            metric: r.priority,
-            more: RouteMore {
-                table: r.table,
-                ..RouteMore::default()
-            },
-        })
-        .collect();
+    let (addresses, routes) = listed(&prev, at);
     let mut missing = engine.check(&container, &addresses, &routes)?;
     for port in network::ports(config)? {
         if !container.ports.contains(&port) {
@@ -79,6 +60,22 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
         "" | "none" | "host-local" | "static" | "wharf" | "dhcp" => Ok(()),
         plugin => delegate::run(call, input, plugin).map(|_| ()),
     }
+}
+
+/// The addresses of the interface at a place of the result, and the routes.
+fn listed(prev: &Outcome, at: usize) -> (Vec<ipnet::IpNet>, Vec<RouteSpec>) {
+    let own = |ip: &&Ip| ip.interface.is_none_or(|i| i == at as i64);
+    let addresses = prev.ips.iter().filter(own).map(|ip| ip.address).collect();
+    let route = |r: &Route| RouteSpec {
+        dst: r.dst,
+        via: r.gw,
+        metric: r.priority,
+        more: RouteMore {
+            table: r.table,
+            ..RouteMore::default()
+        },
+    };
+    (addresses, prev.routes.iter().map(route).collect())
 }
 
 /// Whether the result's first interface is a bridge of wharf's: then wharf made the container's interface.
