@@ -73,7 +73,8 @@ fn add(w: &mut World, resource: &Resource) {
             ..
         } => {
             let id = place(w, netns);
-            w.route(id, &dst.to_string(), Some(&via.to_string()), link.as_str());
+            let via = via.map(|via| via.to_string());
+            w.route(id, &dst.to_string(), via.as_deref(), link.as_str());
             w.state.spaces[id].routes.last_mut().unwrap().protocol = 119;
         }
         Resource::Neigh { link, addr, mac } => {
@@ -114,6 +115,7 @@ fn add_link(w: &mut World, link: &wharf_core::model::Link) {
     let name = link.name.as_str();
     match &link.kind {
         LinkKind::Bridge => w.bridge(HOST, name),
+        LinkKind::Ifb => unreachable!("no speed is limited here"),
         LinkKind::Veth {
             peer,
             peer_netns,

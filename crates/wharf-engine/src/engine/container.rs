@@ -14,7 +14,7 @@ use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
 use crate::engine::network::{now, random_id};
-use crate::engine::{Engine, Networks, applies, identity, journal_key};
+use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
 use crate::store::Work;
 
@@ -62,6 +62,7 @@ impl Engine {
             name: request.name.clone(),
             id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
             owner: request.owner.clone(),
+            client: request.client.clone(),
             netns,
             process: None,
             exit_status: None,
@@ -72,6 +73,7 @@ impl Engine {
         };
         self.check_listeners(&container.ports, &nets)?;
         let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
+        let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         for a in wanted {
@@ -79,7 +81,8 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let own = self.create_plan(&txn, &container, &nets, loopback)?;
+        let mut own = self.create_plan(&txn, &container, &nets, loopback)?;
+        settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);
             plan.append(own);

@@ -2,12 +2,18 @@
 //!
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
+mod cni;
+mod cni_chain;
+mod cni_crash;
+mod cni_extras;
+mod cni_runtime;
 mod common;
 mod dry_run;
 mod errors;
 mod errors_state;
 mod guards;
 mod guards_network;
+mod install;
 mod lifecycle;
 mod networks;
 mod options;
