@@ -107,7 +107,11 @@ fn add(w: &mut World, resource: &Resource) {
             w.state.spaces[id].sysctls.insert(name, value.clone());
         }
         Resource::Nft(object) => add_nft(w, object),
-        Resource::Netns(_) | Resource::Up { .. } => {}
+        Resource::Netns(_)
+        | Resource::Up { .. }
+        | Resource::Shaper { .. }
+        | Resource::Detour { .. }
+        | Resource::Traits { .. } => {}
     }
 }
 
