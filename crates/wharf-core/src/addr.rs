@@ -95,12 +95,6 @@ impl Mac {
         let [a, b, c, d] = hash.to_be_bytes();
         Mac([0x0a, salt, a, b, c, d])
     }
-
-    /// A locally administered unicast address made from five bytes.
-    pub fn local(bytes: [u8; 5]) -> Self {
-        let [a, b, c, d, e] = bytes;
-        Mac([0x02, a, b, c, d, e])
-    }
 }
 
 impl FromStr for Mac {

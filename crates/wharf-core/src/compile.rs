@@ -6,25 +6,32 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use ipnet::IpNet;
-
-use crate::addr::{Family, Mac, link_local};
+use crate::addr::Family;
 use crate::attach::{Attachment, Container};
-use crate::model::{Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
-use crate::network::{Driver, NetworkSpec, Subnet};
+use crate::extras::Traits;
+use crate::model::{Link, LinkKind, Netns, Resource};
+use crate::network::NetworkSpec;
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::{PortMapping, PortRange, Protocol};
 
+mod attachment;
 mod base;
 mod rules;
 
+pub use attachment::{attachment, default_routes, port};
 pub use base::{base, transit};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
+///
+/// Of a network that another program made, wharf has the rules that published ports need, and those that keep it apart
+/// from others if it is to be.
 pub fn network(net: &NetworkSpec) -> Vec<Resource> {
     if !net.is_managed() {
         return Vec::new();
+    }
+    if net.adopted {
+        return adopted(net);
     }
     let mut all: Vec<Resource> = rules::network_chains(net)
         .into_iter()
@@ -45,6 +52,17 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         group: 0,
         up: false,
     }));
+    if net.settings.promisc {
+        all.push(Resource::Traits {
+            netns: Netns::Host,
+            link: net.bridge.clone(),
+            traits: Traits {
+                promisc: Some(true),
+                ..Traits::default()
+            },
+            before: Traits::default(),
+        });
+    }
     all.extend(bridge_sysctls(net));
     for subnet in &net.subnets {
         if net.has_gateway_address(subnet.family()) {
@@ -59,6 +77,33 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         netns: Netns::Host,
         link: net.bridge.clone(),
     });
+    all
+}
+
+fn adopted(net: &NetworkSpec) -> Vec<Resource> {
+    let nat = rules::nat_chain(net);
+    let jump = element(
+        Table::Inet,
+        "nat_in",
+        vec![Field::Name(net.bridge.clone())],
+        Some(Data::Verdict(Verdict::Goto(nat.name.clone()))),
+    );
+    let mut all = vec![
+        Resource::Nft(Object::Chain(nat)),
+        Resource::Nft(Object::Element(jump)),
+    ];
+    if net.settings.isolation == Isolation::Strict {
+        let apart = rules::adopted_chain(net);
+        let name = || vec![Field::Name(net.bridge.clone())];
+        let enter = Some(Data::Verdict(Verdict::Goto(apart.name.clone())));
+        all.push(Resource::Nft(Object::Chain(apart)));
+        for e in [
+            element(Table::Inet, "bridges", name(), None),
+            element(Table::Inet, "forward_in", name(), enter),
+        ] {
+            all.push(Resource::Nft(Object::Element(e)));
+        }
+    }
     all
 }
 
@@ -229,196 +274,6 @@ fn name_server(net: &NetworkSpec, gateway: IpAddr) -> Vec<Element> {
     [Protocol::Udp, Protocol::Tcp].map(to).to_vec()
 }
 
-/// What of a container's attachment the host and the container hold, published ports apart.
-///
-/// The order is that of making: what lets packets pass or keeps them out comes before the cable is up.
-pub fn attachment(
-    net: &NetworkSpec,
-    container: &Container,
-    a: &Attachment,
-    hairpin: bool,
-) -> Vec<Resource> {
-    let inside = Netns::Path(container.netns.path.clone());
-    let mut all = match net.driver {
-        Driver::Bridge => guarded_port(net, container, a, hairpin),
-        Driver::Unmanaged => vec![
-            cable(net, &inside, a, 0),
-            Resource::Port(Port {
-                link: a.host_interface.clone(),
-                locked: false,
-                learning: true,
-                hairpin: false,
-                vlan: net.settings.vlan,
-                alias: port_alias(container, a),
-            }),
-        ],
-        Driver::Macvlan(mode) => vec![Resource::Link(Link {
-            netns: inside.clone(),
-            name: a.interface.clone(),
-            kind: LinkKind::Macvlan {
-                parent: net.bridge.clone(),
-                mode,
-            },
-            mac: Some(a.mac),
-            mtu: net.settings.mtu,
-            master: None,
-            group: 0,
-            up: false,
-        })],
-    };
-    all.extend(inside_sysctls(net, &inside, a));
-    for addr in &a.addresses {
-        all.push(Resource::Addr {
-            netns: inside.clone(),
-            link: a.interface.clone(),
-            addr: *addr,
-        });
-    }
-    all.push(Resource::Up {
-        netns: inside.clone(),
-        link: a.interface.clone(),
-    });
-    all.extend(default_routes(net, &inside, a));
-    all.extend(net.routes.iter().map(|route| Resource::Route {
-        netns: inside.clone(),
-        dst: route.destination,
-        hop: route.hop,
-        link: a.interface.clone(),
-        metric: route.metric,
-    }));
-    all
-}
-
-/// A port of wharf's own bridge: the guard's elements, the cable, what is known of who is behind it.
-fn guarded_port(
-    net: &NetworkSpec,
-    container: &Container,
-    a: &Attachment,
-    hairpin: bool,
-) -> Vec<Resource> {
-    let mut all: Vec<Resource> = guard_elements(a)
-        .into_iter()
-        .map(|e| Resource::Nft(Object::Element(e)))
-        .collect();
-    // The guard knows ports by their group. It needs addresses to compare with.
-    let group = match (net.subnets.is_empty(), net.icc) {
-        (true, _) => 0,
-        (false, true) => PORT_GROUP,
-        (false, false) => PORT_GROUP_APART,
-    };
-    let inside = Netns::Path(container.netns.path.clone());
-    all.push(cable(net, &inside, a, group));
-    all.push(port(container, a, hairpin));
-    all.push(Resource::Fdb {
-        link: a.host_interface.clone(),
-        mac: a.mac,
-    });
-    for addr in &a.addresses {
-        all.push(Resource::Neigh {
-            link: net.bridge.clone(),
-            addr: addr.addr(),
-            mac: a.mac,
-        });
-    }
-    all
-}
-
-/// The cable from a bridge to a container.
-fn cable(net: &NetworkSpec, inside: &Netns, a: &Attachment, group: u32) -> Resource {
-    Resource::Link(Link {
-        netns: Netns::Host,
-        name: a.host_interface.clone(),
-        kind: LinkKind::Veth {
-            peer: a.interface.clone(),
-            peer_netns: inside.clone(),
-            peer_mac: Some(a.mac),
-        },
-        mac: None,
-        mtu: Some(net.mtu),
-        master: Some(net.bridge.clone()),
-        group,
-        up: true,
-    })
-}
-
-/// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
-/// with `bridge-nf-call-iptables` on, the translated frame goes back to the port it came from.
-pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
-    Resource::Port(Port {
-        link: a.host_interface.clone(),
-        locked: true,
-        learning: false,
-        hairpin,
-        vlan: None,
-        alias: port_alias(container, a),
-    })
-}
-
-/// The default routes an attachment carries.
-pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
-    let route = |family: &Family| {
-        // With several subnets, the gateway is that of the container's own.
-        let own = |s: &&Subnet| a.addresses.iter().any(|x| s.subnet.contains(&x.addr()));
-        let mut subnets = net.subnets.iter().filter(|s| s.family() == *family);
-        let via = subnets.find(own)?.gateway;
-        let dst = IpNet::new(family.any(), 0).expect("0 is a prefix length");
-        Some(Resource::Route {
-            netns: inside.clone(),
-            dst,
-            hop: Hop::Via(via),
-            link: a.interface.clone(),
-            metric: net.settings.metric,
-        })
-    };
-    a.default_routes.iter().filter_map(route).collect()
-}
-
-/// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
-fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
-    let own_addresses = net.subnets.is_empty() || !net.is_managed();
-    let values: &[(&str, &str)] = if own_addresses && !net.has_v6() {
-        &[]
-    } else if net.has_v6() {
-        &[
-            ("accept_ra", "0"),
-            ("autoconf", "0"),
-            ("accept_dad", "0"),
-            ("router_solicitations", "0"),
-        ]
-    } else {
-        &[("disable_ipv6", "1")]
-    };
-    let sysctl = |(name, value): &(&str, &str)| Resource::Sysctl {
-        netns: inside.clone(),
-        key: format!("net/ipv6/conf/{}/{name}", a.interface),
-        value: (*value).to_owned(),
-        link: Some(a.interface.clone()),
-    };
-    values.iter().map(sysctl).collect()
-}
-
-/// Which hardware and network addresses belong together, for the guard.
-fn guard_elements(a: &Attachment) -> Vec<Element> {
-    let pair = |addr: IpAddr, mac: Mac| {
-        let set = by_family(Family::of(addr), "guard4", "guard6");
-        element(
-            Table::Bridge,
-            set,
-            vec![Field::Mac(mac), Field::Addr(addr)],
-            None,
-        )
-    };
-    let mut all: Vec<Element> = a
-        .addresses
-        .iter()
-        .map(|addr| pair(addr.addr(), a.mac))
-        .collect();
-    if a.address(Family::V6).is_some() {
-        all.push(pair(link_local(a.mac).into(), a.mac));
-    }
-    all
-}
-
 /// The elements that publish `mapping` at `addr`, a container's address on `net`; empty if the mapping does
 /// not serve the address's family, or if the network is internal.
 ///
@@ -529,10 +384,11 @@ pub fn container<'a>(
     }
     for a in &c.attachments {
         if let Some(net) = network(&a.network) {
-            let hairpin = !c.ports.is_empty()
-                && carriers
-                    .iter()
-                    .any(|(carrier, ..)| carrier.network == a.network);
+            let hairpin = net.settings.hairpin
+                || !c.ports.is_empty()
+                    && carriers
+                        .iter()
+                        .any(|(carrier, ..)| carrier.network == a.network);
             all.extend(attachment(net, c, a, hairpin));
         }
     }
@@ -566,7 +422,7 @@ pub fn rank(resource: &Resource) -> u8 {
         Resource::Link(_) => 3,
         Resource::Port(_) => 4,
         Resource::Fdb { .. } => 5,
-        Resource::Neigh { .. } => 6,
+        Resource::Neigh { .. } | Resource::Shaper { .. } | Resource::Detour { .. } => 6,
         // Inside, sysctls are files; behind them messages follow messages.
         Resource::Sysctl { .. } => 7,
         _ => 8,

@@ -14,6 +14,7 @@ pub mod attach;
 pub mod compile;
 pub mod diff;
 pub mod error;
+pub mod extras;
 pub mod ipam;
 pub mod model;
 pub mod name;
@@ -25,5 +26,6 @@ pub mod plan;
 pub mod publish;
 pub mod render;
 pub mod topology;
+pub mod trace;
 
 pub use error::ErrorKind;

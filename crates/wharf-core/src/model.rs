@@ -7,10 +7,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-
 use serde::{Deserialize, Serialize};
 
 use crate::addr::Mac;
+use crate::extras::{Limit, Traits};
 use crate::name::IfName;
 use crate::network::MacvlanMode;
 use crate::nft;
@@ -40,6 +40,8 @@ pub enum Netns {
 pub enum LinkKind {
     /// A bridge.
     Bridge,
+    /// An interface that what comes in at another is sent by, so that it can be held back.
+    Ifb,
     /// A virtual cable, of which the link is the host's end.
     Veth {
         /// The other end's name.
@@ -64,6 +66,8 @@ pub enum LinkKind {
 pub enum Hop {
     /// To this gateway.
     Via(IpAddr),
+    /// To the destination itself, which is on the link.
+    Link,
     /// Nowhere, without a word.
     Blackhole,
     /// Nowhere; the sender is told that the host is unreachable.
@@ -76,11 +80,17 @@ impl Hop {
     /// As `ip route` writes the type of a route that leads nowhere.
     pub fn refusal(self) -> Option<&'static str> {
         match self {
-            Self::Via(_) => None,
+            Self::Via(_) | Self::Link => None,
             Self::Blackhole => Some("blackhole"),
             Self::Unreachable => Some("unreachable"),
             Self::Prohibit => Some("prohibit"),
         }
+    }
+}
+
+impl From<Option<IpAddr>> for Hop {
+    fn from(gateway: Option<IpAddr>) -> Self {
+        gateway.map_or(Self::Link, Self::Via)
     }
 }
 
@@ -122,6 +132,27 @@ pub struct Port {
     pub alias: String,
 }
 
+/// What few routes have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteMore {
+    /// The table; the main one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// `RTAX_MTU`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// `RTAX_ADVMSS`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// `rtm_scope`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+    /// A route to the same destination may be there already, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
+}
+
 /// One object in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
@@ -159,6 +190,8 @@ pub enum Resource {
         link: IfName,
         /// The metric, if not the kernel's default.
         metric: Option<u32>,
+        /// What few routes have.
+        more: RouteMore,
     },
     /// A permanent neighbour entry.
     Neigh {
@@ -187,6 +220,31 @@ pub enum Resource {
         /// The link it belongs to, with which it goes.
         link: Option<IfName>,
     },
+    /// A limit of what leaves by a link of the host.
+    Shaper {
+        /// The link.
+        link: IfName,
+        /// The limit.
+        limit: Limit,
+    },
+    /// What comes in at a link of the host takes a way round by another.
+    Detour {
+        /// The link.
+        from: IfName,
+        /// The other.
+        by: IfName,
+    },
+    /// Settings of a link.
+    Traits {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// What is set.
+        traits: Traits,
+        /// What was set before, of a link that stays.
+        before: Traits,
+    },
     /// An object of nftables.
     Nft(nft::Object),
 }
@@ -205,13 +263,19 @@ pub enum ResourceKey {
     /// An address.
     Addr(Netns, IfName, IpNet),
     /// A route.
-    Route(Netns, IpNet, Hop, IfName),
+    Route(Netns, IpNet, Hop, IfName, Option<u32>, Option<u32>),
     /// A neighbour.
     Neigh(IfName, IpAddr),
     /// A forwarding entry.
     Fdb(IfName, Mac),
     /// A sysctl.
     Sysctl(Netns, String),
+    /// A limit.
+    Shaper(IfName),
+    /// A way round.
+    Detour(IfName),
+    /// Settings of a link.
+    Traits(Netns, IfName),
     /// A table.
     Table(nft::Table),
     /// A set.
@@ -238,11 +302,15 @@ impl Resource {
                 dst,
                 hop,
                 link,
-                ..
-            } => ResourceKey::Route(netns.clone(), *dst, *hop, link.clone()),
+                metric,
+                more,
+            } => ResourceKey::Route(netns.clone(), *dst, *hop, link.clone(), *metric, more.table),
             Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
             Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
             Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),
+            Self::Shaper { link, .. } => ResourceKey::Shaper(link.clone()),
+            Self::Detour { from, .. } => ResourceKey::Detour(from.clone()),
+            Self::Traits { netns, link, .. } => ResourceKey::Traits(netns.clone(), link.clone()),
             Self::Nft(nft::Object::Table(table)) => ResourceKey::Table(*table),
             Self::Nft(nft::Object::Set(set)) => ResourceKey::Set(set.table, set.name.clone()),
             Self::Nft(nft::Object::Chain(chain)) => {
@@ -279,7 +347,15 @@ impl Resource {
                 }
                 in_
             }
-            Self::Neigh { link: l, .. } | Self::Fdb { link: l, .. } => link(&Netns::Host, l),
+            Self::Traits { netns, link: l, .. } => link(netns, l),
+            Self::Detour { from, by } => {
+                let mut both = link(&Netns::Host, from);
+                both.extend(link(&Netns::Host, by));
+                both
+            }
+            Self::Neigh { link: l, .. }
+            | Self::Fdb { link: l, .. }
+            | Self::Shaper { link: l, .. } => link(&Netns::Host, l),
             Self::Sysctl { netns, link: l, .. } => l.iter().flat_map(|l| link(netns, l)).collect(),
             Self::Nft(nft::Object::Set(set)) => vec![ResourceKey::Table(set.table)],
             Self::Nft(nft::Object::Chain(chain)) => vec![ResourceKey::Table(chain.table)],

@@ -9,18 +9,21 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::addr::{Family, Mac, overlap};
-use crate::ipam;
+use crate::addr::{Family, Mac};
 use crate::name::{IfName, NetworkName};
 use crate::options::{GatewayMode, NetworkOptions, OptionError};
 
 mod driver;
 mod error;
+mod same;
+mod subnets;
 #[cfg(test)]
 mod tests;
 
 pub use driver::{Driver, MacvlanMode, StaticRoute};
 pub use error::NetworkError;
+pub use same::{Differences, differences};
+use subnets::choose_subnets;
 
 /// The owner of networks that wharf's own command makes.
 pub const OWNER: &str = "cli";
@@ -45,13 +48,11 @@ pub struct NetworkRequest {
     pub id: Option<String>,
     /// How frames are carried.
     pub driver: Driver,
-    /// Without a subnet none is chosen: the containers have no addresses from wharf.
-    pub addressless: bool,
     /// Further routes of its containers.
     pub routes: Vec<StaticRoute>,
     /// The port at which a name server answers on the gateways, where that is not 53.
     pub dns_port: Option<u16>,
-    /// Subnets, one per family at most; of a front end that chooses the addresses, several that do not overlap.
+    /// Subnets, one per family at most unless the network is [`NetworkKind::Numbered`].
     pub subnets: Vec<IpNet>,
     /// Gateways, each inside one of the subnets.
     pub gateways: Vec<IpAddr>,
@@ -75,6 +76,20 @@ pub struct NetworkRequest {
     pub labels: BTreeMap<String, String>,
     /// Options by their Docker, Netavark or wharf names.
     pub options: BTreeMap<String, String>,
+    /// Whose it is.
+    pub kind: NetworkKind,
+}
+
+/// How much of a network is wharf's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkKind {
+    /// All: subnets are chosen where none are given, one per family at most.
+    #[default]
+    Own,
+    /// Its addresses follow from what its client says: any number of subnets that do not overlap, or none.
+    Numbered,
+    /// The bridge is another program's, and stays as it is; wharf publishes ports of its containers.
+    Adopted,
 }
 
 impl NetworkRequest {
@@ -85,7 +100,6 @@ impl NetworkRequest {
             owner: OWNER.to_owned(),
             id: None,
             driver: Driver::Bridge,
-            addressless: false,
             routes: Vec::new(),
             dns_port: None,
             subnets: Vec::new(),
@@ -100,6 +114,7 @@ impl NetworkRequest {
             masquerade: None,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
+            kind: NetworkKind::Own,
         }
     }
 }
@@ -169,6 +184,9 @@ pub struct NetworkSpec {
     pub options: BTreeMap<String, String>,
     /// Options as read.
     pub settings: NetworkOptions,
+    /// The bridge is another program's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// Seconds since 1970.
     pub created: u64,
 }
@@ -183,7 +201,7 @@ impl NetworkSpec {
         self.owner != OWNER
     }
 
-    /// wharf makes its bridge and rules, and guards its ports.
+    /// wharf has packet rules for it; its bridge is wharf's, too, unless it is adopted.
     pub fn is_managed(&self) -> bool {
         self.driver == Driver::Bridge
     }
@@ -221,6 +239,23 @@ impl NetworkSpec {
     pub fn mac_salt(&self) -> u8 {
         self.bridge_mac.0[5]
     }
+}
+
+/// A network with further subnets of families that it has.
+///
+/// # Errors
+/// One of them cannot be.
+pub fn grow(
+    spec: &NetworkSpec,
+    further: &NetworkRequest,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<NetworkSpec, NetworkError> {
+    let mut grown = spec.clone();
+    let mut subnets = choose_subnets(further, existing, host)?;
+    grown.subnets.append(&mut subnets);
+    grown.subnets.sort_by_key(Subnet::family);
+    Ok(grown)
 }
 
 /// What of the host a network's resolution needs to know.
@@ -269,6 +304,7 @@ pub fn resolve(
         dns_port: request.dns_port,
         bridge,
         bridge_mac: bridge_mac(&subnets, &id),
+        adopted: request.kind == NetworkKind::Adopted,
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
         masquerade: request.masquerade.or(settings.masquerade).unwrap_or(true),
@@ -348,6 +384,7 @@ fn choose_bridge(
         return foreign_link(request, given, host);
     }
     let bridge = given.unwrap_or_else(automatic);
+    let adopted = request.kind == NetworkKind::Adopted;
     if let Some(other) = existing
         .iter()
         .find(|n| n.is_managed() && n.bridge == bridge)
@@ -357,7 +394,7 @@ fn choose_bridge(
             network: other.name.clone(),
         });
     }
-    if host.interfaces.contains(&bridge) {
+    if host.interfaces.contains(&bridge) && !adopted {
         return Err(NetworkError::BridgeTaken(bridge));
     }
     Ok(bridge)
@@ -377,195 +414,4 @@ fn foreign_link(
     } else {
         Err(NetworkError::LinkMissing(link))
     }
-}
-
-fn choose_subnets(
-    request: &NetworkRequest,
-    existing: &[NetworkSpec],
-    host: &HostFacts,
-) -> Result<Vec<Subnet>, NetworkError> {
-    for (at, net) in request.subnets.iter().enumerate() {
-        check_subnet(*net)?;
-        if request.subnets[..at]
-            .iter()
-            .any(|other| overlap(*other, *net))
-        {
-            return Err(NetworkError::TwoSubnets(Family::of_net(*net)));
-        }
-        // On somebody else's link the subnet is the one that is there already.
-        if request.driver == Driver::Bridge {
-            check_overlap(*net, existing, host)?;
-        }
-    }
-    let mut chosen = Vec::new();
-    for family in Family::BOTH {
-        let mut of_family = request
-            .subnets
-            .iter()
-            .copied()
-            .filter(|n| Family::of_net(*n) == family);
-        let given = of_family.next();
-        let further: Vec<IpNet> = of_family.collect();
-        // Who chooses the addresses himself says with each of which subnet it is.
-        if !further.is_empty() && request.owner == OWNER {
-            return Err(NetworkError::TwoSubnets(family));
-        }
-        // As Podman has it: the families are those of the subnets given, and `--ipv6` asks for both.
-        let wanted = match family {
-            _ if request.addressless => false,
-            Family::V4 => request
-                .ipv4
-                .unwrap_or(request.subnets.is_empty() || request.ipv6),
-            Family::V6 => request.ipv6,
-        };
-        if let Some(net) = given {
-            chosen.push(net);
-            chosen.extend(further);
-        } else if wanted {
-            chosen.push(automatic_subnet(family, existing, host)?);
-        }
-    }
-    if chosen.is_empty() && !request.addressless {
-        return Err(NetworkError::Contradiction("a network needs IPv4 or IPv6"));
-    }
-    let subnets = place(
-        &chosen,
-        &request.gateways,
-        "gateway",
-        |a, net| net.contains(a),
-        |a| a.to_string(),
-    )?;
-    let ranges = place(
-        &chosen,
-        &request.ip_ranges,
-        "address range",
-        |r, net| net.contains(r),
-        |r| r.to_string(),
-    )?;
-    chosen
-        .iter()
-        .zip(subnets.into_iter().zip(ranges))
-        .map(|(net, (gateway, ip_range))| {
-            let gateway = gateway.unwrap_or_else(|| ipam::usable(*net).0);
-            if !ipam::is_usable(*net, gateway) {
-                return Err(NetworkError::GatewayUnfit(gateway, *net));
-            }
-            Ok(Subnet {
-                subnet: *net,
-                gateway,
-                ip_range: ip_range.map(|r| r.trunc()),
-            })
-        })
-        .collect()
-}
-
-fn automatic_subnet(
-    family: Family,
-    existing: &[NetworkSpec],
-    host: &HostFacts,
-) -> Result<IpNet, NetworkError> {
-    let mut taken = host.routes.clone();
-    taken.extend(
-        existing
-            .iter()
-            .flat_map(|n| n.subnets.iter().map(|s| s.subnet)),
-    );
-    let picked = match family {
-        Family::V4 => ipam::pick_subnet_v4(&taken),
-        Family::V6 => ipam::pick_subnet_v6(&host.id, &taken),
-    };
-    picked.ok_or(NetworkError::NoPool(family))
-}
-
-/// Puts each of `items` to the subnet it is inside of.
-fn place<T: Copy>(
-    subnets: &[IpNet],
-    items: &[T],
-    what: &'static str,
-    inside: impl Fn(&T, &IpNet) -> bool,
-    show: impl Fn(&T) -> String,
-) -> Result<Vec<Option<T>>, NetworkError> {
-    let mut placed: Vec<Option<T>> = subnets.iter().map(|_| None).collect();
-    for item in items {
-        let at = subnets
-            .iter()
-            .position(|net| inside(item, net))
-            .ok_or_else(|| NetworkError::Outside {
-                what,
-                text: show(item),
-            })?;
-        if placed[at].replace(*item).is_some() {
-            return Err(NetworkError::Twice {
-                what,
-                subnet: subnets[at],
-            });
-        }
-    }
-    Ok(placed)
-}
-
-fn check_subnet(net: IpNet) -> Result<(), NetworkError> {
-    if net.trunc() != net {
-        return Err(NetworkError::HostBits {
-            given: net,
-            meant: net.trunc(),
-        });
-    }
-    let longest = Family::of_net(net).bits() - 2;
-    if net.prefix_len() > longest {
-        return Err(NetworkError::Unfit(
-            net,
-            "it has no room for a gateway and a container",
-        ));
-    }
-    if net.prefix_len() < 8 {
-        return Err(NetworkError::Unfit(net, "it is wider than /8"));
-    }
-    let addr = net.network();
-    let special = match addr {
-        IpAddr::V4(v4) => {
-            v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.octets()[0] == 0
-                || v4.octets()[0] >= 240
-        }
-        IpAddr::V6(v6) => {
-            v6.is_loopback()
-                || v6.is_multicast()
-                || v6.segments()[0] & 0xffc0 == 0xfe80
-                || v6.segments()[0] == 0
-        }
-    };
-    if special {
-        return Err(NetworkError::Unfit(
-            net,
-            "loopback, link-local, multicast and reserved addresses are not for containers",
-        ));
-    }
-    Ok(())
-}
-
-fn check_overlap(
-    net: IpNet,
-    existing: &[NetworkSpec],
-    host: &HostFacts,
-) -> Result<(), NetworkError> {
-    for other in existing.iter().filter(|n| n.is_managed()) {
-        if let Some(theirs) = other.subnets.iter().find(|s| overlap(s.subnet, net)) {
-            return Err(NetworkError::OverlapsNetwork {
-                subnet: net,
-                other: theirs.subnet,
-                network: other.name.clone(),
-            });
-        }
-    }
-    if let Some((theirs, dev)) = host.on_link.iter().find(|(n, _)| overlap(*n, net)) {
-        return Err(NetworkError::OverlapsLink {
-            subnet: net,
-            other: *theirs,
-            dev: dev.clone(),
-        });
-    }
-    Ok(())
 }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
+use crate::extras::Traits;
 use crate::model::{FIRST_VLAN, Hop, Link, LinkKind, Netns, Port};
 use crate::name::IfName;
 use crate::op::{Op, RouteOp};
@@ -43,7 +44,14 @@ pub fn command(op: &Op) -> String {
         Op::AddrDel { netns, link, addr } => {
             format!("{} addr del {addr} dev {}", ip(netns), quote(link))
         }
-        Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
+        Op::RouteAdd(r) => {
+            let verb = match (r.replace, r.more.beside) {
+                (true, _) => "replace",
+                (false, true) => "prepend",
+                (false, false) => "add",
+            };
+            route(verb, r)
+        }
         Op::RouteDel(r) => route("del", r),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
@@ -55,6 +63,19 @@ pub fn command(op: &Op) -> String {
         }
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
+        Op::Shape { link, limit } => format!(
+            "tc qdisc replace dev {} root handle 1: tbf rate {}bit burst {} latency 25ms",
+            quote(link),
+            limit.rate.saturating_mul(8),
+            limit.burst
+        ),
+        Op::Detour { from, by } => detour(from, by),
+        Op::LinkTraits {
+            netns,
+            link,
+            traits,
+            ..
+        } => link_traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
         Op::ConntrackFlush {
             protocol,
@@ -83,6 +104,9 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::FdbAdd { .. } => "fdb add",
         Op::FdbDel { .. } => "fdb del",
         Op::SysctlSet { .. } => "sysctl set",
+        Op::Shape { .. } => "qdisc replace",
+        Op::Detour { .. } => "filter add",
+        Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
         Op::ConntrackFlush { .. } => "conntrack flush",
     }
@@ -240,6 +264,7 @@ fn link_add(link: &Link) -> String {
     match &link.kind {
         LinkKind::Bridge => word("type bridge".to_owned()),
         LinkKind::Macvlan { .. } => {}
+        LinkKind::Ifb => word("type ifb".to_owned()),
         LinkKind::Veth {
             peer,
             peer_netns,
@@ -312,17 +337,56 @@ fn port_set(port: &Port) -> String {
     text + &vlan.unwrap_or_default()
 }
 
+fn detour(from: &IfName, by: &IfName) -> String {
+    let (from, by) = (quote(from), quote(by));
+    format!(
+        "tc qdisc add dev {from} ingress\ntc filter add dev {from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev {by}"
+    )
+}
+
+fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
+    let on = |yes| if yes { "on" } else { "off" };
+    let mut text = format!("{} link set dev {}", ip(netns), quote(link));
+    if let Some(promisc) = traits.promisc {
+        text += &format!(" promisc {}", on(promisc));
+    }
+    if let Some(allmulti) = traits.allmulti {
+        text += &format!(" allmulticast {}", on(allmulti));
+    }
+    if let Some(length) = traits.tx_queue {
+        text += &format!(" txqueuelen {length}");
+    }
+    if let Some(mac) = traits.mac {
+        text += &format!(" address {mac}");
+    }
+    if let Some(mtu) = traits.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    text
+}
+
 fn route(verb: &str, r: &RouteOp) -> String {
-    let metric = r.metric.map(|m| format!(" metric {m}")).unwrap_or_default();
-    let (ip, dst) = (ip(&r.netns), destination(r.dst));
+    let (dst, dev) = (destination(r.dst), quote(&r.link));
     let way = match r.hop {
-        Hop::Via(gateway) => format!("{dst} via {gateway} dev {}", quote(&r.link)),
+        Hop::Via(gateway) => format!("{dst} via {gateway} dev {dev}"),
+        Hop::Link => format!("{dst} dev {dev}"),
         hop => format!("{} {dst}", hop.refusal().unwrap_or_default()),
     };
-    format!(
-        "{ip} route {verb} {way} proto {}{metric}",
-        crate::model::ROUTE_PROTOCOL
-    )
+    let protocol = crate::model::ROUTE_PROTOCOL;
+    let mut text = format!("{} route {verb} {way} proto {protocol}", ip(&r.netns));
+    let scope = r.more.scope.map(u32::from);
+    for (word, value) in [
+        ("scope", scope),
+        ("table", r.more.table),
+        ("metric", r.metric),
+        ("mtu", r.more.mtu),
+        ("advmss", r.more.advmss),
+    ] {
+        if let Some(value) = value {
+            text += &format!(" {word} {value}");
+        }
+    }
+    text
 }
 
 fn destination(dst: IpNet) -> String {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wharf_core::attach::AttachRequest;
+use wharf_core::attach::{AttachRequest, ClientKey};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::plan::Plan;
@@ -55,6 +55,8 @@ pub struct ContainerRequest {
     pub id: Option<String>,
     /// The front end: `cli`, `cni`, `netavark`.
     pub owner: String,
+    /// By what its client knows it, if that is not the name.
+    pub client: Option<ClientKey>,
     /// Its namespace.
     pub netns: NetnsRequest,
     /// Its networks, in order; the default network when empty.

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 mod cli;
+mod cni;
 mod netavark;
 mod output;
 mod tour;
@@ -14,13 +15,14 @@ fn main() -> ExitCode {
     // The command line serves every name that is no other front end's.
     let status = match called_as().as_str() {
         "netavark" => netavark::main(std::env::args_os()),
+        _ if cni::is_called() => cni::main(),
         _ => cli::main(),
     };
     ExitCode::from(status)
 }
 
 /// The last part of the name the program was called by.
-fn called_as() -> String {
+pub(crate) fn called_as() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     std::path::Path::new(&name)
         .file_name()

@@ -33,7 +33,7 @@ pub fn network_chains(net: &NetworkSpec) -> Vec<Chain> {
     let mut all = vec![
         chain("raw", raw(net)),
         chain("in", inward(net)),
-        chain("nat", nat(net)),
+        nat_chain(net),
     ];
     if net.internal {
         let own = not(Key::OifName, Value::Name(net.bridge.clone()));
@@ -46,6 +46,38 @@ pub fn network_chains(net: &NetworkSpec) -> Vec<Chain> {
         all.extend(apart(net));
     }
     all
+}
+
+/// The chain for packets that leave by the network's bridge.
+pub fn nat_chain(net: &NetworkSpec) -> Chain {
+    Chain {
+        table: Table::Inet,
+        name: chain_name(net, "nat"),
+        base: None,
+        rules: nat(net),
+    }
+}
+
+/// What may come to containers on another program's bridge: everything but what other networks start, and what the
+/// containers start among themselves if they may not.
+pub fn adopted_chain(net: &NetworkSpec) -> Chain {
+    let own = is(Key::IifName, Value::Name(net.bridge.clone()));
+    let among = if net.icc {
+        Action::Accept
+    } else {
+        Action::Drop
+    };
+    Chain {
+        table: Table::Inet,
+        name: chain_name(net, "in"),
+        base: None,
+        rules: vec![
+            rule([translated()], Action::Accept),
+            rule([own], among),
+            rule([within(&[Key::IifName], "bridges")], Action::Drop),
+            rule([], Action::Accept),
+        ],
+    }
 }
 
 /// Only the network's own addresses come from its bridge. IPv6 also uses link-local addresses and, before it
@@ -64,7 +96,10 @@ fn raw(net: &NetworkSpec) -> Vec<Rule> {
             ));
         }
     }
-    rules.push(rule([], Action::Drop));
+    // Without subnets nobody knows which those are.
+    if !net.subnets.is_empty() {
+        rules.push(rule([], Action::Drop));
+    }
     rules
 }
 

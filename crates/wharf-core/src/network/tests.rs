@@ -166,6 +166,7 @@ fn another_owners_network() {
     let net = |t: &str| t.parse::<IpNet>().unwrap();
     let mut r = request("theirs");
     r.owner = "netavark".to_owned();
+    r.kind = NetworkKind::Numbered;
     r.id = Some("5".repeat(64));
     r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")];
     let spec = resolve(&r, &[], &host()).unwrap();
@@ -177,10 +178,9 @@ fn another_owners_network() {
     r.subnets = vec![net("10.1.0.0/24"), net("10.1.0.0/16")];
     assert!(matches!(
         resolve(&r, &[], &host()),
-        Err(NetworkError::TwoSubnets(_))
+        Err(NetworkError::Unfit(..))
     ));
     r.subnets.clear();
-    r.addressless = true;
     let spec = resolve(&r, &[], &host()).unwrap();
     assert!(spec.subnets.is_empty());
     let raw = format!("{:?}", compile::network(&spec));

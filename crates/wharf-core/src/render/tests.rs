@@ -1,5 +1,5 @@
 use super::*;
-use crate::model::LinkKind;
+use crate::model::{LinkKind, RouteMore};
 
 fn link(netns: &str) -> Link {
     Link {
@@ -74,12 +74,17 @@ fn routes_and_sub_interfaces_are_written_as_ip_takes_them() {
             hop,
             link: "eth0".parse().unwrap(),
             metric: Some(7),
+            more: RouteMore::default(),
             replace: false,
         }))
     };
     assert_eq!(
         route(Hop::Via("10.0.0.1".parse().unwrap())),
         "ip -n web route add 198.51.100.0/24 via 10.0.0.1 dev eth0 proto 119 metric 7"
+    );
+    assert_eq!(
+        route(Hop::Link),
+        "ip -n web route add 198.51.100.0/24 dev eth0 proto 119 metric 7"
     );
     assert_eq!(
         route(Hop::Blackhole),

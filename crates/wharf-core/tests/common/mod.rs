@@ -9,6 +9,11 @@ use wharf_core::topology::{ContainerSpec, Topology};
 
 /// Every object that networks and containers of a file need, in the order of making, without the base.
 pub fn state(topology: Topology) -> Vec<Resource> {
+    parts(topology).2
+}
+
+/// The networks and containers as they are resolved, and every object they need.
+pub fn parts(topology: Topology) -> (Vec<NetworkSpec>, Vec<Container>, Vec<Resource>) {
     let (requests, specs) = topology.into_requests().unwrap();
     let mut networks: Vec<NetworkSpec> = Vec::new();
     for request in &requests {
@@ -26,10 +31,12 @@ pub fn state(topology: Topology) -> Vec<Resource> {
         networks.push(resolve(request, &networks, &host).unwrap());
     }
     let mut all: Vec<Resource> = networks.iter().flat_map(compile::network).collect();
+    let mut containers = Vec::new();
     for (at, spec) in specs.iter().enumerate() {
-        all.extend(container_state(&container(spec, at, &networks), &networks));
+        containers.push(container(spec, at, &networks));
+        all.extend(container_state(&containers[at], &networks));
     }
-    all
+    (networks, containers, all)
 }
 
 fn network<'a>(networks: &'a [NetworkSpec], a: &Attachment) -> &'a NetworkSpec {
@@ -67,8 +74,10 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             gateways: net.subnets.iter().map(|s| s.gateway).collect(),
             addresses,
             default_routes: Vec::new(),
+            extras: Default::default(),
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
+            routes: Vec::new(),
             phase: Phase::Active,
         });
     }
@@ -79,6 +88,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         name: spec.name.clone(),
         id: "0".repeat(64),
         owner: "cli".to_owned(),
+        client: None,
         netns: ContainerNetns {
             path,
             identity: None,

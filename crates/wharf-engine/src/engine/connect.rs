@@ -24,7 +24,7 @@ impl Engine {
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
-        let (foreign, _) = self.found_inside(&before.netns)?;
+        let (foreign, _) = self.found_inside(&before, std::slice::from_ref(request), &nets)?;
         let mut txn = self.run.begin()?;
         self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();

@@ -14,7 +14,7 @@ use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
 use crate::engine::network::{now, random_id};
-use crate::engine::{Engine, Networks, applies, identity, journal_key};
+use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
 use crate::store::Work;
 
@@ -65,6 +65,7 @@ impl Engine {
                 None => random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
             },
             owner: request.owner.clone(),
+            client: request.client.clone(),
             netns,
             process: None,
             exit_status: None,
@@ -76,7 +77,8 @@ impl Engine {
         if !request.ports_held {
             self.check_listeners(&container.ports, &nets)?;
         }
-        let (foreign, loopback) = self.found_inside(&container.netns)?;
+        let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
+        let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         self.check_live(&txn, &names, mode)?;
@@ -85,7 +87,8 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let own = self.create_plan(&txn, &container, &nets, loopback)?;
+        let mut own = self.create_plan(&txn, &container, &nets, loopback)?;
+        settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);
             plan.append(own);
@@ -107,9 +110,12 @@ impl Engine {
         for a in &mut container.attachments {
             a.phase = Phase::Active;
         }
-        container.netns.identity = std::fs::metadata(&container.netns.path)
-            .ok()
-            .map(|m| (m.dev(), m.ino()));
+        // One that is adopted was looked at before.
+        if container.netns.identity.is_none() {
+            container.netns.identity = std::fs::metadata(&container.netns.path)
+                .ok()
+                .map(|m| (m.dev(), m.ino()));
+        }
         self.run.write(|txn| {
             self.run
                 .containers

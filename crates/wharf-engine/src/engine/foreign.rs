@@ -7,7 +7,7 @@
 use wharf_core::addr::Family;
 use wharf_core::network::NetworkSpec;
 use wharf_nft::expr::{CmpOp, MetaKey, Reg};
-use wharf_nft::{Batch, Chain, Expr, Hook, NftError, Policy, Rule, Verdict};
+use wharf_nft::{Batch, Chain, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
 use crate::api::Note;
 use crate::engine::Engine;
@@ -75,7 +75,7 @@ impl Engine {
         if net.internal || !net.is_managed() {
             return Vec::new();
         }
-        let Ok(chains) = self.kernel.nftables().and_then(|nft| nft.dump_chains()) else {
+        let Ok(chains) = self.kernel.nftables().and_then(foreign_chains) else {
             return Vec::new();
         };
         let closed: Vec<&Chain> = chains
@@ -95,6 +95,15 @@ impl Engine {
             .map(|c| note(c, net))
             .collect()
     }
+}
+
+/// All chains, if there is any table but wharf's: a list of tables is short.
+fn foreign_chains(nft: &mut NfSocket) -> Result<Vec<Chain>, NftError> {
+    let ours = wharf_core::nft::Table::NAME;
+    if nft.dump_tables()?.iter().all(|t| t.name == ours) {
+        return Ok(Vec::new());
+    }
+    nft.dump_chains()
 }
 
 fn is_door(chain: &Chain) -> bool {

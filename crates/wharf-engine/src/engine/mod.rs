@@ -18,8 +18,11 @@ use crate::api::{Dirs, Mode, NetworkView, Note, ObjectName};
 use crate::error::EngineError;
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::{Kernel, PlanError, execute};
+use crate::observe::world::Ask;
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
+mod check;
+mod client;
 mod connect;
 mod container;
 mod foreign;
@@ -31,7 +34,10 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+mod settings;
 mod transient;
+
+pub use client::CLIENT_LABEL;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
@@ -43,6 +49,8 @@ pub struct Engine {
     state: Option<StateStore>,
     kernel: NetlinkKernel,
     me: ProcessRef,
+    /// The inode of the namespace that is the host.
+    own_netns: u64,
     notes: Vec<Note>,
     host_lock: Rc<Cell<bool>>,
 }
@@ -61,6 +69,7 @@ impl Engine {
             state: None,
             kernel: NetlinkKernel::new(),
             me,
+            own_netns: 0,
             notes: Vec::new(),
             host_lock: Rc::default(),
         };
@@ -135,6 +144,19 @@ impl Engine {
     pub fn network(&mut self, name: &NetworkName) -> Result<NetworkView, EngineError> {
         let found = self.networks()?.into_iter().find(|v| v.spec.name == *name);
         found.ok_or_else(|| EngineError::NotFound(ObjectName::Network(name.clone())))
+    }
+
+    /// The start of a question about packets: what wharf knows of networks and containers.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn ask(&mut self) -> Result<Ask, EngineError> {
+        Ok(Ask {
+            networks: self.networks()?.into_iter().map(|v| v.spec).collect(),
+            containers: self.containers()?,
+            processes: true,
+            ..Ask::default()
+        })
     }
 
     fn state(&mut self) -> Result<&StateStore, EngineError> {

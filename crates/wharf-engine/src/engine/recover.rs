@@ -30,7 +30,7 @@ impl Engine {
                 continue;
             }
             match key.split_once('/') {
-                Some(("network", name)) => self.recover_network(&key, name)?,
+                Some(("network", name)) => self.recover_network(&key, name, &entry)?,
                 Some(("container", name)) => self.recover_container(&key, name, &entry)?,
                 _ => self
                     .run
@@ -57,13 +57,21 @@ impl Engine {
     }
 
     /// A network half made or half removed goes; if its definition is kept it comes up again when needed.
-    fn recover_network(&mut self, key: &str, name: &str) -> Result<(), EngineError> {
+    fn recover_network(
+        &mut self,
+        key: &str,
+        name: &str,
+        entry: &JournalEntry,
+    ) -> Result<(), EngineError> {
         let live = self.run.read(|txn| self.run.networks.get(txn, name))?;
         let Some(live) = live else {
             return self
                 .run
                 .write(|txn| self.run.journal.delete(txn, key).map(|_| ()));
         };
+        if entry.work == Work::NetworkGrow {
+            return self.finish_growing(&live.spec, key);
+        }
         let plan = self.take_down_plan(&live.spec)?;
         self.carry_out_all(&plan);
         self.forget_network(&live.spec, key)

@@ -20,7 +20,10 @@ impl Engine {
     ///
     /// # Errors
     /// It cannot be as defined, or the name is another network's; the kernel's, the store's.
-    pub fn network_ensure(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
+    pub fn transient_ensure(
+        &mut self,
+        request: &NetworkRequest,
+    ) -> Result<NetworkSpec, EngineError> {
         let id = request.id.as_deref().unwrap_or_default();
         if let Some(live) = self.live_by_id(&request.owner, id)? {
             if live.busy {

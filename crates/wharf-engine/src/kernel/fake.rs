@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use wharf_core::extras::Traits;
 use wharf_core::model::{Link, LinkKind, Netns, Resource, ResourceKey, cable_ends};
 use wharf_core::name::IfName;
 use wharf_core::nft::{Action, Change, Data, Element, Object, Table, Test, Verdict};
@@ -141,6 +142,33 @@ impl FakeKernel {
                     link,
                 });
             }
+            Op::Shape { link, limit } => {
+                self.need_link(&host, &link)?;
+                self.replace(Resource::Shaper { link, limit });
+            }
+            Op::Detour { from, by } => {
+                self.need_link(&host, &from)?;
+                self.need_link(&host, &by)?;
+                return self.insert(Resource::Detour { from, by });
+            }
+            Op::LinkTraits {
+                netns,
+                link,
+                traits,
+                back,
+            } => {
+                if back {
+                    self.remove(&ResourceKey::Traits(netns, link));
+                    return Ok(());
+                }
+                self.need_link(&netns, &link)?;
+                self.replace(Resource::Traits {
+                    netns,
+                    link,
+                    traits,
+                    before: Traits::default(),
+                });
+            }
             _ => return Err(libc::EINVAL),
         }
         Ok(())
@@ -237,7 +265,7 @@ impl FakeKernel {
         self.state
             .remove(&ResourceKey::Up(netns.clone(), link.clone()));
         self.state.retain(
-            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l) if *n == netns && *l == link),
+            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l, ..) if *n == netns && *l == link),
         );
         Ok(())
     }
@@ -292,6 +320,7 @@ fn route(r: RouteOp) -> Resource {
         hop: r.hop,
         link: r.link,
         metric: r.metric,
+        more: r.more,
     }
 }
 

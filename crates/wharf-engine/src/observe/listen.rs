@@ -89,7 +89,10 @@ fn address(hex: &str) -> Option<IpAddr> {
     Some(Ipv6Addr::from(octets).into())
 }
 
-fn of_protocol(protocol: Protocol, wanted: impl Fn(u16) -> bool) -> io::Result<Vec<Listener>> {
+pub(super) fn of_protocol(
+    protocol: Protocol,
+    wanted: impl Fn(u16) -> bool,
+) -> io::Result<Vec<Listener>> {
     let files = match protocol {
         Protocol::Tcp => ["tcp", "tcp6"],
         Protocol::Udp => ["udp", "udp6"],

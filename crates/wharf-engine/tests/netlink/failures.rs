@@ -1,7 +1,7 @@
 //! What is told when something goes wrong, and what is left then.
 
 use wharf_core::diff::diff;
-use wharf_core::model::{Hop, Link, LinkKind, Netns};
+use wharf_core::model::{Hop, Link, LinkKind, Netns, RouteMore};
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
 use wharf_core::publish::Protocol;
@@ -91,6 +91,7 @@ fn what_was_sent_together_is_told_truly() {
         netns: Netns::Host,
         dst: "10.9.0.0/16".parse().unwrap(),
         hop: Hop::Via("192.0.2.1".parse().unwrap()),
+        more: RouteMore::default(),
         link: "br0".parse().unwrap(),
         metric: None,
         replace: false,
@@ -126,6 +127,7 @@ fn removing_what_is_not_there_succeeds() {
             netns: netns.clone(),
             dst: "10.9.0.0/16".parse().unwrap(),
             hop: Hop::Via(ip),
+            more: RouteMore::default(),
             link: "br0".parse().unwrap(),
             metric: None,
             replace: false,
@@ -239,6 +241,7 @@ fn a_gateway_that_stays_nowhere_is_told_after_a_while() {
             hop: Hop::Via(gateway.parse().unwrap()),
             link: "v0".parse().unwrap(),
             metric: None,
+            more: RouteMore::default(),
             replace: false,
         })
     };

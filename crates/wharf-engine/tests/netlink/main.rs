@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod attach;
+mod evaluate;
+mod extras;
 mod failures;
 mod rules;
 #[path = "../../../wharf-core/tests/common/mod.rs"]

@@ -7,12 +7,14 @@ mod args;
 mod container;
 mod context;
 mod files;
+mod install;
 mod manual;
 mod names;
 mod network;
 mod port;
 mod process;
 mod topology;
+mod trace;
 
 use clap::error::ErrorKind as ClapKind;
 use clap::{Parser, Subcommand};
@@ -77,6 +79,12 @@ enum Command {
     Apply(topology::ApplyArgs),
     /// Remove the networks and containers of a file
     Destroy(topology::DestroyArgs),
+    /// Put wharf where container engines look for it
+    Install(install::InstallArgs),
+    /// Take away what `install` put in place
+    Uninstall(install::InstallArgs),
+    /// Say whether a packet would arrive, and if not, what is to blame
+    Trace(trace::TraceArgs),
     /// See container networking grow step by step, in private namespaces
     Tour(tour::TourArgs),
     /// Print a completion script for a shell
@@ -125,6 +133,9 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Plan(args) => topology::plan(&args, ctx),
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
+        Command::Install(args) => install::install(&args, ctx),
+        Command::Uninstall(args) => install::uninstall(&args, ctx),
+        Command::Trace(args) => trace::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),

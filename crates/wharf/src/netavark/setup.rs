@@ -202,7 +202,7 @@ impl Work<'_> {
         for name in &names {
             match self
                 .engine
-                .network_ensure(&translate::network(network, name)?)
+                .transient_ensure(&translate::network(network, name)?)
             {
                 Err(
                     error @ EngineError::Network {
@@ -235,6 +235,7 @@ impl Work<'_> {
             name: names[0].clone(),
             id: Some(self.input.container_id.clone()),
             owner: OWNER.to_owned(),
+            client: None,
             netns: NetnsRequest::Path(self.netns.to_owned()),
             networks: networks.to_vec(),
             ports: self.ports.clone(),

@@ -7,7 +7,7 @@ use wharf_core::addr::Family;
 use wharf_core::attach::AttachRequest;
 use wharf_core::model::Hop;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::network::{Driver, MacvlanMode, NetworkRequest, StaticRoute};
+use wharf_core::network::{Driver, MacvlanMode, NetworkKind, NetworkRequest, StaticRoute};
 use wharf_core::options::OptionError;
 use wharf_core::publish::{PortMapping, PortRange, Protocol};
 
@@ -68,7 +68,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         owner: OWNER.to_owned(),
         id: Some(network.id.clone()),
         driver: driver(network)?,
-        addressless: subnets.is_empty(),
+        kind: NetworkKind::Numbered,
         internal: network.internal,
         dns_port: Some(dns::port()).filter(|port| *port != dns::DNS && network.dns_enabled),
         labels: network.labels.clone().unwrap_or_default(),
@@ -84,7 +84,6 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         }
         "host-local" => {}
         "none" => {
-            request.addressless = true;
             request.subnets.clear();
             request.gateways.clear();
         }

@@ -7,6 +7,7 @@ pub mod json;
 pub mod note;
 mod plan;
 pub mod table;
+pub mod trace;
 
 use std::io::{self, IsTerminal, Write};
 

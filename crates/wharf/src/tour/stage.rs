@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wharf_core::diff::diff;
-use wharf_core::model::{Hop, Link, LinkKind, Netns, Resource};
+use wharf_core::model::{Hop, Link, LinkKind, Netns, Resource, RouteMore};
 use wharf_core::name::IfName;
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
@@ -315,5 +315,6 @@ pub fn route(at: &str, dst: &str, via: &str, link: &str) -> Resource {
         hop: Hop::Via(via.parse().expect("the tour's own address")),
         link: ifname(link),
         metric: None,
+        more: RouteMore::default(),
     }
 }

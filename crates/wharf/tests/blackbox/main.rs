@@ -4,12 +4,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cni;
+mod cni_chain;
+mod cni_crash;
+mod cni_extras;
+mod cni_runtime;
 mod common;
 mod dry_run;
 mod errors;
 mod errors_state;
 mod guards;
 mod guards_network;
+mod install;
 mod lifecycle;
 mod netavark;
 mod netavark_dns;
@@ -23,3 +29,4 @@ mod run;
 mod state;
 mod story;
 mod topology_file;
+mod trace;

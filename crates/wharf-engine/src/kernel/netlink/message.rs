@@ -17,10 +17,11 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
+use wharf_core::extras::Traits;
 use wharf_core::model::{FIRST_VLAN, Hop, Link, LinkKind, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::network::MacvlanMode;
@@ -68,6 +69,7 @@ pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) ->
     match &link.kind {
         LinkKind::Bridge => info.push(LinkInfo::Kind(InfoKind::Bridge)),
         LinkKind::Macvlan { .. } => {}
+        LinkKind::Ifb => info.push(LinkInfo::Kind(InfoKind::Ifb)),
         LinkKind::Veth { peer, peer_mac, .. } => {
             // One queue instead of one for each processor: else the driver shrinks them again, and waits.
             let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
@@ -116,6 +118,25 @@ fn set_up(message: &mut LinkMessage, up: bool) {
 pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     let mut message = by_name(name);
     set_up(&mut message, up);
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on a link that is there: its settings.
+pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
+    let mut message = by_name(name);
+    for (flag, on) in [
+        (LinkFlags::Promisc, traits.promisc),
+        (LinkFlags::Allmulti, traits.allmulti),
+    ] {
+        if let Some(on) = on {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(traits.tx_queue.map(LinkAttribute::TxQueueLen));
+    attributes.extend(traits.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(traits.mtu.map(LinkAttribute::Mtu));
     request(Message::NewLink(message), 0)
 }
 
@@ -233,9 +254,14 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
     message.header.destination_prefix_length = op.dst.prefix_len();
     message.header.table = MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-    message.header.scope = RouteScope::Universe;
+    // A route to the link itself reaches no farther (ip-route(8)); IPv6 knows no scopes.
+    message.header.scope = match (op.more.scope, op.hop) {
+        (Some(scope), _) => RouteScope::from(scope),
+        (None, Hop::Link) if op.dst.addr().is_ipv4() => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
     message.header.kind = match op.hop {
-        Hop::Via(_) => RouteType::Unicast,
+        Hop::Via(_) | Hop::Link => RouteType::Unicast,
         Hop::Blackhole => RouteType::BlackHole,
         Hop::Unreachable => RouteType::Unreachable,
         Hop::Prohibit => RouteType::Prohibit,
@@ -245,15 +271,25 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
             .attributes
             .push(RouteAttribute::Destination(op.dst.network().into()));
     }
+    let attributes = &mut message.attributes;
     if let Hop::Via(gateway) = op.hop {
-        message.attributes.extend([
-            RouteAttribute::Gateway(gateway.into()),
-            RouteAttribute::Oif(index),
-        ]);
+        attributes.push(RouteAttribute::Gateway(gateway.into()));
     }
-    message
-        .attributes
-        .extend(op.metric.map(RouteAttribute::Priority));
+    if op.hop.refusal().is_none() {
+        attributes.push(RouteAttribute::Oif(index));
+    }
+    attributes.extend(op.metric.map(RouteAttribute::Priority));
+    if let Some(table) = op.more.table {
+        // The header has one byte; numbers above go by the attribute alone (`RT_TABLE_UNSPEC`).
+        message.header.table = u8::try_from(table).unwrap_or(0);
+        attributes.push(RouteAttribute::Table(table));
+    }
+    let mut metrics = Vec::new();
+    metrics.extend(op.more.mtu.map(RouteMetric::Mtu));
+    metrics.extend(op.more.advmss.map(RouteMetric::Advmss));
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
     message
 }
 
@@ -262,10 +298,10 @@ pub(crate) fn route_add(index: u32, op: &RouteOp) -> Request {
     request(
         Message::NewRoute(route(index, op)),
         NLM_F_CREATE
-            | if op.replace {
-                NLM_F_REPLACE
-            } else {
-                NLM_F_EXCL
+            | match (op.replace, op.more.beside) {
+                (true, _) => NLM_F_REPLACE,
+                (false, true) => 0,
+                (false, false) => NLM_F_EXCL,
             },
     )
 }

@@ -7,12 +7,14 @@
 
 mod delete;
 pub(crate) mod message;
-mod netns;
+pub(crate) mod netns;
 pub(crate) mod nft_apply;
 pub(crate) mod nft_encode;
 mod nft_expr;
 mod run;
+mod shape;
 pub(crate) mod socket;
+mod sys;
 pub(crate) mod sysctl;
 
 use std::collections::HashMap;

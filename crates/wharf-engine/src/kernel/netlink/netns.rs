@@ -7,12 +7,12 @@ use std::path::Path;
 use crate::process::netns::{self as named, NetnsError};
 
 /// The thread is in the namespace until the guard is dropped.
-pub(super) fn enter(netns: &named::Netns) -> io::Result<named::Guard> {
+pub(crate) fn enter(netns: &named::Netns) -> io::Result<named::Guard> {
     named::enter(netns.as_fd()).map_err(to_io)
 }
 
 /// As an error of the system where there is a number, else as text.
-pub(super) fn to_io(error: NetnsError) -> io::Error {
+pub(crate) fn to_io(error: NetnsError) -> io::Error {
     let errno = match &error {
         NetnsError::System { errno, .. } => errno.0,
         NetnsError::NotFound(_) => libc::ENOENT,

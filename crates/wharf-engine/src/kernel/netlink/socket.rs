@@ -8,6 +8,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use wharf_core::name::IfName;
+
+use super::sys;
 
 /// Room for one datagram of the kernel; dumps come in pieces of at most 32 KB.
 const BUFFER: usize = 64 * 1024;
@@ -37,8 +40,6 @@ pub(crate) struct Answer {
     pub(crate) errno: i32,
     /// The kernel's words.
     pub(crate) detail: Option<String>,
-    /// `ifi_index` of a link that was asked for.
-    pub(crate) index: Option<u32>,
 }
 
 /// A request, without its flags for sequence and acknowledgement.
@@ -63,6 +64,11 @@ impl Rt {
         Self::bound(0)
     }
 
+    /// Opens a socket of another protocol than rtnetlink in the thread's namespace.
+    pub(crate) fn of_protocol(protocol: isize) -> io::Result<Self> {
+        Self::with(protocol, 0)
+    }
+
     /// Opens a socket that hears of changes to links.
     pub(crate) fn hearing_links() -> io::Result<Self> {
         /// `RTMGRP_LINK`.
@@ -71,7 +77,11 @@ impl Rt {
     }
 
     fn bound(groups: u32) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        Self::with(NETLINK_ROUTE, groups)
+    }
+
+    fn with(protocol: isize, groups: u32) -> io::Result<Self> {
+        let mut socket = Socket::new(protocol)?;
         socket.bind(&SocketAddr::new(0, groups))?;
         // Neither is worth failing for: only the kernel's words would be missing.
         let _ = socket.set_ext_ack(true);
@@ -79,13 +89,32 @@ impl Rt {
         Ok(Self {
             socket,
             seq: 1,
-            buffer: vec![0; BUFFER],
+            buffer: Vec::with_capacity(BUFFER),
         })
     }
 
     /// The descriptor.
     pub(crate) fn fd(&self) -> i32 {
         self.socket.as_raw_fd()
+    }
+
+    /// The number of a link; `None` if there is no such. Cheaper than `RTM_GETLINK`, which describes the whole link
+    /// and settles its carrier first.
+    pub(crate) fn index(&self, name: &IfName) -> io::Result<Option<u32>> {
+        match sys::link_index(self.socket.as_raw_fd(), name) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a link is set up; `None` if there is no such.
+    pub(crate) fn is_up(&self, name: &IfName) -> io::Result<Option<bool>> {
+        match sys::link_flags(self.socket.as_raw_fd(), name) {
+            Ok(flags) => Ok(Some(flags & libc::IFF_UP != 0)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The bytes of a request that asks for an acknowledgement.
@@ -127,10 +156,12 @@ impl Rt {
     /// The next datagram, as it is.
     pub(crate) fn receive(&mut self) -> io::Result<&[u8]> {
         loop {
-            match self.socket.recv(&mut &mut self.buffer[..], 0) {
+            // Not zeroed first: most answers are short, and a page that is not touched costs nothing.
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
-                Ok(length) => return Ok(&self.buffer[..length.min(BUFFER)]),
+                Ok(_) => return Ok(&self.buffer),
             }
         }
     }
@@ -147,8 +178,6 @@ impl Rt {
                 if message.kind == ERROR {
                     (answer.errno, answer.detail) = message.error();
                     open -= 1;
-                } else {
-                    answer.index = answer.index.or(message.link_index());
                 }
             }
         }
@@ -178,6 +207,74 @@ impl Rt {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All answers to a dump request, undecoded: type and body. `true` where the kernel says that things changed meanwhile.
+    pub(crate) fn dump_raw(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut each: impl FnMut(u16, &[u8]),
+    ) -> io::Result<bool> {
+        let seq = self.seq;
+        self.seq = seq.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(HEADER + body.len() + 4);
+        append_raw(&mut bytes, kind, body, seq, NLM_F_DUMP);
+        self.send(&bytes)?;
+        let mut torn = false;
+        loop {
+            for message in messages(self.receive()?).filter(|m| m.seq == seq) {
+                torn |= message.flags & DUMP_INTR != 0;
+                match message.kind {
+                    // A dump that fails half way ends with a negative error number.
+                    DONE => {
+                        let errno = word(message.body, 0).cast_signed().wrapping_neg();
+                        return match errno {
+                            ..=0 => Ok(torn),
+                            n => Err(io::Error::from_raw_os_error(n)),
+                        };
+                    }
+                    ERROR => {
+                        let (errno, detail) = message.error();
+                        return match errno {
+                            0 => Ok(torn),
+                            n => Err(refused(n, detail)),
+                        };
+                    }
+                    kind => each(kind, message.body),
+                }
+            }
+        }
+    }
+
+    /// The one answer to each of many small questions, undecoded; `None` where the kernel refuses.
+    pub(crate) fn ask_raw(
+        &mut self,
+        kind: u16,
+        bodies: &[Vec<u8>],
+        mut each: impl FnMut(usize, Option<&[u8]>),
+    ) -> io::Result<()> {
+        for (round, part) in bodies.chunks(MOST).enumerate() {
+            let first = self.seq;
+            let mut bytes = Vec::new();
+            for body in part {
+                append_raw(&mut bytes, kind, body, self.seq, 0);
+                self.seq = self.seq.wrapping_add(1);
+            }
+            self.send(&bytes)?;
+            let mut open = part.len();
+            while open > 0 {
+                for message in messages(self.receive()?) {
+                    let at = message.seq.wrapping_sub(first) as usize;
+                    if at < part.len() {
+                        open = open.saturating_sub(1);
+                        let body = (message.kind != ERROR).then_some(message.body);
+                        each(round * MOST + at, body);
+                    }
+                }
+            }
+        }
+        Ok(())
     }
 
     fn dump_once(
@@ -230,6 +327,17 @@ fn append(bytes: &mut Vec<u8>, request: Request, seq: u32, flags: u16) {
     let at = bytes.len();
     bytes.resize(at + message.buffer_len().next_multiple_of(4), 0);
     message.serialize(&mut bytes[at..]);
+}
+
+fn append_raw(bytes: &mut Vec<u8>, kind: u16, body: &[u8], seq: u32, flags: u16) {
+    let length = (HEADER + body.len()) as u32;
+    bytes.extend(length.to_ne_bytes());
+    bytes.extend(kind.to_ne_bytes());
+    bytes.extend((NLM_F_REQUEST | flags).to_ne_bytes());
+    bytes.extend(seq.to_ne_bytes());
+    bytes.extend(0_u32.to_ne_bytes());
+    bytes.extend(body);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
 /// A message as it came.
@@ -294,11 +402,6 @@ impl Raw<'_> {
             rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         }
         (errno, None)
-    }
-
-    /// `ifi_index` of an `RTM_NEWLINK`.
-    fn link_index(&self) -> Option<u32> {
-        (self.kind == libc::RTM_NEWLINK).then(|| word(self.body, 4))
     }
 
     /// Family and index, if it announces that a link is gone.

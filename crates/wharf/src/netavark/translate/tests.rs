@@ -54,7 +54,7 @@ fn drivers_options_and_addresses() {
         n["subnets"] = Value::Null;
         n["ipam_options"] = json!({"driver": "none"});
     });
-    assert!(none.unwrap().addressless);
+    assert!(none.unwrap().subnets.is_empty());
     assert!(translated(&|n| n["subnets"] = json!([])).is_err());
     let inner = translated(&|n| {
         n["internal"] = json!(true);

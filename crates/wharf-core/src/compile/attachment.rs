@@ -1,0 +1,227 @@
+//! What a container's place on one network is on the host and in the container.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use crate::addr::{Family, Mac, link_local};
+use crate::attach::{Attachment, Container};
+use crate::model::{
+    Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource, RouteMore,
+};
+use crate::network::{Driver, NetworkSpec, Subnet};
+use crate::nft::{Element, Field, Object, Table};
+
+use super::{by_family, element, port_alias};
+
+/// What of a container's attachment the host and the container hold, published ports apart.
+///
+/// The order is that of making: what lets packets pass or keeps them out comes before the cable is up.
+pub fn attachment(
+    net: &NetworkSpec,
+    container: &Container,
+    a: &Attachment,
+    hairpin: bool,
+) -> Vec<Resource> {
+    let inside = Netns::Path(container.netns.path.clone());
+    if net.adopted {
+        return a.extras.resources(&inside, a, net.mtu);
+    }
+    let mut all = match net.driver {
+        Driver::Bridge => guarded_port(net, container, a, hairpin),
+        Driver::Unmanaged => vec![
+            cable(net, &inside, a, 0),
+            Resource::Port(Port {
+                link: a.host_interface.clone(),
+                locked: false,
+                learning: true,
+                hairpin: false,
+                vlan: net.settings.vlan,
+                alias: port_alias(container, a),
+            }),
+        ],
+        Driver::Macvlan(mode) => vec![Resource::Link(Link {
+            netns: inside.clone(),
+            name: a.interface.clone(),
+            kind: LinkKind::Macvlan {
+                parent: net.bridge.clone(),
+                mode,
+            },
+            mac: Some(a.mac),
+            mtu: net.settings.mtu,
+            master: None,
+            group: 0,
+            up: false,
+        })],
+    };
+    all.extend(inside_sysctls(net, &inside, a));
+    for addr in &a.addresses {
+        all.push(Resource::Addr {
+            netns: inside.clone(),
+            link: a.interface.clone(),
+            addr: *addr,
+        });
+    }
+    all.extend(a.extras.resources(&inside, a, net.mtu));
+    all.push(Resource::Up {
+        netns: inside.clone(),
+        link: a.interface.clone(),
+    });
+    all.extend(default_routes(net, &inside, a));
+    all.extend(net.routes.iter().map(|route| Resource::Route {
+        netns: inside.clone(),
+        dst: route.destination,
+        hop: route.hop,
+        link: a.interface.clone(),
+        metric: route.metric,
+        more: RouteMore::default(),
+    }));
+    all.extend(own_routes(&inside, a));
+    all
+}
+
+/// A port of wharf's own bridge: the guard's elements, the cable, what is known of who is behind it.
+fn guarded_port(
+    net: &NetworkSpec,
+    container: &Container,
+    a: &Attachment,
+    hairpin: bool,
+) -> Vec<Resource> {
+    let mut all: Vec<Resource> = guard_elements(a)
+        .into_iter()
+        .map(|e| Resource::Nft(Object::Element(e)))
+        .collect();
+    let inside = Netns::Path(container.netns.path.clone());
+    all.push(cable(net, &inside, a, port_group(net)));
+    all.push(port(container, a, hairpin));
+    all.push(Resource::Fdb {
+        link: a.host_interface.clone(),
+        mac: a.mac,
+    });
+    for addr in &a.addresses {
+        all.push(Resource::Neigh {
+            link: net.bridge.clone(),
+            addr: addr.addr(),
+            mac: a.mac,
+        });
+    }
+    all
+}
+
+/// The guard knows a port's addresses; where wharf gives none, it knows none, and leaves the port alone.
+fn port_group(net: &NetworkSpec) -> u32 {
+    match (net.subnets.is_empty(), net.icc) {
+        (true, _) => 0,
+        (false, true) => PORT_GROUP,
+        (false, false) => PORT_GROUP_APART,
+    }
+}
+
+/// The cable from a bridge to a container.
+fn cable(net: &NetworkSpec, inside: &Netns, a: &Attachment, group: u32) -> Resource {
+    Resource::Link(Link {
+        netns: Netns::Host,
+        name: a.host_interface.clone(),
+        kind: LinkKind::Veth {
+            peer: a.interface.clone(),
+            peer_netns: inside.clone(),
+            peer_mac: Some(a.mac),
+        },
+        mac: None,
+        mtu: Some(net.mtu),
+        master: Some(net.bridge.clone()),
+        group,
+        up: true,
+    })
+}
+
+/// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
+/// with `bridge-nf-call-iptables` on, the translated frame goes back to the port it came from.
+pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
+    Resource::Port(Port {
+        link: a.host_interface.clone(),
+        locked: true,
+        learning: false,
+        hairpin,
+        vlan: None,
+        alias: port_alias(container, a),
+    })
+}
+
+/// The default routes an attachment carries.
+pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    let route = |family: &Family| {
+        // With several subnets, the gateway is that of the container's own.
+        let own = |s: &&Subnet| a.addresses.iter().any(|x| s.subnet.contains(&x.addr()));
+        let mut subnets = net.subnets.iter().filter(|s| s.family() == *family);
+        let via = subnets.find(own)?.gateway;
+        let dst = IpNet::new(family.any(), 0).expect("0 is a prefix length");
+        Some(Resource::Route {
+            netns: inside.clone(),
+            dst,
+            hop: Hop::Via(via),
+            link: a.interface.clone(),
+            metric: net.settings.metric,
+            more: RouteMore::default(),
+        })
+    };
+    a.default_routes.iter().filter_map(route).collect()
+}
+
+/// The routes that were asked for beside the default route.
+fn own_routes<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = Resource> + 'a {
+    a.routes.iter().map(|route| Resource::Route {
+        netns: inside.clone(),
+        dst: route.dst,
+        hop: route.via.into(),
+        link: a.interface.clone(),
+        metric: route.metric,
+        more: route.more.clone(),
+    })
+}
+
+/// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
+fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    let own_addresses = net.subnets.is_empty() || !net.is_managed();
+    let values: &[(&str, &str)] = if own_addresses && !net.has_v6() {
+        &[]
+    } else if net.has_v6() {
+        &[
+            ("accept_ra", "0"),
+            ("autoconf", "0"),
+            ("accept_dad", "0"),
+            ("router_solicitations", "0"),
+        ]
+    } else {
+        &[("disable_ipv6", "1")]
+    };
+    let sysctl = |(name, value): &(&str, &str)| Resource::Sysctl {
+        netns: inside.clone(),
+        key: format!("net/ipv6/conf/{}/{name}", a.interface),
+        value: (*value).to_owned(),
+        link: Some(a.interface.clone()),
+    };
+    values.iter().map(sysctl).collect()
+}
+
+/// Which hardware and network addresses belong together, for the guard.
+fn guard_elements(a: &Attachment) -> Vec<Element> {
+    let pair = |addr: IpAddr, mac: Mac| {
+        let set = by_family(Family::of(addr), "guard4", "guard6");
+        element(
+            Table::Bridge,
+            set,
+            vec![Field::Mac(mac), Field::Addr(addr)],
+            None,
+        )
+    };
+    let mut all: Vec<Element> = a
+        .addresses
+        .iter()
+        .map(|addr| pair(addr.addr(), a.mac))
+        .collect();
+    if a.address(Family::V6).is_some() {
+        all.push(pair(link_local(a.mac).into(), a.mac));
+    }
+    all
+}

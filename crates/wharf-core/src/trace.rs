@@ -1,0 +1,31 @@
+//! The explainer: where a packet goes on this host, and what stops it.
+//!
+//! ```text
+//! ObservedState (every namespace on the way) + Query ── walk ──> Report { verdict, cause, also, hops }
+//! ```
+//!
+//! * `state`: what was read of links, addresses, routes, rules, neighbours, sysctls, sockets and flows;
+//! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
+//! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
+//! * `packet`, `query`: what is sent, and what was asked;
+//! * `owner`: whose a chain or rule is;
+//! * `walk`: the way of the packet and of its answer;
+//! * `report`: the answer, as `wharf trace --json` prints it.
+//!
+//! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
+
+pub mod env;
+pub mod eval;
+pub mod owner;
+pub mod packet;
+pub mod query;
+pub mod report;
+pub mod ruleset;
+pub mod state;
+mod walk;
+
+pub use packet::{L4, Packet};
+pub use query::{Query, Source, Target};
+pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
+pub use state::{ObservedState, Space, SpaceId};
+pub use walk::trace;

@@ -1,0 +1,328 @@
+//! Inside a bridge: its ports, its forwarding table, its rules, and IP rules where br_netfilter calls them.
+
+use crate::addr::Mac;
+use crate::trace::packet::Packet;
+use crate::trace::report::{Code, Owner, Verdict};
+use crate::trace::ruleset::Hook;
+use crate::trace::state::{Link, Place, Port};
+
+use super::Walk;
+use super::fault::Fault;
+use super::hooks::{Site, Sort};
+use super::owner;
+
+/// `BR_STATE_FORWARDING`.
+const FORWARDING: u8 = 3;
+
+impl<'a> Walk<'a> {
+    /// A frame inside a bridge: from a port or from the bridge's IP, to a port or to the bridge's IP.
+    pub(super) fn bridged(
+        &mut self,
+        bridge: Place,
+        input: Option<u32>,
+        output: Option<u32>,
+        packet: Packet,
+    ) -> Packet {
+        let space = self.space(bridge.space);
+        let Some(link) = space.link(bridge.index) else {
+            return packet;
+        };
+        if !link.up {
+            let fault = self.link_down(bridge);
+            self.blame(Verdict::Dropped, "bridge", fault);
+        }
+        let port = |i: Option<u32>| i.and_then(|i| space.link(i));
+        if let Some(p) = port(input) {
+            self.check_port_in(bridge, p, &packet);
+        }
+        if let Some(vlan) = self.vlan(link, port(input), port(output)) {
+            self.blame(Verdict::Dropped, "bridge", vlan);
+        }
+        let calls = input.is_some() && output.is_some() && self.calls_ip(link, bridge, &packet);
+        let mut site = Site::new(bridge.space, Hook::Prerouting, Sort::Bridge);
+        (site.iif, site.oif) = (input, output);
+        let mut packet = packet;
+        if input.is_some() {
+            packet = self.rules(site, packet);
+            if calls {
+                packet = self.bridged_ip(bridge, Hook::Prerouting, input, None, packet);
+            }
+        } else {
+            site.hook = Hook::Output;
+            packet = self.rules(site, packet);
+        }
+        if let (Some(i), Some(o)) = (port(input), port(output)) {
+            self.check_pair(bridge, i, o);
+        }
+        if let Some(o) = port(output) {
+            self.check_port_out(bridge, o, &packet);
+        }
+        site.hook = match (input, output) {
+            (_, None) => Hook::Input,
+            (Some(_), Some(_)) => Hook::Forward,
+            (None, Some(_)) => Hook::Postrouting,
+        };
+        packet = self.rules(site, packet);
+        if calls {
+            packet = self.bridged_ip(bridge, Hook::Forward, input, output, packet);
+        }
+        if input.is_some() && output.is_some() {
+            site.hook = Hook::Postrouting;
+            packet = self.rules(site, packet);
+            if calls {
+                packet = self.bridged_ip(bridge, Hook::Postrouting, input, output, packet);
+            }
+        }
+        let name = |i: Option<u32>| port(i).map_or(space.name.as_str(), |l| l.name.as_str());
+        let text = format!("from {} to {}", name(input), name(output));
+        self.hop(bridge.space, "bridge", &link.name, &text);
+        packet
+    }
+
+    fn bridged_ip(
+        &mut self,
+        bridge: Place,
+        hook: Hook,
+        input: Option<u32>,
+        output: Option<u32>,
+        packet: Packet,
+    ) -> Packet {
+        let mut site = Site::new(bridge.space, hook, Sort::Bridged);
+        if hook != Hook::Postrouting {
+            site.iif = Some(bridge.index);
+        }
+        if hook != Hook::Prerouting {
+            site.oif = Some(bridge.index);
+        }
+        (site.port_in, site.port_out) = (input, output);
+        self.rules(site, packet)
+    }
+
+    /// Whether br_netfilter shows frames of this bridge to IP rules.
+    fn calls_ip(&self, link: &Link, bridge: Place, packet: &Packet) -> bool {
+        let v4 = packet.dst.is_ipv4();
+        let name = if v4 {
+            "net.bridge.bridge-nf-call-iptables"
+        } else {
+            "net.bridge.bridge-nf-call-ip6tables"
+        };
+        let own = link
+            .bridge
+            .as_ref()
+            .is_some_and(|b| if v4 { b.nf_call.0 } else { b.nf_call.1 });
+        own || self.space(bridge.space).sysctl(name) == Some(1)
+    }
+
+    fn blocked(&self, bridge: Place, port: &Link, what: String, seen: &str, fix: &str) -> Fault {
+        let space = self.space(bridge.space);
+        let place = Place {
+            index: port.index,
+            ..bridge
+        };
+        let name = &port.name;
+        Fault::new(Code::BridgePortBlocked, bridge.space, name.clone(), what)
+            .owner(owner::of_link(self.state, place))
+            .evidence(format!(
+                "{}bridge -d link show dev {name}: {seen}",
+                space.enter
+            ))
+            .fix(format!("{}bridge link set dev {name} {fix}", space.enter))
+    }
+
+    /// The spanning tree state, where nothing simpler explains it.
+    fn check_state(&mut self, bridge: Place, link: &Link, port: &Port) {
+        let lower = self
+            .space(bridge.space)
+            .link(bridge.index)
+            .is_some_and(|b| b.up);
+        if port.state == FORWARDING || !link.up || !lower || port.state == 0 && !link.carrier {
+            return;
+        }
+        let word = match port.state {
+            0 => "disabled",
+            1 => "listening",
+            2 => "learning",
+            _ => "blocking",
+        };
+        let what = format!("The bridge port {} is {word}, not forwarding.", link.name);
+        let fault = self.blocked(bridge, link, what, &format!("state {word}"), "state 3");
+        self.blame(Verdict::Dropped, "bridge", fault);
+    }
+
+    fn check_port_in(&mut self, bridge: Place, link: &Link, packet: &Packet) {
+        let Some(port) = &link.port else {
+            return;
+        };
+        self.check_state(bridge, link, port);
+        let Some(mac) = packet.src_mac.filter(|_| port.locked) else {
+            return;
+        };
+        let known = self
+            .space(bridge.space)
+            .fdb
+            .iter()
+            .any(|e| e.link == link.index && e.mac == mac && !e.own && !e.local);
+        if known {
+            return;
+        }
+        let what = format!(
+            "The port {} is locked, and takes no frames from {mac}.",
+            link.name
+        );
+        let mut fault = self.blocked(bridge, link, what, "locked on", "locked off");
+        if fault.owner == Owner::Wharf {
+            fault.code = Code::SpoofGuard;
+        }
+        self.blame(Verdict::Dropped, "bridge", fault);
+    }
+
+    fn check_pair(&mut self, bridge: Place, input: &Link, output: &Link) {
+        let isolated = |l: &Link| l.port.as_ref().is_some_and(|p| p.isolated);
+        if !(isolated(input) && isolated(output)) {
+            return;
+        }
+        let (a, b) = (&input.name, &output.name);
+        let what = format!(
+            "The ports {a} and {b} are both isolated, so that frames do not pass between them."
+        );
+        let fault = self.blocked(bridge, output, what, "isolated on", "isolated off");
+        self.blame(Verdict::Dropped, "bridge", fault);
+    }
+
+    /// Does the bridge send the frame out by this port?
+    fn check_port_out(&mut self, bridge: Place, link: &Link, packet: &Packet) {
+        let Some(port) = &link.port else {
+            return;
+        };
+        self.check_state(bridge, link, port);
+        let Some(mac) = packet.dst_mac else {
+            return;
+        };
+        let space = self.space(bridge.space);
+        let member = |i: u32| {
+            space
+                .link(i)
+                .is_some_and(|l| l.master == Some(bridge.index))
+        };
+        let pinned = space
+            .fdb
+            .iter()
+            .find(|e| e.mac == mac && e.fixed && !e.own && e.link != link.index && member(e.link));
+        // The entry moves to the right port as soon as its owner speaks, unless the port does not learn.
+        let heals = port.learning && !self.sender_knows(packet, mac);
+        if let Some(entry) = pinned.filter(|_| !heals) {
+            self.wrong_port(bridge, link, entry.link, mac);
+            return;
+        }
+        let here = space
+            .fdb
+            .iter()
+            .any(|e| e.mac == mac && e.link == link.index && !e.own);
+        // What a port may not be flooded with reaches it once its address is learned.
+        if here || port.flood || port.learning && port.bcast_flood {
+            let asks = !port.bcast_flood && packet.dst.is_ipv4();
+            if !asks || self.sender_knows(packet, mac) {
+                return;
+            }
+            let what = format!(
+                "Broadcasts are not sent to {}, so that ARP does not reach it.",
+                link.name
+            );
+            let fault = self.blocked(bridge, link, what, "bcast_flood off", "bcast_flood on");
+            self.blame(Verdict::Dropped, "bridge", fault);
+            return;
+        }
+        let (seen, fix) = if port.learning {
+            ("flood off bcast_flood off", "flood on bcast_flood on")
+        } else {
+            ("learning off flood off", "learning on flood on")
+        };
+        let what = format!(
+            "The bridge does not know that {mac} is behind {}, and may not flood it.",
+            link.name
+        );
+        let fault = self.blocked(bridge, link, what, seen, fix);
+        self.blame(Verdict::Dropped, "bridge", fault);
+    }
+
+    /// Whether the sender has the MAC address already.
+    fn sender_knows(&self, packet: &Packet, mac: Mac) -> bool {
+        let all = self.state.spaces.iter().flat_map(|s| {
+            let own = packet.src_mac;
+            s.links
+                .iter()
+                .filter(move |l| l.mac == own && own.is_some())
+                .flat_map(|l| s.neighbours.iter().filter(move |n| n.link == l.index))
+        });
+        all.into_iter().any(|n| n.mac == Some(mac))
+    }
+
+    fn wrong_port(&mut self, bridge: Place, right: &Link, wrong: u32, mac: Mac) {
+        let space = self.space(bridge.space);
+        let name = space.link(wrong).map_or("?", |l| l.name.as_str());
+        let br = space.link(bridge.index).map_or("?", |l| l.name.as_str());
+        let what = format!(
+            "A fixed entry of {br} sends {mac} to {name}, but it is behind {}.",
+            right.name
+        );
+        let shown = format!("{mac} dev {name} master {br}");
+        let fault = Fault::new(Code::BridgePortBlocked, bridge.space, shown.clone(), what)
+            .evidence(format!(
+                "{}bridge fdb show br {br}: {shown} static",
+                space.enter
+            ))
+            .fix(format!(
+                "{}bridge fdb del {mac} dev {name} master",
+                space.enter
+            ));
+        self.blame(Verdict::Dropped, "bridge", fault);
+    }
+
+    /// VLAN filtering: the frame enters untagged and must be allowed out.
+    fn vlan<'s>(
+        &self,
+        bridge: &'s Link,
+        input: Option<&'s Link>,
+        output: Option<&'s Link>,
+    ) -> Option<Fault> {
+        if !bridge.bridge.as_ref().is_some_and(|b| b.vlan_filtering) {
+            return None;
+        }
+        let (from, to) = (input.unwrap_or(bridge), output.unwrap_or(bridge));
+        let place = |l: &Link| {
+            self.state
+                .spaces
+                .iter()
+                .position(|s| s.links.iter().any(|x| std::ptr::eq(x, l)))
+        };
+        // The bridge's own VLANs; none at all were not read.
+        let vlans = |l: &'s Link| match (&l.bridge, &l.port) {
+            (Some(b), _) if b.pvid.is_none() && b.vlans.is_empty() => None,
+            (Some(b), _) => Some((b.pvid, &b.vlans)),
+            (None, Some(p)) => Some((p.pvid, &p.vlans)),
+            (None, None) => None,
+        };
+        let ((enters, _), (leaves, allowed)) = (vlans(from)?, vlans(to)?);
+        let space = place(from)?;
+        let enter = &self.space(space).enter;
+        let (name, what, vid) = match enters {
+            None => {
+                let what = format!("{} takes no untagged frames (no PVID).", from.name);
+                (&from.name, what, leaves.unwrap_or(1))
+            }
+            Some(v) if !allowed.iter().any(|(id, _)| *id == v) => {
+                let what = format!("VLAN {v} of {} is not allowed at {}.", from.name, to.name);
+                (&to.name, what, v)
+            }
+            Some(_) => return None,
+        };
+        let own = if *name == bridge.name { " self" } else { "" };
+        Some(
+            Fault::new(Code::BridgePortBlocked, space, name.clone(), what)
+                .evidence(format!("{enter}bridge vlan show dev {name}"))
+                .fix(format!(
+                    "{enter}bridge vlan add dev {name} vid {vid} pvid untagged{own}"
+                )),
+        )
+    }
+}

@@ -1,0 +1,363 @@
+//! Passing on: forwarding, impossible addresses, the reverse path filter, TTL, and the rules between in and out.
+
+use std::net::IpAddr;
+
+use crate::trace::packet::Packet;
+use crate::trace::report::{Code, Owner, Verdict};
+use crate::trace::ruleset::Hook;
+use crate::trace::state::{HOST, Link, RouteKind, Space, SpaceId};
+
+use super::fault::Fault;
+use super::hooks::{Site, Sort};
+use super::host::leads_by;
+use super::owner::holders;
+use super::route::{self, Ask, Found, Skip, sysctl_name};
+use super::{Arrival, Passed, Step, Walk};
+
+impl<'a> Walk<'a> {
+    /// A packet that is not for this space.
+    pub(super) fn forward(
+        &mut self,
+        id: SpaceId,
+        link: &'a Link,
+        port: Option<u32>,
+        packet: Packet,
+    ) -> Step<'a> {
+        let station = (id, link.index, packet.src, packet.dst);
+        if self.circle.contains(&station) {
+            return self.goes_round(id, &packet);
+        }
+        self.circle.push(station);
+        if let Some(fault) = self.forwarding_off(id, link, &packet) {
+            let fault = self.wrong_router(id, packet.dst).unwrap_or(fault);
+            self.blame(Verdict::Dropped, "forward", fault);
+        }
+        self.check_reverse_path(id, link, &packet);
+        let src = packet.src;
+        let Some(out) = self.route(id, &packet, Some(link)) else {
+            return Step::End(Arrival::Lost);
+        };
+        let mut packet = packet;
+        if packet.ttl <= 1 {
+            let fault = self.ttl_spent(id, &packet);
+            self.blame(Verdict::Dropped, "forward", fault);
+            packet.ttl = 64;
+        }
+        packet.ttl -= 1;
+        self.full = self.full.min(out.mtu);
+        let mut site = Site::new(id, Hook::Forward, Sort::Ip);
+        (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
+        let packet = self.rules(site, packet);
+        site.hook = Hook::Postrouting;
+        let packet = self.rules(site, packet);
+        self.passed.push(Passed {
+            space: id,
+            iif: link.index,
+            oif: out.link,
+            gateway: out.gateway,
+            src,
+            translated: packet.src != src,
+        });
+        self.dispatch(id, out, packet)
+    }
+
+    /// Forwarding is off: IPv4 asks the incoming link, IPv6 the space (before `force_forwarding`).
+    fn forwarding_off(&self, id: SpaceId, link: &Link, packet: &Packet) -> Option<Fault> {
+        let space = self.space(id);
+        let own = sysctl_name(&link.name);
+        let (name, off) = if packet.dst.is_ipv4() {
+            let per_link = format!("net.ipv4.conf.{own}.forwarding");
+            let all = space
+                .sysctl("net.ipv4.ip_forward")
+                .or_else(|| space.sysctl("net.ipv4.conf.all.forwarding"));
+            let value = space.sysctl(&per_link).or(all);
+            let name = if all == Some(0) {
+                "net.ipv4.ip_forward".to_owned()
+            } else {
+                per_link
+            };
+            (name, value == Some(0))
+        } else {
+            let name = "net.ipv6.conf.all.forwarding".to_owned();
+            let forced = space.sysctl(&format!("net.ipv6.conf.{own}.force_forwarding")) == Some(1);
+            let off = space.sysctl(&name) == Some(0) && !forced;
+            (name, off)
+        };
+        if !off {
+            return None;
+        }
+        let what = format!(
+            "{} passes no packets on: {name} is 0, and {} came in by {}.",
+            space.name, packet.dst, link.name
+        );
+        Some(
+            Fault::new(Code::ForwardingDisabled, id, name.clone(), what)
+                .evidence(format!("{}sysctl {name}: 0", space.enter))
+                .fix(format!("{}sysctl -w {name}=1", space.enter)),
+        )
+    }
+
+    /// What was used as a gateway is none, and there is another one.
+    fn wrong_router(&self, id: SpaceId, dst: IpAddr) -> Option<Fault> {
+        let (from, text, place) = self.sender.clone()?;
+        if id == HOST {
+            return None;
+        }
+        let own = self
+            .space(from)
+            .addrs
+            .iter()
+            .find(|a| a.link == place.index && route::same_family(a.net, dst))?;
+        let used = text.split(" via ").nth(1).and_then(|t| t.split(' ').next());
+        let right = self
+            .router_near(from, own)
+            .filter(|r| Some(r.to_string().as_str()) != used);
+        // Where the sender is the only router itself, another of its routes is the right one.
+        if right.is_none() && !self.has_other_route(from, &text, dst) {
+            return None;
+        }
+        Some(self.wrong_gateway(from, &text, dst, right))
+    }
+
+    fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
+        let space = self.space(id);
+        space.routes.iter().any(|r| {
+            r.kind == RouteKind::Unicast
+                && r.table == route::MAIN
+                && r.dst.contains(&dst)
+                && route::show_route(space, r, None) != text
+        })
+    }
+
+    /// Whether a space is one that others may use as a gateway: the host, or one between several links. That a container
+    /// would pass packets on says nothing, since the setting is inherited.
+    pub(super) fn is_router(&self, id: SpaceId, dst: IpAddr) -> bool {
+        let links = self.space(id).links.iter().filter(|l| !l.loopback);
+        id == HOST || self.routes(id, dst) && links.count() > 1
+    }
+
+    /// Whether a space passes packets of the address's family on.
+    pub(super) fn routes(&self, id: SpaceId, dst: IpAddr) -> bool {
+        let name = if dst.is_ipv4() {
+            "net.ipv4.ip_forward"
+        } else {
+            "net.ipv6.conf.all.forwarding"
+        };
+        self.space(id).sysctl(name) == Some(1)
+    }
+
+    /// `rp_filter`: the way back to the source must (1) leave by the same link, or (2) exist.
+    pub(super) fn check_reverse_path(&mut self, id: SpaceId, link: &'a Link, packet: &Packet) {
+        if link.loopback || reverse_path_holds(self.space(id), link, packet) {
+            return;
+        }
+        let space = self.space(id);
+        let own = format!("net.ipv4.conf.{}.rp_filter", sysctl_name(&link.name));
+        let all = "net.ipv4.conf.all.rp_filter".to_owned();
+        let (at_link, at_all) = (
+            space.sysctl(&own).unwrap_or(0),
+            space.sysctl(&all).unwrap_or(0),
+        );
+        let (name, value) = if at_link >= at_all {
+            (own.clone(), at_link)
+        } else {
+            (all, at_all)
+        };
+        let mut ask = Ask::to(packet.src);
+        ask.src = Some(packet.dst);
+        let back = match route::lookup(space, &ask, &Skip::default()) {
+            Found::Route(c) => route::show_route(space, c.route, c.hop),
+            _ => "no route".to_owned(),
+        };
+        let what = format!(
+            "{} drops packets from {} that come in by {}, since the way back is another ({back}).",
+            space.name, packet.src, link.name
+        );
+        let mend = if value == 1 { 2 } else { 0 };
+        // With 2 for the link the greater of both is 2, whatever is set for all.
+        let set = if mend == 2 { &own } else { &name };
+        let fault = Fault::new(Code::ReversePathFilter, id, name.clone(), what)
+            .evidence(format!("{}sysctl {name}: {value}", space.enter))
+            .evidence(format!(
+                "{}ip route get {}: {back}",
+                space.enter, packet.src
+            ))
+            .fix(format!("{}sysctl -w {set}={mend}", space.enter));
+        self.blame(Verdict::Dropped, "route", fault);
+    }
+
+    /// Addresses that must not come in by a wire. `before` is the packet as it came, before translation.
+    pub(super) fn check_martian(
+        &mut self,
+        id: SpaceId,
+        link: &'a Link,
+        before: &Packet,
+        packet: &Packet,
+    ) {
+        let space = self.space(id);
+        let (src, dst) = (packet.src, packet.dst);
+        let loopback = src.is_loopback() || dst.is_loopback();
+        let allowed = dst.is_ipv4() && self.either(id, &link.name, "route_localnet");
+        if loopback && !allowed || src.is_multicast() {
+            let fault = self.martian(id, link, packet);
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
+        let own = dst.is_ipv4() && route::is_local(space, src) && !src.is_loopback();
+        if !own || self.either(id, &link.name, "accept_local") {
+            return;
+        }
+        if self.passed.iter().any(|p| p.space == id)
+            && let Some((at, text, _)) = self.sender.clone()
+        {
+            // It was here already, and left with this source.
+            let fault = self.round_trip(at, &text);
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
+        if let Some(fault) = self.dangling() {
+            self.blame(Verdict::Dropped, "route", fault);
+            return;
+        }
+        let fault = match self.dnat.clone() {
+            // Its own packet comes back to it, translated on the way.
+            Some((router, rule, _)) if Some(id) == self.origin => {
+                self.not_masqueraded_inside(router, &rule, before)
+            }
+            _ => {
+                let all = holders(self.state, src);
+                let other = all.iter().find(|p| p.space != id);
+                let what = match other {
+                    Some(p) => format!(
+                        "{src} is an address of {} and of {}.",
+                        space.name,
+                        self.space(p.space).name
+                    ),
+                    None => format!("{} got a packet from its own address {src}.", space.name),
+                };
+                let code = match other {
+                    Some(_) => Code::DuplicateAddress,
+                    None => Code::MartianAddress,
+                };
+                Fault::new(code, id, src.to_string(), what)
+                    .evidence(format!("{}ip addr: {src}", space.enter))
+                    .fix(format!("{}ip addr del {src} dev LINK", space.enter))
+            }
+        };
+        self.blame(Verdict::Dropped, "route", fault);
+    }
+
+    /// A loopback address, or one nobody can have, where it cannot be.
+    pub(super) fn martian(&self, id: SpaceId, link: &Link, packet: &Packet) -> Fault {
+        let space = self.space(id);
+        let (src, dst) = (packet.src, packet.dst);
+        if dst.is_ipv6() || src.is_multicast() {
+            let odd = if src.is_loopback() || src.is_multicast() {
+                src
+            } else {
+                dst
+            };
+            let what = format!("{odd} cannot come or go by {}.", link.name);
+            return Fault::new(Code::MartianAddress, id, odd.to_string(), what)
+                .owner(Owner::Kernel)
+                .evidence(format!("{src} -> {dst} at {} in {}", link.name, space.name))
+                .fix(format!("ask one of the other addresses of {}", space.name));
+        }
+        let name = format!("net.ipv4.conf.{}.route_localnet", sysctl_name(&link.name));
+        let odd = if src.is_loopback() { src } else { dst };
+        let what = format!(
+            "Loopback addresses such as {odd} do not pass {} unless {name} is 1.",
+            link.name
+        );
+        Fault::new(Code::MartianAddress, id, name.clone(), what)
+            .evidence(format!("{}sysctl {name}: 0", space.enter))
+            .fix(format!("{}sysctl -w {name}=1", space.enter))
+    }
+
+    fn ttl_spent(&self, id: SpaceId, packet: &Packet) -> Fault {
+        let from = self.origin.filter(|_| !self.reply);
+        if let Some((space, rule)) = &self.ttl_by {
+            let what = format!("{rule} sets the TTL too low for the way to {}.", packet.dst);
+            return Fault::new(Code::TtlExpired, *space, rule.clone(), what)
+                .evidence(format!(
+                    "{}nft list ruleset: {rule}",
+                    self.space(*space).enter
+                ))
+                .fix(format!("remove {rule}"));
+        }
+        let at = from.unwrap_or(id);
+        let space = self.space(at);
+        let name = if packet.dst.is_ipv4() {
+            "net.ipv4.ip_default_ttl"
+        } else {
+            "net.ipv6.conf.all.hop_limit"
+        };
+        let what = format!(
+            "The TTL of packets from {} does not last for the way to {}.",
+            space.name, packet.dst
+        );
+        Fault::new(Code::TtlExpired, at, name, what)
+            .evidence(format!("{}sysctl {name}", space.enter))
+            .fix(format!("{}sysctl -w {name}=64", space.enter))
+    }
+
+    fn round_trip(&self, id: SpaceId, route: &str) -> Fault {
+        let what =
+            format!("The packet goes in circles between routers until its TTL is spent ({route}).");
+        let enter = &self.space(id).enter;
+        Fault::new(Code::TtlExpired, id, route, what)
+            .evidence(format!("{enter}ip route show: {route}"))
+            .fix(format!("{enter}ip route del {route}"))
+    }
+
+    /// The packet comes by a second time.
+    fn goes_round(&mut self, id: SpaceId, packet: &Packet) -> Step<'a> {
+        let space = self.space(id);
+        let mut ask = Ask::of(packet, None);
+        ask.src = None;
+        let shown = match route::lookup(space, &ask, &Skip::default()) {
+            Found::Route(c) => route::show_route(space, c.route, c.hop),
+            _ => packet.dst.to_string(),
+        };
+        let fault = self.round_trip(id, &shown);
+        self.blame(Verdict::Dropped, "forward", fault);
+        Step::End(Arrival::Lost)
+    }
+}
+
+/// Whether the reverse path filter of a link lets a packet in.
+pub(super) fn reverse_path_holds(space: &Space, link: &Link, packet: &Packet) -> bool {
+    if packet.src.is_ipv6() || packet.src.is_unspecified() {
+        return true;
+    }
+    let value = |l: &str, what: &str| {
+        space
+            .sysctl(&format!("net.ipv4.conf.{l}.{what}"))
+            .unwrap_or(0)
+    };
+    let own = sysctl_name(&link.name);
+    let filter = value("all", "rp_filter").max(value(&own, "rp_filter"));
+    if filter == 0 {
+        return true;
+    }
+    let mut ask = Ask::back(packet);
+    if value("all", "src_valid_mark").max(value(&own, "src_valid_mark")) == 1 {
+        ask.mark = packet.mark;
+    }
+    let Found::Route(back) = route::lookup(space, &ask, &Skip::default()) else {
+        return false;
+    };
+    if back.route.kind != RouteKind::Unicast {
+        // Its own address as a source is another matter.
+        return true;
+    }
+    let vrf = link.master.is_some_and(|m| leads_by(&back.route.hops, m));
+    if leads_by(&back.route.hops, link.index) || vrf {
+        return true;
+    }
+    let addressed = space
+        .addrs
+        .iter()
+        .any(|a| a.link == link.index && a.net.addr().is_ipv4());
+    filter == 2 && addressed
+}

@@ -1,0 +1,192 @@
+//! A frame's way through links: are they up, does a tc filter or a program take it, does it fit.
+
+use crate::trace::packet::{L4, Packet};
+use crate::trace::report::{Code, Verdict};
+use crate::trace::state::{Link, Place, TcDrop, TrafficControl};
+
+use super::Walk;
+use super::fault::Fault;
+use super::owner;
+use super::segment::{Leg, Way, is_bridge};
+
+impl<'a> Walk<'a> {
+    /// Takes a frame along a way; it comes out as rules on the way left it.
+    pub(super) fn cross(&mut self, way: &Way, packet: Packet) -> Packet {
+        let mut packet = packet;
+        for (at, leg) in way.iter().enumerate() {
+            self.check_link(*leg, &packet);
+            let Some(link) = self.state.link(leg.place) else {
+                continue;
+            };
+            let next = way.get(at + 1);
+            let same = next.filter(|n| n.place.space == leg.place.space).copied();
+            let bridge = link
+                .master
+                .map(|index| Place { index, ..leg.place })
+                .filter(|b| self.state.link(*b).is_some_and(is_bridge));
+            match (bridge, same) {
+                // In by a port: to another port, or to the bridge's own IP.
+                (Some(bridge), Some(next)) if !leg.out => {
+                    let out = (next.place != bridge).then_some(next.place.index);
+                    packet = self.bridged(bridge, Some(leg.place.index), out, packet);
+                }
+                // From the bridge's own IP to a port.
+                (None, Some(next)) if leg.out && is_bridge(link) => {
+                    packet = self.bridged(leg.place, None, Some(next.place.index), packet);
+                }
+                _ => {}
+            }
+        }
+        packet
+    }
+
+    fn check_link(&mut self, leg: Leg, packet: &Packet) {
+        let Some(link) = self.state.link(leg.place) else {
+            return;
+        };
+        if !link.up {
+            let fault = self.link_down(leg.place);
+            self.blame(Verdict::Dropped, "link", fault);
+        } else if !link.carrier && !is_bridge(link) && !link.loopback {
+            // With its other end read, that end tells why.
+            let peer = link.peer.and_then(|p| self.state.link(p));
+            if peer.is_none() && link.kind.as_deref().is_none_or(|k| k == "veth") {
+                let fault = self.no_carrier(leg.place);
+                self.blame(Verdict::Dropped, "link", fault);
+            }
+        }
+        for tc in link.tc.iter().filter(|t| t.ingress != leg.out) {
+            self.check_tc(leg.place, link, tc, packet);
+        }
+        if link.xdp && !leg.out {
+            let name = &link.name;
+            let space = self.space(leg.place.space);
+            let what = format!(
+                "An XDP program at {name} decides about every packet, and what it does cannot be read."
+            );
+            let fault = Fault::new(
+                Code::TrafficControl,
+                leg.place.space,
+                format!("{name} xdp"),
+                what,
+            )
+            .evidence(format!("{}ip -details link show {name}: xdp", space.enter))
+            .fix(format!("{}ip link set {name} xdp off", space.enter));
+            self.blame(Verdict::Unknown, "link", fault);
+        }
+        self.check_fits(leg, link);
+    }
+
+    pub(super) fn no_carrier(&self, place: Place) -> Fault {
+        let space = self.space(place.space);
+        let name = self.state.link(place).map_or("?", |l| l.name.as_str());
+        let what = format!(
+            "{name} in {} has no carrier: its other end is down or gone.",
+            space.name
+        );
+        Fault::new(Code::NoCarrier, place.space, name, what)
+            .owner(owner::of_link(self.state, place))
+            .evidence(format!("{}ip link show {name}: NO-CARRIER", space.enter))
+            .fix(format!(
+                "set the other end of {name} up, or plug it in again"
+            ))
+    }
+
+    fn check_tc(&mut self, place: Place, link: &Link, tc: &TrafficControl, packet: &Packet) {
+        let space = self.space(place.space);
+        let drops = match &tc.drops {
+            None => {
+                let text = format!(
+                    "{}: tc at {} may drop it: {}",
+                    space.name, link.name, tc.text
+                );
+                self.note(text);
+                return;
+            }
+            Some(TcDrop::All) => true,
+            Some(TcDrop::Ethertype(e)) => is_type(*e, packet),
+            Some(TcDrop::Larger(most)) => packet.len > *most,
+            Some(TcDrop::Matching { ethertype, words }) => {
+                let bytes = header(packet);
+                is_type(*ethertype, packet)
+                    && words.iter().all(|(offset, mask, value)| {
+                        word(&bytes, *offset as usize).is_some_and(|w| w & mask == value & mask)
+                    })
+            }
+        };
+        if !drops {
+            return;
+        }
+        let name = &link.name;
+        let (list, undo) = if tc.text.starts_with("qdisc") {
+            (
+                format!("tc qdisc show dev {name}"),
+                format!("tc qdisc del dev {name} root"),
+            )
+        } else {
+            let side = if tc.ingress { "ingress" } else { "egress" };
+            (
+                format!("tc filter show dev {name} {side}"),
+                format!("tc filter del dev {name} {side}"),
+            )
+        };
+        let what = format!("Traffic control at {name} in {} drops it.", space.name);
+        let fault = Fault::new(Code::TrafficControl, place.space, tc.text.clone(), what)
+            .evidence(format!("{}{list}: {}", space.enter, tc.text))
+            .fix(format!("{}{undo}", space.enter));
+        self.blame(Verdict::Dropped, "link", fault);
+    }
+}
+
+/// `ETH_P_ALL` is 3.
+fn is_type(ethertype: u16, packet: &Packet) -> bool {
+    match ethertype {
+        0 | 3 => true,
+        0x0800 => packet.dst.is_ipv4(),
+        0x86dd => packet.dst.is_ipv6(),
+        _ => false,
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let four = bytes.get(at..at.checked_add(4)?)?;
+    Some(u32::from_be_bytes(four.try_into().ok()?))
+}
+
+/// The IP header and the first words of what follows, as a filter sees them.
+fn header(packet: &Packet) -> Vec<u8> {
+    let mut all = Vec::with_capacity(60);
+    match (packet.src, packet.dst) {
+        (std::net::IpAddr::V4(src), std::net::IpAddr::V4(dst)) => {
+            let len = u16::try_from(packet.len).unwrap_or(u16::MAX).to_be_bytes();
+            all.extend([0x45, packet.tos, len[0], len[1], 0, 0, 0x40, 0]);
+            all.extend([packet.ttl, packet.protocol(), 0, 0]);
+            all.extend(src.octets());
+            all.extend(dst.octets());
+        }
+        (std::net::IpAddr::V6(src), std::net::IpAddr::V6(dst)) => {
+            let len = u16::try_from(packet.len.saturating_sub(40)).unwrap_or(u16::MAX);
+            all.extend([0x60, 0, 0, 0]);
+            all.extend(len.to_be_bytes());
+            all.extend([packet.protocol(), packet.ttl]);
+            all.extend(src.octets());
+            all.extend(dst.octets());
+        }
+        _ => return all,
+    }
+    if packet.l4 == L4::Icmp {
+        let kind = match (packet.dst.is_ipv4(), packet.reply) {
+            (true, false) => 8,
+            (true, true) => 0,
+            (false, false) => 128,
+            (false, true) => 129,
+        };
+        all.extend([kind, 0, 0, 0]);
+        all.extend(packet.sport.to_be_bytes());
+        all.extend([0, 1]);
+    } else {
+        all.extend(packet.sport.to_be_bytes());
+        all.extend(packet.dport.to_be_bytes());
+    }
+    all
+}

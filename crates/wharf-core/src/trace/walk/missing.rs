@@ -1,0 +1,491 @@
+//! Nobody answers for the next hop on its link: why.
+
+use std::net::IpAddr;
+
+use crate::addr::Family;
+use crate::trace::report::{Code, Verdict};
+use crate::trace::state::{Place, SpaceId};
+
+use super::fault::Fault;
+use super::host::six;
+use super::neighbour::asks_with;
+use super::owner::{self, holders, meant_for};
+use super::route::{self, Ask, Found, Skip};
+use super::rules::object;
+use super::segment::{Segment, is_bridge, last, segment};
+use super::{Arrival, Emit, Enter, Step, Walk};
+
+impl<'a> Walk<'a> {
+    /// Blames what keeps the next hop from answering, and goes on as if it did.
+    pub(super) fn missing(&mut self, emit: Emit<'a>, seg: &Segment) -> Step<'a> {
+        let all = holders(self.state, emit.next);
+        let near = all.iter().copied().find(|p| p.space != emit.space);
+        let (fault, step) = match near {
+            Some(owner) => self.elsewhere(&emit, seg, owner),
+            None => self.nobody(&emit, seg),
+        };
+        self.blame(Verdict::Dropped, "neighbour", fault);
+        step
+    }
+
+    pub(super) fn link_name(&self, place: Place) -> String {
+        self.state
+            .link(place)
+            .map_or("?".to_owned(), |l| l.name.clone())
+    }
+
+    /// As if the frame had reached that link.
+    fn as_if(&self, emit: &Emit<'a>, place: Place) -> Step<'a> {
+        Step::Enter(Enter {
+            place,
+            port: None,
+            packet: emit.packet.clone(),
+        })
+    }
+
+    /// Somebody has the address, but does not answer here.
+    fn elsewhere(&mut self, emit: &Emit<'a>, seg: &Segment, owner: Place) -> (Fault, Step<'a>) {
+        let on = seg.way_to(owner).cloned();
+        if let Some(way) = on {
+            let fault = self.mute(emit, owner);
+            let step = self.arrive_by(emit, &way);
+            return (fault, step);
+        }
+        if let Some(fault) = self.off_bridge(emit, seg, owner) {
+            return (fault, self.as_if(emit, owner));
+        }
+        let here = Place {
+            space: emit.space,
+            index: emit.link,
+        };
+        if let Some((fault, step)) = self.competing(emit, here, owner) {
+            return (fault, step);
+        }
+        if emit.gateway {
+            let right = self.right_gateway(emit);
+            let fault = self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, right);
+            return (fault, self.by_gateway(emit, right));
+        }
+        let right = self.right_gateway(emit);
+        (
+            self.too_wide(emit, Some(owner)),
+            self.by_gateway(emit, right),
+        )
+    }
+
+    /// A link on which ARP was switched off.
+    pub(super) fn arp_off(&self, place: Place) -> Fault {
+        let (space, name) = (self.space(place.space), self.link_name(place));
+        let what = format!(
+            "{name} in {} neither asks nor answers for addresses (ARP is off).",
+            space.name
+        );
+        Fault::new(Code::NeighbourUnreachable, place.space, name.clone(), what)
+            .owner(owner::of_link(self.state, place))
+            .evidence(format!("{}ip link show {name}: NOARP", space.enter))
+            .fix(format!("{}ip link set {name} arp on", space.enter))
+    }
+
+    /// Nobody has an IPv6 address, and somebody on the segment was told to have none.
+    fn switched_off(&self, emit: &Emit<'a>, seg: &Segment) -> Option<Fault> {
+        let addr = emit.next;
+        let ends = seg
+            .stations
+            .iter()
+            .map(last)
+            .filter(|p| p.space != emit.space);
+        let wanted: Vec<Place> = match self.query.target {
+            crate::trace::query::Target::Space(id) if !emit.gateway && !self.reply => {
+                ends.filter(|p| p.space == id).collect()
+            }
+            _ if emit.gateway => ends.filter(|p| self.is_router(p.space, addr)).collect(),
+            _ => ends.collect(),
+        };
+        let (place, fault) = wanted.iter().find_map(|p| {
+            let fault = self.disabled_on(p.space, &self.link_name(*p))?;
+            Some((*p, fault))
+        })?;
+        let len = self
+            .space(emit.space)
+            .addrs
+            .iter()
+            .find(|a| a.net.contains(&addr));
+        let net = len.map_or(128, |a| a.net.prefix_len());
+        let enter = &self.space(place.space).enter;
+        Some(fault.fix(format!(
+            "{enter}ip addr replace {addr}/{net} dev {} nodad",
+            self.link_name(place)
+        )))
+    }
+
+    /// It is on the segment and has the address, but says nothing.
+    fn mute(&self, emit: &Emit<'a>, owner: Place) -> Fault {
+        let (addr, space) = (emit.next, self.space(owner.space));
+        let name = self.link_name(owner);
+        let waits = space
+            .addrs
+            .iter()
+            .find(|a| a.net.addr() == addr && (a.tentative || a.dad_failed));
+        if let Some(a) = waits {
+            return self.address_waits(owner.space, a);
+        }
+        let proto = asks_with(addr);
+        let what = format!(
+            "{name} in {} has {addr}, but does not answer {proto}.",
+            space.name
+        );
+        let fault = Fault::new(Code::NeighbourUnreachable, owner.space, name.clone(), what);
+        if self.state.link(owner).is_some_and(|l| l.noarp) {
+            return self.arp_off(owner);
+        }
+        let sysctl = format!("net.ipv4.conf.{}.arp_ignore", route::sysctl_name(&name));
+        fault
+            .evidence(format!(
+                "{}sysctl {sysctl} net.ipv4.conf.all.arp_ignore",
+                space.enter
+            ))
+            .fix(format!(
+                "{}sysctl -w {sysctl}=0 net.ipv4.conf.all.arp_ignore=0",
+                space.enter
+            ))
+    }
+
+    /// One of the two cables is not where the other is.
+    fn off_bridge(&self, emit: &Emit<'a>, seg: &Segment, owner: Place) -> Option<Fault> {
+        let bridges = seg.bridges(self.state);
+        let sender = Place {
+            space: emit.space,
+            index: emit.link,
+        };
+        let far = self.state.link(owner).and_then(|l| l.peer);
+        let near = self.state.link(sender).and_then(|l| l.peer);
+        // The owner's cable ends in a space with the sender's bridge.
+        if let (Some(port), Some(bridge)) = (far, bridges.first())
+            && port.space == bridge.space
+            && !self.has_address(port, emit.next)
+        {
+            let master = self.state.link(port)?.master;
+            let foreign = |m: u32| {
+                let other = Place {
+                    space: port.space,
+                    index: m,
+                };
+                self.prefixes_of(other, emit.next)
+            };
+            if master.is_none_or(|m| m != bridge.index && !foreign(m)) {
+                return Some(self.not_on_bridge(port, *bridge));
+            }
+        }
+        // The sender's own cable: the address is on a bridge, or behind one.
+        let port = near.filter(|p| !self.has_address(*p, emit.packet.src))?;
+        if self.state.link(port)?.master.is_some() {
+            return None;
+        }
+        let target = if self.state.link(owner).is_some_and(is_bridge) {
+            Some(owner)
+        } else {
+            far.and_then(|p| {
+                let index = self.state.link(p)?.master?;
+                Some(Place {
+                    space: p.space,
+                    index,
+                })
+            })
+        };
+        let bridge = target.filter(|b| b.space == port.space)?;
+        Some(self.not_on_bridge(port, bridge))
+    }
+
+    fn has_address(&self, place: Place, like: IpAddr) -> bool {
+        let all = self.space(place.space).addrs.iter();
+        all.into_iter()
+            .any(|a| a.link == place.index && route::same_family(a.net, like) && a.scope == 0)
+    }
+
+    /// Whether a link's own prefix holds an address.
+    fn prefixes_of(&self, place: Place, addr: IpAddr) -> bool {
+        let all = self.space(place.space).addrs.iter();
+        all.into_iter()
+            .any(|a| a.link == place.index && a.net.contains(&addr))
+    }
+
+    fn not_on_bridge(&self, port: Place, bridge: Place) -> Fault {
+        let space = self.space(port.space);
+        let (name, target) = (self.link_name(port), self.link_name(bridge));
+        let master = self.state.link(port).and_then(|l| l.master);
+        let other = master.and_then(|m| space.link(m)).map(|l| l.name.as_str());
+        let seen = match other {
+            Some(other) => format!("master {other}"),
+            None => "no master".to_owned(),
+        };
+        let what = match other {
+            Some(other) => format!("{name} is plugged into {other}, not into {target}."),
+            None => format!("{name} is plugged into no bridge; it belongs to {target}."),
+        };
+        Fault::new(Code::NotOnBridge, port.space, name.clone(), what)
+            .owner(owner::of_link(self.state, port))
+            .evidence(format!("{}ip link show {name}: {seen}", space.enter))
+            .evidence(format!("{}bridge link show", space.enter))
+            .fix(format!("{}ip link set {name} master {target}", space.enter))
+    }
+
+    /// Another link of the sender leads to the owner: the wrong one was chosen.
+    fn competing(&self, emit: &Emit<'a>, here: Place, owner: Place) -> Option<(Fault, Step<'a>)> {
+        let space = self.space(emit.space);
+        let right = space.links.iter().find(|l| {
+            let place = Place {
+                space: emit.space,
+                index: l.index,
+            };
+            let covers = space
+                .addrs
+                .iter()
+                .any(|a| a.link == l.index && a.net.contains(&emit.next));
+            place != here
+                && !l.loopback
+                && l.master.is_none()
+                && (covers || self.routed_by(emit, l.index))
+                && segment(self.state, place).way_to(owner).is_some()
+        })?;
+        let out = self.on_link(emit.space, right.index, emit.next);
+        let step = Step::Emit(Emit {
+            link: out.link,
+            next: out.next,
+            gateway: false,
+            text: out.text,
+            rule: None,
+            ..emit.clone()
+        });
+        let (addr, name, six) = (emit.next, &right.name, six(emit.next));
+        if let Some(rule) = emit.rule {
+            let how = format!(
+                "which sends it by {}, but {addr} is behind {name}",
+                emit.text
+            );
+            return Some((self.policy(emit.space, rule, &how), step));
+        }
+        let what = format!(
+            "{addr} is behind {name}, but the route {} of {} comes first.",
+            emit.text, space.name
+        );
+        let whole = Family::of(addr).bits();
+        let fault = Fault::new(Code::RouteConflict, emit.space, emit.text.clone(), what)
+            .evidence(format!(
+                "{}ip {six}route get {addr}: {}",
+                space.enter, emit.text
+            ))
+            .evidence(format!("{}ip {six}route show match {addr}", space.enter))
+            .fix(format!(
+                "{}ip {six}route add {addr}/{whole} dev {name}",
+                space.enter
+            ));
+        Some((fault, step))
+    }
+
+    fn routed_by(&self, emit: &Emit<'a>, link: u32) -> bool {
+        self.space(emit.space).routes.iter().any(|r| {
+            r.dst.contains(&emit.next)
+                && r.dst.prefix_len() > 0
+                && r.hops
+                    .iter()
+                    .any(|h| h.link == Some(link) && h.via.is_none())
+        })
+    }
+
+    /// Nobody has the address.
+    fn nobody(&mut self, emit: &Emit<'a>, seg: &Segment) -> (Fault, Step<'a>) {
+        let end = Step::End(Arrival::Lost);
+        if emit.next.is_ipv6()
+            && let Some(fault) = self.switched_off(emit, seg)
+        {
+            return (fault, end);
+        }
+        if emit.gateway {
+            let right = self.right_gateway(emit);
+            let fault = match (emit.rule, right) {
+                (Some(rule), _) => {
+                    let how = format!("which sends it to {}, and nobody is there", emit.next);
+                    self.policy(emit.space, rule, &how)
+                }
+                (None, Some(_)) => {
+                    self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, right)
+                }
+                (None, None) => self.gateway_gone(emit, seg),
+            };
+            return (fault, self.by_gateway(emit, right));
+        }
+        if let Some((id, link)) = meant_for(self.state, emit.next) {
+            return (self.address_gone(id, &link, emit.next), end);
+        }
+        if self.narrower(emit, seg) {
+            let right = self.right_gateway(emit);
+            return (self.too_wide(emit, None), self.by_gateway(emit, right));
+        }
+        let space = self.space(emit.space);
+        let (addr, six) = (emit.next, six(emit.next));
+        let dev = self.link_name(Place {
+            space: emit.space,
+            index: emit.link,
+        });
+        let what = format!(
+            "Nobody on the segment of {dev} in {} has {addr}.",
+            space.name
+        );
+        let fault = Fault::new(Code::NoSuchDestination, emit.space, addr.to_string(), what)
+            .evidence(format!(
+                "{}ip {six}neigh show {addr} dev {dev}",
+                space.enter
+            ))
+            .evidence(format!("no namespace on the segment has {addr}"))
+            .fix(format!(
+                "give {addr} to the host that is to have it: ip addr add {addr}/PREFIX dev LINK"
+            ));
+        (fault, end)
+    }
+
+    /// A translation leads to an address that nobody has.
+    pub(super) fn dangling(&self) -> Option<Fault> {
+        let (id, rule, addr) = self.dnat.as_ref()?;
+        if self.reply || !holders(self.state, *addr).is_empty() {
+            return None;
+        }
+        let space = self.space(*id);
+        let shown = object(rule);
+        let what = format!("{shown} sends the port to {addr}, which nobody has any more.");
+        let fault = Fault::new(Code::PublishShadowed, *id, shown, what)
+            .owner(rule.owner)
+            .evidence(format!("{}nft -a list ruleset: {}", space.enter, rule.text))
+            .evidence(format!(
+                "{}ip neigh show {addr}: nobody answers",
+                space.enter
+            ));
+        let family = super::rules::family_word(rule.family);
+        Some(match (rule.owner, rule.handle) {
+            (crate::trace::report::Owner::Wharf, _) => fault.fix("wharf repair"),
+            (_, Some(n)) => fault.fix(format!(
+                "{}nft delete rule {family} {} {} handle {n}",
+                space.enter, rule.table, rule.chain
+            )),
+            (_, None) => fault.fix(format!("{}nft -a list ruleset", space.enter)),
+        })
+    }
+
+    fn address_gone(&self, id: SpaceId, link: &str, addr: IpAddr) -> Fault {
+        let space = self.space(id);
+        if addr.is_ipv6()
+            && let Some(fault) = self.disabled_on(id, link)
+        {
+            return fault;
+        }
+        let what = format!("{} lost the address {addr} that wharf gave it.", space.name);
+        super::ends::wharf(Fault::new(
+            Code::NoSuchDestination,
+            id,
+            addr.to_string(),
+            what,
+        ))
+        .evidence(format!("{}ip addr show dev {link}: no {addr}", space.enter))
+        .fix("wharf repair")
+        .fix(format!(
+            "{}ip addr add {addr}/PREFIX dev {link}",
+            space.enter
+        ))
+    }
+
+    /// A packet is about to leave by a wire, but its destination is on this host.
+    pub(super) fn wrong_exit(&mut self, emit: &Emit<'a>, place: Place) -> Option<Step<'a>> {
+        let (fault, step) = self.nearer(emit, place)?;
+        self.blame(Verdict::Dropped, "route", fault);
+        Some(step)
+    }
+
+    /// The destination is on another link of the sender, and the route does not know.
+    pub(super) fn nearer(&self, emit: &Emit<'a>, place: Place) -> Option<(Fault, Step<'a>)> {
+        let dst = emit.packet.dst;
+        let all = holders(self.state, dst);
+        let owner = all.iter().copied().find(|p| p.space != emit.space)?;
+        let direct = Emit {
+            next: dst,
+            ..emit.clone()
+        };
+        self.competing(&direct, place, owner)
+            .or_else(|| self.too_narrow(&direct, owner))
+    }
+
+    /// A link of the sender reaches the owner, but its prefix does not hold the address.
+    fn too_narrow(&self, emit: &Emit<'a>, owner: Place) -> Option<(Fault, Step<'a>)> {
+        let space = self.space(emit.space);
+        let link = space.links.iter().find(|l| {
+            let place = Place {
+                space: emit.space,
+                index: l.index,
+            };
+            !l.loopback && l.master.is_none() && segment(self.state, place).way_to(owner).is_some()
+        })?;
+        let out = self.on_link(emit.space, link.index, emit.next);
+        let step = Step::Emit(Emit {
+            link: out.link,
+            next: out.next,
+            gateway: false,
+            text: out.text,
+            rule: None,
+            ..emit.clone()
+        });
+        let far = self.space(owner.space).addrs.iter();
+        let far = far.into_iter().find(|a| a.net.addr() == emit.next)?;
+        let own = space.addrs.iter();
+        let own = own
+            .into_iter()
+            .find(|a| a.link == link.index && far.net.contains(&a.net.addr()));
+        let (dev, addr) = (&link.name, emit.next);
+        let fault = match own {
+            Some(own) => {
+                let shown = format!("{} dev {dev}", own.net);
+                let what = format!(
+                    "The prefix of {shown} does not hold {addr}, which is on that segment."
+                );
+                let net = format!("{}/{}", own.net.addr(), far.net.prefix_len());
+                Fault::new(Code::WrongPrefixLength, emit.space, shown.clone(), what)
+                    .evidence(format!("{}ip route get {addr}: {}", space.enter, emit.text))
+                    .fix(format!("{}ip addr add {net} dev {dev}", space.enter))
+                    .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
+            }
+            None => {
+                let what = format!(
+                    "{} has no route to {addr}, which is behind {dev}.",
+                    space.name
+                );
+                Fault::new(Code::NoRoute, emit.space, addr.to_string(), what)
+                    .evidence(format!("{}ip route get {addr}: {}", space.enter, emit.text))
+                    .fix(format!(
+                        "{}ip route add {} dev {dev}",
+                        space.enter,
+                        far.net.trunc()
+                    ))
+            }
+        };
+        Some((fault, step))
+    }
+
+    /// Where nothing at all is behind the link, the link itself tells why.
+    pub(super) fn check_first_leg(&mut self, place: Place, alone: bool) {
+        let Some(link) = self.state.link(place) else {
+            return;
+        };
+        if !link.up {
+            let fault = self.link_down(place);
+            self.blame(Verdict::Dropped, "link", fault);
+        } else if alone && !link.carrier && !is_bridge(link) {
+            let fault = self.no_carrier(place);
+            self.blame(Verdict::Dropped, "link", fault);
+        }
+    }
+
+    /// The lookup that leads to an address, for a space.
+    pub(super) fn leads(&self, id: SpaceId, dst: IpAddr) -> Option<u32> {
+        match route::lookup(self.space(id), &Ask::to(dst), &Skip::default()) {
+            Found::Route(c) => c.hop.and_then(|h| h.link),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Ports that other tools publish: which port of the host their rules translate to a container's.
+
+use std::net::IpAddr;
+
+use crate::trace::env::CtState;
+use crate::trace::packet::{L4, Packet};
+use crate::trace::ruleset::{Expr, Hook, Match};
+use crate::trace::state::{HOST, SpaceId};
+
+use super::Walk;
+use super::hooks::{Site, Sort};
+use super::outside;
+use super::route::is_local;
+
+/// The most host ports that are tried.
+const MOST: usize = 64;
+
+impl<'a> Walk<'a> {
+    /// The host's address and port that its rules translate to a port of a namespace, seen from outside.
+    pub(super) fn published_by_rules(&self, id: SpaceId, src: IpAddr) -> Option<(IpAddr, u16)> {
+        let port = self.query.port;
+        let family = crate::addr::Family::of(src);
+        let addr = outside::host_address(self.state, family)?;
+        if self.query.l4 == L4::Icmp {
+            return None;
+        }
+        let entrance = outside::entrance(self.state, addr)?;
+        let mut tried = vec![port];
+        tried.extend(self.ports_in_rules());
+        let mut site = Site::new(HOST, Hook::Prerouting, Sort::Ip);
+        site.iif = Some(entrance);
+        tried.into_iter().find_map(|host_port| {
+            let packet = self.packet(HOST, src, addr, host_port);
+            let mut ct = super::conntrack::begun(&packet);
+            let to = self.translated_to(site, packet, &mut ct);
+            let hit = is_local(self.space(id), to.dst) && to.dport == port && to.dst != addr;
+            hit.then_some((addr, host_port))
+        })
+    }
+
+    fn translated_to(&self, site: Site, packet: Packet, ct: &mut CtState) -> Packet {
+        let rules = &self.space(site.space).ruleset;
+        self.evaluate(site, packet, ct, rules).packet
+    }
+
+    /// Numbers in the host's rules and sets that may be ports.
+    fn ports_in_rules(&self) -> Vec<u16> {
+        let rules = &self.state.host().ruleset;
+        let two = |b: &[u8]| b.try_into().ok().map(u16::from_be_bytes);
+        let exprs = rules
+            .chains
+            .iter()
+            .flat_map(|c| &c.rules)
+            .flat_map(|r| &r.exprs);
+        let in_rules = exprs.filter_map(|e| match e {
+            Expr::Match {
+                test: Match::Dport(a, _),
+                ..
+            } => Some(*a),
+            Expr::Cmp { data, .. } => two(data),
+            _ => None,
+        });
+        let in_sets = rules.sets.iter().flat_map(|s| {
+            let mut at = 0;
+            let several = s.fields.len() > 1;
+            let place = s.fields.iter().find_map(|len| {
+                let here = at;
+                at += if several { len.div_ceil(4) * 4 } else { *len };
+                (*len == 2).then_some(here as usize)
+            });
+            s.elements
+                .iter()
+                .filter_map(move |e| two(e.from.get(place?..place? + 2)?))
+        });
+        let mut all = Vec::new();
+        for port in in_rules.chain(in_sets).filter(|p| *p != 0) {
+            if all.len() < MOST && !all.contains(&port) {
+                all.push(port);
+            }
+        }
+        all
+    }
+}

@@ -1,0 +1,407 @@
+//! Arrival, and the answer's way back.
+
+use std::net::IpAddr;
+
+use crate::publish::PortRange;
+use crate::trace::env::Blame;
+use crate::trace::packet::{L4, Packet};
+use crate::trace::report::{Code, Owner, Verdict};
+use crate::trace::state::{HOST, Place, SpaceId};
+
+use super::ends::{Ends, default_ttl, show_end};
+use super::fault::Fault;
+use super::host::six;
+use super::neighbour::is_private;
+use super::owner::holders;
+use super::route;
+use super::rules::object;
+use super::{Arrival, Enter, Passed, Step, Walk};
+
+/// Where the packet arrived.
+#[derive(Debug, Clone)]
+pub(super) enum Arrived {
+    In {
+        space: SpaceId,
+        iif: u32,
+        packet: Packet,
+    },
+    Outside {
+        from: Place,
+        packet: Packet,
+    },
+}
+
+impl<'a> Walk<'a> {
+    /// Judges where the packet came to.
+    pub(super) fn arrive(&mut self, ends: &Ends<'a>, end: Arrival) -> Option<Arrived> {
+        match end {
+            Arrival::Lost => {
+                if self.causes.is_empty() {
+                    self.unknown = true;
+                }
+                None
+            }
+            Arrival::Outside { from, packet } => Some(Arrived::Outside { from, packet }),
+            Arrival::Local { space, iif, packet } => {
+                self.check_place(ends, space, &packet);
+                self.socket(space, iif, &packet);
+                Some(Arrived::In { space, iif, packet })
+            }
+        }
+    }
+
+    /// Is it the space that was meant?
+    fn check_place(&mut self, ends: &Ends<'a>, space: SpaceId, packet: &Packet) {
+        let Some(sent) = &ends.packet else {
+            return;
+        };
+        if let Some((meant, name)) = self.publishes_port(sent)
+            && meant != space
+            && self.origin != Some(meant)
+        {
+            let fault = self.shadowed(space, sent, &name);
+            self.blame(Verdict::Dropped, "published", fault);
+            return;
+        }
+        let Some(to) = ends.to.filter(|to| *to != space && packet.dst == sent.dst) else {
+            return;
+        };
+        let (here, there) = (self.space(space), self.space(to));
+        let both = holders(self.state, packet.dst);
+        if !both.iter().any(|p| p.space == to) || !both.iter().any(|p| p.space == space) {
+            return;
+        }
+        let dev = both.iter().find(|p| p.space == space).copied();
+        let dev = dev
+            .and_then(|p| self.state.link(p))
+            .map_or("?", |l| l.name.as_str());
+        let shown = format!("{} dev {dev}", packet.dst);
+        let what = format!(
+            "{} is an address of {} and of {}.",
+            packet.dst, here.name, there.name
+        );
+        let fault = Fault::new(Code::RouteConflict, space, shown.clone(), what)
+            .evidence(format!(
+                "{}ip addr show dev {dev}: {}",
+                here.enter, packet.dst
+            ))
+            .fix(format!("{}ip addr del {shown}", here.enter));
+        self.blame(Verdict::Dropped, "route", fault);
+    }
+
+    /// The wharf container that publishes the asked host port.
+    fn publishes_port(&self, sent: &Packet) -> Option<(SpaceId, String)> {
+        if sent.l4 == L4::Icmp || !route::is_local(self.state.host(), sent.dst) {
+            return None;
+        }
+        if sent.dst.is_loopback() {
+            return None;
+        }
+        let within = |r: PortRange| (r.first()..=r.last()).contains(&sent.dport);
+        let container = self.state.containers.iter().find(|c| {
+            c.ports.iter().any(|m| {
+                m.protocol.number() == sent.protocol()
+                    && m.serves(sent.family())
+                    && m.bound_to().is_none_or(|ip| ip == sent.dst)
+                    && within(m.host)
+            })
+        })?;
+        let name = container.name.to_string();
+        Some((self.state.container_space(&name)?, name))
+    }
+
+    fn shadowed(&self, space: SpaceId, sent: &Packet, name: &str) -> Fault {
+        let shown = show_end(sent.dst, sent.dport);
+        let host = self.state.host();
+        match &self.dnat {
+            Some((at, rule, addr)) => {
+                let what = format!(
+                    "{} takes {shown} to {addr} before wharf's mapping to {name}.",
+                    object(rule)
+                );
+                let family = super::rules::family_word(rule.family);
+                Fault::new(Code::PublishShadowed, *at, object(rule), what)
+                    .owner(rule.owner)
+                    .evidence(format!("{}nft -a list ruleset: {}", host.enter, rule.text))
+                    .evidence(format!("wharf port ls {name}"))
+                    .fix(format!(
+                        "{}nft delete rule {family} {} {} handle {}",
+                        host.enter,
+                        rule.table,
+                        rule.chain,
+                        rule.handle.unwrap_or(0)
+                    ))
+            }
+            None => {
+                let taken = self.space(space);
+                let what = format!(
+                    "{shown} is published for {name}, but the packet stays in {}.",
+                    taken.name
+                );
+                Fault::new(Code::PublishShadowed, space, shown.clone(), what)
+                    .owner(Owner::Wharf)
+                    .evidence(format!("wharf port ls {name}"))
+                    .evidence(format!(
+                        "{}nft list table inet wharf: no translation",
+                        host.enter
+                    ))
+                    .fix("wharf repair")
+            }
+        }
+    }
+
+    /// The answer.
+    pub(super) fn way_back(&mut self, ends: &Ends<'a>, arrived: Option<Arrived>) {
+        let (Some(arrived), Some(sent), false) = (arrived, &ends.packet, ends.stays) else {
+            return;
+        };
+        self.reply = true;
+        self.steps = 0;
+        self.circle.clear();
+        (self.sender, self.diverted) = (None, None);
+        self.ttl_by = None;
+        self.full = 0;
+        let start = match arrived {
+            Arrived::In { space, packet, .. } => {
+                self.replier = Some(space);
+                let back = self.answer(space, &packet);
+                self.originate(space, back)
+            }
+            Arrived::Outside { from, packet } => {
+                if let Some(fault) = self.cannot_return(from, &packet) {
+                    self.blame(Verdict::Unanswered, "outside", fault);
+                    return;
+                }
+                let back = self.answer(from.space, &packet);
+                Step::Enter(Enter {
+                    place: from,
+                    port: None,
+                    packet: back,
+                })
+            }
+        };
+        let end = self.run(start);
+        self.check_return(ends, sent, end);
+    }
+
+    fn answer(&self, space: SpaceId, packet: &Packet) -> Packet {
+        // The identifier of an echo is the same both ways, and kept as the source port.
+        let (sport, dport) = match packet.l4 {
+            L4::Icmp => (packet.sport, 0),
+            _ => (packet.dport, packet.sport),
+        };
+        Packet {
+            src: packet.dst,
+            dst: packet.src,
+            sport,
+            dport,
+            reply: true,
+            ttl: default_ttl(self.space(space), packet.dst.is_ipv4()),
+            mark: 0,
+            tos: 0,
+            src_mac: None,
+            dst_mac: None,
+            ..packet.clone()
+        }
+    }
+
+    /// Did the answer come to who asked, from whom was asked?
+    fn check_return(&mut self, ends: &Ends<'a>, sent: &Packet, end: Arrival) {
+        let as_asked = |p: &Packet| {
+            (p.src, p.dst) == (sent.dst, sent.src)
+                && (sent.l4 == L4::Icmp || (p.sport, p.dport) == (sent.dport, sent.sport))
+        };
+        match end {
+            Arrival::Local { space, packet, .. } if Some(space) == ends.from => {
+                if as_asked(&packet) {
+                    let text = format!("{} answers", show_end(packet.src, packet.sport));
+                    self.hop(space, "socket", &packet.dst.to_string(), &text);
+                } else {
+                    self.past_translation(sent, &packet);
+                }
+            }
+            Arrival::Outside { packet, .. } if ends.from.is_none() => {
+                if !as_asked(&packet) {
+                    self.past_translation(sent, &packet);
+                }
+            }
+            Arrival::Local { space, packet, .. } => {
+                self.strayed(self.space(space).name.clone(), &packet)
+            }
+            Arrival::Outside { packet, .. } => self.strayed("the outside".to_owned(), &packet),
+            Arrival::Lost => {
+                if self.causes.is_empty() {
+                    self.unknown = true;
+                }
+            }
+        }
+    }
+
+    /// The answer ended somewhere else.
+    fn strayed(&mut self, place: String, packet: &Packet) {
+        let at = self.replier.unwrap_or(HOST);
+        let mut fault = self.no_way_back(at, packet);
+        if fault.is_none() {
+            let what = format!("The answer to {} ends in {place}.", packet.dst);
+            let space = self.space(at);
+            fault = Some(
+                Fault::new(Code::NoReturnRoute, at, packet.dst.to_string(), what)
+                    .evidence(format!("{}ip route get {}", space.enter, packet.dst))
+                    .fix(format!(
+                        "{}ip route add {} via GATEWAY",
+                        space.enter, packet.dst
+                    )),
+            );
+        }
+        if let Some(fault) = fault {
+            self.blame(Verdict::Unanswered, "route", fault);
+        }
+    }
+
+    /// The answer went past the space that had translated the question.
+    fn past_translation(&mut self, sent: &Packet, got: &Packet) {
+        let fault = match self.dnat.clone() {
+            Some((router, rule, _)) => self.not_masqueraded_inside(router, &rule, sent),
+            None => {
+                let what = format!(
+                    "{} was asked and {} answers: the answer went past the translation.",
+                    show_end(sent.dst, sent.dport),
+                    show_end(got.src, got.sport)
+                );
+                Fault::new(
+                    Code::NoReturnRoute,
+                    self.replier.unwrap_or(HOST),
+                    got.dst.to_string(),
+                    what,
+                )
+                .evidence("the way back differs from the way there")
+                .fix("send the answers back through the host that translates")
+            }
+        };
+        self.blame(Verdict::Unanswered, "nat", fault);
+    }
+
+    /// A destination was translated into the client's own segment, and the source was not.
+    pub(super) fn not_masqueraded_inside(
+        &self,
+        router: SpaceId,
+        rule: &Blame,
+        sent: &Packet,
+    ) -> Fault {
+        let space = self.space(router);
+        let (shown, client) = (object(rule), sent.src);
+        let what = format!(
+            "{shown} translates the destination only, so that the answer goes straight to {client} and past the translation."
+        );
+        let out = self.leads(router, client).and_then(|l| space.link(l));
+        let dev = out.map_or(shown.clone(), |l| l.name.clone());
+        Fault::new(Code::NoMasquerade, router, dev.clone(), what)
+            .owner(rule.owner)
+            .evidence(format!("{}nft -a list ruleset: {}", space.enter, rule.text))
+            .fixes(masquerade(&space.enter, client, &dev, "ct status dnat "))
+    }
+
+    /// Beyond an unread wire: can an answer to this source come back?
+    fn cannot_return(&self, from: Place, packet: &Packet) -> Option<Fault> {
+        let space = self.space(from.space);
+        let src = packet.src;
+        let on_link = space
+            .addrs
+            .iter()
+            .any(|a| a.link == from.index && a.net.contains(&src));
+        if route::is_local(space, src) || on_link || !is_private(src) {
+            return None;
+        }
+        Some(self.untranslated(from, src))
+    }
+
+    /// The answering space has no way to a source that nobody translated.
+    pub(super) fn no_way_back(&self, id: SpaceId, packet: &Packet) -> Option<Fault> {
+        let there: Vec<&Passed> = self.passed.iter().filter(|p| p.src == packet.dst).collect();
+        let last = there
+            .last()
+            .filter(|p| !p.translated && Some(id) == self.replier);
+        if let Some(p) = last
+            && is_private(packet.dst)
+            && (p.gateway || self.by_default_route(p))
+        {
+            let place = Place {
+                space: p.space,
+                index: p.oif,
+            };
+            return Some(self.untranslated(place, packet.dst));
+        }
+        if Some(id) != self.replier || id == HOST && self.passed.is_empty() {
+            return None;
+        }
+        let (space, dst) = (self.space(id), packet.dst);
+        let what = format!("{} has no route back to {dst}.", space.name);
+        let six = six(dst);
+        let fault = Fault::new(Code::NoReturnRoute, id, dst.to_string(), what).evidence(format!(
+            "{}ip {six}route get {dst}: unreachable",
+            space.enter
+        ));
+        Some(match self.likely_gateway(id, dst) {
+            Some((_, via)) => fault.fix(format!(
+                "{}ip {six}route add default via {via}",
+                space.enter
+            )),
+            None => fault.fix(format!(
+                "{}ip {six}route add {dst} via GATEWAY",
+                space.enter
+            )),
+        })
+    }
+
+    fn by_default_route(&self, passed: &Passed) -> bool {
+        self.space(passed.space)
+            .routes
+            .iter()
+            .any(|r| r.dst.prefix_len() == 0 && r.hops.iter().any(|h| h.link == Some(passed.oif)))
+    }
+
+    /// A private source left by a link that leads outside.
+    fn untranslated(&self, place: Place, src: IpAddr) -> Fault {
+        let space = self.space(place.space);
+        let dev = self.state.link(place).map_or("?", |l| l.name.as_str());
+        let net = self
+            .state
+            .networks
+            .iter()
+            .find(|n| n.subnets.iter().any(|s| s.subnet.contains(&src)));
+        if let Some(net) = net.filter(|n| !n.masquerade) {
+            let name = &net.name;
+            let what = format!(
+                "The network {name} is not masqueraded, and the far side has no route back to {src}."
+            );
+            return Fault::new(Code::NoReturnRoute, place.space, src.to_string(), what)
+                .owner(Owner::Wharf)
+                .evidence(format!("wharf network inspect {name}: masquerade false"))
+                .fix(format!("wharf network create {name}-masqueraded"));
+        }
+        let what = format!(
+            "{src} leaves by {dev} untranslated, and nobody outside can answer a private address."
+        );
+        let fault = Fault::new(Code::NoMasquerade, place.space, dev, what).evidence(format!(
+            "{}nft list ruleset: no masquerade for {src}",
+            space.enter
+        ));
+        match net {
+            Some(_) => fault.owner(Owner::Wharf).fix("wharf repair"),
+            None => fault.fixes(masquerade(&space.enter, src, dev, "")),
+        }
+    }
+}
+
+/// Commands for a masquerade rule in a table of its own.
+fn masquerade(enter: &str, src: IpAddr, dev: &str, more: &str) -> Vec<String> {
+    let family = if src.is_ipv4() { "ip" } else { "ip6" };
+    let table = format!("{enter}nft add table {family} masquerade");
+    let chain = format!(
+        "{enter}nft 'add chain {family} masquerade postrouting {{ type nat hook postrouting priority 100; }}'"
+    );
+    let rule = format!(
+        "{enter}nft add rule {family} masquerade postrouting {more}{family} saddr {src} oifname {dev} masquerade"
+    );
+    vec![table, chain, rule]
+}

@@ -1,0 +1,270 @@
+//! A rule or a policy that stops the packet, as a cause: its name, its owner, and what lets the packet through.
+
+use crate::trace::env::Blame;
+use crate::trace::packet::{L4, Packet};
+use crate::trace::report::{Code, Owner};
+use crate::trace::ruleset::{Backend, Hook, TableFamily};
+use crate::trace::state::Space;
+
+use super::Walk;
+use super::fault::Fault;
+use super::hooks::{Site, Sort, hook_name};
+
+/// The words nft uses for a family.
+pub(super) fn family_word(family: TableFamily) -> &'static str {
+    match family {
+        TableFamily::Ip => "ip",
+        TableFamily::Ip6 => "ip6",
+        TableFamily::Inet => "inet",
+        TableFamily::Arp => "arp",
+        TableFamily::Bridge => "bridge",
+        TableFamily::Netdev => "netdev",
+    }
+}
+
+/// `inet f fwd-in handle 4`, or `ip filter FORWARD` for a policy.
+pub(super) fn object(blame: &Blame) -> String {
+    let family = family_word(blame.family);
+    let chain = format!("{family} {} {}", blame.table, blame.chain);
+    match (blame.handle, blame.backend) {
+        (None, _) => chain,
+        (Some(n), Backend::Nft) => format!("{chain} handle {n}"),
+        (Some(n), Backend::Legacy) => format!("{chain} rule {n}"),
+    }
+}
+
+/// Whether it is kept by iptables, in either of its forms.
+fn by_iptables(blame: &Blame) -> bool {
+    let tables = ["filter", "nat", "mangle", "raw", "security"];
+    let builtin = blame.base.chars().all(|c| c.is_ascii_uppercase());
+    blame.backend == Backend::Legacy
+        || (blame.text.starts_with('-') || blame.handle.is_none())
+            && builtin
+            && tables.contains(&blame.table.as_str())
+            && matches!(blame.family, TableFamily::Ip | TableFamily::Ip6)
+}
+
+fn iptables(space: &Space, blame: &Blame) -> String {
+    let six = if blame.family == TableFamily::Ip6 {
+        "6"
+    } else {
+        ""
+    };
+    let legacy = if blame.backend == Backend::Legacy {
+        "-legacy"
+    } else {
+        ""
+    };
+    let table = match blame.table.as_str() {
+        "filter" => String::new(),
+        other => format!(" -t {other}"),
+    };
+    format!("{}ip{six}tables{legacy}{table}", space.enter)
+}
+
+/// What matches the packet in nft's words and in iptables' words.
+fn selector(packet: &Packet) -> (String, String) {
+    // An answer comes from the port that the question went to.
+    let (dir, flag, port) = if packet.reply {
+        ("sport", "--sport", packet.sport)
+    } else {
+        ("dport", "--dport", packet.dport)
+    };
+    match packet.l4 {
+        L4::Icmp if packet.dst.is_ipv4() => ("meta l4proto icmp".into(), "-p icmp".into()),
+        L4::Icmp => ("meta l4proto ipv6-icmp".into(), "-p ipv6-icmp".into()),
+        L4::Tcp => (format!("tcp {dir} {port}"), format!("-p tcp {flag} {port}")),
+        L4::Udp => (format!("udp {dir} {port}"), format!("-p udp {flag} {port}")),
+    }
+}
+
+impl<'a> Walk<'a> {
+    /// The cause that a rule or a policy is.
+    pub(super) fn fault_of_rule(&self, site: Site, blame: &Blame, packet: &Packet) -> Fault {
+        if blame.table == "wharf" && matches!(blame.family, TableFamily::Inet | TableFamily::Bridge)
+        {
+            return self.fault_of_wharf(site, blame, packet);
+        }
+        if site.sort == Sort::Bridged {
+            return self.bridge_netfilter(site, blame);
+        }
+        let space = self.space(site.space);
+        let hook = hook_name(site.hook);
+        let shown = object(blame);
+        let list = if by_iptables(blame) {
+            format!("{} -S {}", iptables(space, blame), blame.chain)
+        } else {
+            let (f, t, c) = (family_word(blame.family), &blame.table, &blame.chain);
+            format!("{}nft -a list chain {f} {t} {c}", space.enter)
+        };
+        let (code, what, seen) = match blame.handle {
+            Some(_) => (
+                Code::FirewallRule,
+                format!(
+                    "A packet rule of {} stops it at {hook}: {}",
+                    space.name, blame.text
+                ),
+                format!("{list}: {}", blame.text),
+            ),
+            None => (
+                Code::FirewallPolicy,
+                format!(
+                    "No rule of {} accepts it at {hook}, and the policy of {} {} is to drop.",
+                    space.name, blame.table, blame.chain
+                ),
+                format!("{list}: policy drop"),
+            ),
+        };
+        Fault::new(code, site.space, shown, what)
+            .owner(blame.owner)
+            .evidence(seen)
+            .fixes(self.let_through(site, blame, packet))
+    }
+
+    /// Commands that let the packet through.
+    fn let_through(&self, site: Site, blame: &Blame, packet: &Packet) -> Vec<String> {
+        let space = self.space(site.space);
+        let name = |i: Option<u32>| i.and_then(|i| space.link(i)).map(|l| l.name.as_str());
+        let (nft, xt) = selector(packet);
+        let forward = site.hook == Hook::Forward;
+        match blame.owner {
+            Owner::Docker if forward => return self.docker_user(site),
+            Owner::Ufw => {
+                let what = match packet.l4 {
+                    L4::Tcp => format!("{}/tcp", packet.dport),
+                    L4::Udp => format!("{}/udp", packet.dport),
+                    L4::Icmp => "from any".to_owned(),
+                };
+                return match (forward, name(site.iif), name(site.oif)) {
+                    (true, Some(i), Some(o)) => {
+                        vec![format!(
+                            "{}ufw route allow in on {i} out on {o}",
+                            space.enter
+                        )]
+                    }
+                    _ => vec![format!("{}ufw allow {what}", space.enter)],
+                };
+            }
+            Owner::Firewalld => {
+                return match (forward, name(site.iif)) {
+                    (true, Some(i)) => {
+                        vec![format!("firewall-cmd --zone=trusted --add-interface={i}")]
+                    }
+                    _ => vec![format!(
+                        "firewall-cmd --add-port={}/{}",
+                        packet.dport,
+                        if packet.l4 == L4::Udp { "udp" } else { "tcp" }
+                    )],
+                };
+            }
+            _ => {}
+        }
+        let chain = format!(
+            "{} {} {}",
+            family_word(blame.family),
+            blame.table,
+            blame.chain
+        );
+        match (blame.handle, by_iptables(blame)) {
+            (Some(n), true) if blame.backend == Backend::Legacy => {
+                vec![format!("{} -D {} {n}", iptables(space, blame), blame.chain)]
+            }
+            (Some(_), true) if blame.text.starts_with('-') => vec![format!(
+                "{} -D {} {}",
+                iptables(space, blame),
+                blame.chain,
+                blame.text
+            )],
+            (Some(n), _) => vec![format!("{}nft delete rule {chain} handle {n}", space.enter)],
+            (None, true) => {
+                let tool = iptables(space, blame);
+                let at = &blame.chain;
+                match (forward, name(site.iif), name(site.oif)) {
+                    (true, Some(i), _) => vec![
+                        format!("{tool} -I {at} -i {i} -j ACCEPT"),
+                        format!(
+                            "{tool} -I {at} -o {i} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+                        ),
+                    ],
+                    _ if packet.reply => vec![format!(
+                        "{tool} -I {at} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
+                    )],
+                    _ => vec![format!("{tool} -I {at} {xt} -j ACCEPT")],
+                }
+            }
+            (None, false) if packet.reply => vec![format!(
+                "{}nft insert rule {chain} ct state established,related accept",
+                space.enter
+            )],
+            (None, false) => vec![format!(
+                "{}nft insert rule {chain} {nft} accept",
+                space.enter
+            )],
+        }
+    }
+
+    /// Docker keeps a chain for the administrator's own rules.
+    fn docker_user(&self, site: Site) -> Vec<String> {
+        let space = self.space(site.space);
+        let name = |i: Option<u32>| i.and_then(|i| space.link(i)).map(|l| l.name.as_str());
+        let (first, second) = match (name(site.iif), name(site.oif)) {
+            // On the way back the bridge is where the answer goes.
+            (_, Some(o)) if self.reply => (o, o),
+            (Some(i), _) => (i, i),
+            _ => return vec!["iptables -I DOCKER-USER -j ACCEPT".to_owned()],
+        };
+        let tool = match self.query_is_v6() {
+            true => "ip6tables",
+            false => "iptables",
+        };
+        vec![
+            format!("{}{tool} -I DOCKER-USER -i {first} -j ACCEPT", space.enter),
+            format!(
+                "{}{tool} -I DOCKER-USER -o {second} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+                space.enter
+            ),
+        ]
+    }
+
+    fn query_is_v6(&self) -> bool {
+        self.tracked
+            .values()
+            .flatten()
+            .any(|ct| ct.original.dst.is_ipv6())
+    }
+
+    /// Frames inside one bridge meet IP rules only because a sysctl says so.
+    fn bridge_netfilter(&self, site: Site, blame: &Blame) -> Fault {
+        let space = self.space(site.space);
+        let tables = if self.query_is_v6() {
+            "ip6tables"
+        } else {
+            "iptables"
+        };
+        let name = format!("net.bridge.bridge-nf-call-{tables}");
+        let bridge = site
+            .iif
+            .and_then(|i| space.link(i))
+            .map_or("the bridge", |l| &l.name);
+        let rule = object(blame);
+        let text = match blame.handle {
+            Some(_) => blame.text.clone(),
+            None => "policy drop".to_owned(),
+        };
+        let what = format!(
+            "Frames inside {bridge} are judged by IP rules because {name} is 1, and {rule} stops this one."
+        );
+        let mut fault = Fault::new(Code::BridgeNetfilter, site.space, name.clone(), what)
+            .evidence(format!("{}sysctl {name}: 1", space.enter))
+            .evidence(format!("{rule}: {text}"))
+            .fix(format!("{}sysctl -w {name}=0", space.enter));
+        if by_iptables(blame) {
+            fault = fault.evidence(format!(
+                "{} -I {} -i {bridge} -o {bridge} -j ACCEPT would accept what stays inside the bridge",
+                iptables(space, blame),
+                blame.base
+            ));
+        }
+        fault
+    }
+}

@@ -1,0 +1,237 @@
+//! wharf's own tables: which of its promises a rule keeps, and which wharf command changes it.
+//!
+//! The names are those of `compile::base` and `compile::rules`.
+
+use std::net::IpAddr;
+
+use crate::network::NetworkSpec;
+use crate::trace::env::Blame;
+use crate::trace::packet::Packet;
+use crate::trace::report::{Code, Owner};
+use crate::trace::ruleset::TableFamily;
+use crate::trace::state::HOST;
+
+use super::Walk;
+use super::fault::Fault;
+use super::hooks::{Site, Sort};
+use super::rules::{family_word, object};
+
+impl<'a> Walk<'a> {
+    /// What a drop inside wharf's tables means.
+    pub(super) fn fault_of_wharf(&self, site: Site, blame: &Blame, packet: &Packet) -> Fault {
+        let base = Fault::new(Code::FirewallRule, site.space, object(blame), String::new())
+            .owner(Owner::Wharf)
+            .evidence(format!(
+                "nft -a list chain {} wharf {}: {}",
+                family_word(blame.family),
+                blame.chain,
+                blame.text
+            ));
+        if blame.family == TableFamily::Bridge && !blame.chain.ends_with("-apart") {
+            return self.guarded(site, base, packet, true);
+        }
+        // A verdict map decides by itself: its rule is in the base chain.
+        let part = blame.chain.strip_prefix("net-").and_then(|rest| {
+            let (net, part) = rest.rsplit_once('-')?;
+            Some((self.network(net)?, part))
+        });
+        match (part, blame.chain.as_str()) {
+            (Some((net, "apart")), _) => self.icc_off(site, base, net, packet),
+            (Some((net, "out")), _) => internal(base, net, packet),
+            (Some((net, "in")), _) => self.inward(site, base, net, packet),
+            (Some((net, "host")), _) => narrowed(base, net, packet),
+            (Some((_, "raw")), _) | (None, "raw") => self.guarded(site, base, packet, false),
+            (None, "forward") => self.guarded(site, base, packet, false),
+            (None, "host") if self.is_gateway(packet.dst) => self.gateway_closed(base, packet),
+            (None, "host") => self.guarded(site, base, packet, false),
+            (None, "transit") => transit(base),
+            _ => {
+                let what = format!("wharf's rule stops it: {}", blame.text);
+                renamed(base, Code::FirewallRule, what)
+            }
+        }
+    }
+
+    pub(super) fn network(&self, name: &str) -> Option<&'a NetworkSpec> {
+        self.state.networks.iter().find(|n| n.name.as_str() == name)
+    }
+
+    /// The network of a bridge.
+    pub(super) fn network_of_bridge(&self, index: Option<u32>) -> Option<&'a NetworkSpec> {
+        let link = self.space(HOST).link(index?)?;
+        let bridges = self.state.networks.iter();
+        bridges.into_iter().find(|n| n.bridge.as_str() == link.name)
+    }
+
+    fn is_gateway(&self, addr: IpAddr) -> bool {
+        let all = self.state.networks.iter().flat_map(|n| &n.subnets);
+        all.into_iter().any(|s| s.gateway == addr)
+    }
+
+    /// The wharf container that has, or was given, an address.
+    pub(super) fn name_of(&self, addr: IpAddr) -> Option<String> {
+        let all = self.state.containers.iter();
+        all.into_iter()
+            .find(|c| {
+                c.attachments
+                    .iter()
+                    .any(|a| a.addresses.iter().any(|n| n.addr() == addr))
+            })
+            .map(|c| c.name.to_string())
+    }
+
+    fn guarded(&self, site: Site, base: Fault, packet: &Packet, at_port: bool) -> Fault {
+        let space = self.space(site.space);
+        let port = site.port_in.or(site.iif).and_then(|i| space.link(i));
+        let name = port.map_or("this link", |l| l.name.as_str());
+        let mac = packet
+            .src_mac
+            .map_or(String::new(), |m| format!(" and MAC address {m}"));
+        let what = if at_port {
+            format!(
+                "wharf's guard of {name} knows no container there with the address {}{mac}.",
+                packet.src
+            )
+        } else {
+            format!(
+                "wharf takes no packet from {} to {} in by {name}.",
+                packet.src, packet.dst
+            )
+        };
+        let mut fault = renamed(base, Code::SpoofGuard, what);
+        let here = site.port_in.or(site.iif).and_then(|i| self.container_at(i));
+        if let Some((enter, link, wanted)) = here {
+            fault = fault
+                .evidence(format!(
+                    "{enter}ip addr show dev {link}: wharf gave it {wanted}"
+                ))
+                .fix(format!("{enter}ip addr replace {wanted} dev {link}"));
+            if wanted.addr() != packet.src {
+                fault = fault.fix(format!("{enter}ip addr del {} dev {link}", packet.src));
+            }
+        } else {
+            fault = fault.fix("wharf repair");
+        }
+        fault
+    }
+
+    /// The container behind a port, and the address it was given.
+    fn container_at(&self, port: u32) -> Option<(String, String, ipnet::IpNet)> {
+        let name = &self.space(HOST).link(port)?.name;
+        let (c, a) = self.state.containers.iter().find_map(|c| {
+            let a = c.attachments.iter();
+            let a = a.into_iter().find(|a| a.host_interface.as_str() == name)?;
+            Some((c, a))
+        })?;
+        let space = self.state.container_space(c.name.as_str())?;
+        let net = a.addresses.first()?;
+        Some((
+            self.space(space).enter.clone(),
+            a.interface.to_string(),
+            *net,
+        ))
+    }
+
+    fn icc_off(&self, site: Site, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+        let _ = site;
+        let name = &net.name;
+        let to = self.name_of(packet.dst);
+        let what =
+            format!("Containers of the network {name} may not talk to each other (icc is off).");
+        let mut fault = renamed(base, Code::NetworkIsolation, what)
+            .evidence(format!("wharf network inspect {name}: icc false"));
+        if let (Some(to), Some(from)) = (to, self.name_of(packet.src)) {
+            fault = fault.fix(format!(
+                "wharf network create {name}-shared && wharf network connect {name}-shared {from} && wharf network connect {name}-shared {to}"
+            ));
+        }
+        fault
+    }
+
+    fn inward(&self, site: Site, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+        let from = self.network_of_bridge(site.iif);
+        let own = from.is_some_and(|f| f.name == net.name) || site.sort == Sort::Bridged;
+        if own {
+            return self.icc_off(site, base, net, packet);
+        }
+        if net.internal {
+            return internal(base, net, packet);
+        }
+        let target = self
+            .name_of(packet.dst)
+            .unwrap_or_else(|| packet.dst.to_string());
+        if let Some(from) = from {
+            let what = format!(
+                "wharf keeps the networks {} and {} apart, and {target} is on {}.",
+                from.name, net.name, net.name
+            );
+            let mut fault = renamed(base, Code::NetworkIsolation, what)
+                .evidence(format!("wharf network inspect {} {}", from.name, net.name));
+            if let Some(client) = self.name_of(packet.src) {
+                fault = fault.fix(format!("wharf network connect {} {client}", net.name));
+            }
+            return fault;
+        }
+        match self.state.container_space(&target) {
+            Some(id) => self.not_published(id, packet.dst),
+            None => {
+                let what = format!(
+                    "{} of the network {} is not published.",
+                    packet.dst, net.name
+                );
+                renamed(base, Code::NotPublished, what).fix("wharf repair")
+            }
+        }
+    }
+
+    fn gateway_closed(&self, base: Fault, packet: &Packet) -> Fault {
+        let what = format!(
+            "{} is the gateway of a container network, and closed to everybody outside of it.",
+            packet.dst
+        );
+        let fault = renamed(base, Code::NotPublished, what);
+        match super::outside::host_address(self.state, packet.family()) {
+            Some(addr) => fault.fix(format!("ask {addr} instead")),
+            None => fault.fix(format!("{}ip addr show", self.space(HOST).enter)),
+        }
+    }
+}
+
+fn renamed(base: Fault, code: Code, what: String) -> Fault {
+    Fault {
+        code,
+        summary: what,
+        ..base
+    }
+}
+
+fn internal(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+    let name = &net.name;
+    let what = format!(
+        "The network {name} is internal: nothing leaves it and nobody comes in, so {} and {} do not meet.",
+        packet.src, packet.dst
+    );
+    renamed(base, Code::InternalNetwork, what)
+        .evidence(format!("wharf network inspect {name}: internal"))
+        .fix("wharf network connect default CONTAINER")
+}
+
+fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+    let name = &net.name;
+    let what = format!(
+        "Containers of the network {name} may not use this service of the host ({}).",
+        super::ends::show_end(packet.dst, packet.dport)
+    );
+    renamed(base, Code::NetworkIsolation, what)
+        .evidence(format!("wharf network inspect {name}: host-access"))
+        .fix(format!(
+            "wharf network create {name}-open -o host-access=all"
+        ))
+}
+
+fn transit(base: Fault) -> Fault {
+    let what = "wharf turned forwarding on for its own networks only; what the host did not forward before it still does not.";
+    renamed(base, Code::ForwardingDisabled, what.to_owned())
+        .evidence("nft list chain inet wharf transit")
+        .fix("sysctl -w net.ipv4.ip_forward=1 before wharf makes its first network")
+}
