@@ -66,6 +66,11 @@ pub struct Link {
     pub up: bool,
 }
 
+/// The groups 01:80:c2:00:00:0X, by X, whose frames a port treats as any other's (`IFLA_BRPORT_GROUP_FWD_MASK`). A bridge
+/// else hands most of them to the port's own link, past the rules for bridged frames. :01 is dropped in any case, and the
+/// kernel refuses its bit.
+pub const PORT_GROUPS: u16 = !2;
+
 /// How a bridge treats one port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {

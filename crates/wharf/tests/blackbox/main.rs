@@ -2,12 +2,15 @@
 //!
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
+mod attacks;
+mod attacks_nd;
 mod common;
 mod dry_run;
 mod errors;
 mod errors_state;
 mod guards;
 mod guards_network;
+mod liar;
 mod lifecycle;
 mod networks;
 mod options;

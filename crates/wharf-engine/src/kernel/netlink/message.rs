@@ -20,7 +20,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
-use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{Link, LinkKind, PORT_GROUPS, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::op::RouteOp;
 
@@ -112,6 +112,7 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
                 InfoBridgePort::HairpinMode(port.hairpin),
                 InfoBridgePort::Learning(port.learning),
                 InfoBridgePort::Locked(port.locked),
+                InfoBridgePort::GroupFwdMask(PORT_GROUPS),
             ])),
         ]),
     ]);

@@ -91,9 +91,12 @@ fn source(key: Key) -> Source {
         Key::ArpPtype => Source::Payload(Network, 2, 2),
         Key::ArpSaddrEther => Source::Payload(Network, 8, 6),
         Key::ArpSaddrIp => Source::Payload(Network, 14, 4),
-        Key::IcmpType | Key::Icmpv6Type => Source::Payload(Transport, 0, 1),
+        Key::IcmpType | Key::Icmpv6Type | Key::IgmpType => Source::Payload(Transport, 0, 1),
+        Key::Ip6NextHeader => Source::Payload(Network, 6, 1),
+        Key::Ip6SaddrBare => Source::Payload(Network, 8, 16),
         Key::NdTarget => Source::Payload(Transport, 8, 16),
         Key::NdLinkAddr => Source::Payload(Transport, 26, 6),
+        Key::NdOption => Source::Payload(Transport, 24, 2),
     }
 }
 
@@ -102,7 +105,7 @@ impl Writer {
     fn depend(&mut self, key: Key) {
         match key {
             Key::IpSaddr | Key::IpDaddr => self.network(ETH_IP),
-            Key::Ip6Saddr | Key::Ip6Daddr => self.network(ETH_IP6),
+            Key::Ip6Saddr | Key::Ip6Daddr | Key::Ip6NextHeader => self.network(ETH_IP6),
             Key::ArpHtype | Key::ArpPtype | Key::ArpSaddrEther | Key::ArpSaddrIp => {
                 self.network(ETH_ARP);
             }
