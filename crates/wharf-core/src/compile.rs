@@ -257,7 +257,7 @@ pub fn attachment(
         } else {
             PORT_GROUP_APART
         },
-        up: true,
+        up: false,
     }));
     all.push(port(container, a, hairpin));
     all.push(Resource::Fdb {

@@ -271,7 +271,7 @@ fn port_set(port: &Port) -> String {
     let on = |yes| if yes { "on" } else { "off" };
     let link = quote(&port.link);
     format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} addrgenmode none alias {} type bridge_slave group_fwd_mask {PORT_GROUPS:#x}",
+        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} up addrgenmode none alias {} type bridge_slave group_fwd_mask {PORT_GROUPS:#x}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),

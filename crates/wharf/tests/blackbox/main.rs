@@ -4,6 +4,7 @@
 
 mod attacks;
 mod attacks_nd;
+mod attacks_race;
 mod common;
 mod dry_run;
 mod errors;
