@@ -124,6 +124,8 @@ pub enum Key {
     CtStatus,
     /// What the routing table says of the destination address.
     FibDaddrType,
+    /// What it says of the source address.
+    FibSaddrType,
     /// IPv4 source.
     IpSaddr,
     /// IPv4 destination.

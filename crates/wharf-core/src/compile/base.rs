@@ -251,14 +251,21 @@ fn publish(family: Family) -> Chain {
 }
 
 /// Loopback addresses never come in from a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3), also where
-/// `route_localnet` would let them.
+/// `route_localnet` would let them. Neither do IPv4 addresses in IPv6 clothes (`::ffff:127.0.0.1`): a server would take
+/// them for what they mean.
 fn raw_rules() -> Vec<Rule> {
     vec![
         rule([is(Key::Iif, Value::U32(1))], Action::Accept),
         rule([daddr(net("127.0.0.0/8"))], Action::Drop),
         rule([saddr(net("127.0.0.0/8"))], Action::Drop),
-        rule([daddr(net("::1/128"))], Action::Drop),
-        rule([saddr(net("::1/128"))], Action::Drop),
+        rule([daddr(net("::/80"))], Action::Drop),
+        rule(
+            [
+                saddr(net("::/80")),
+                not(Key::Ip6Saddr, Value::Net(net("::/128"))),
+            ],
+            Action::Drop,
+        ),
         rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
     ]
 }

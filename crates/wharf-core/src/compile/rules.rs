@@ -79,7 +79,12 @@ fn inward(net: &NetworkSpec) -> Vec<Rule> {
         };
         return vec![rule([own()], last), rule([], Action::Drop)];
     }
-    let mut rules = vec![rule([translated()], Action::Accept)];
+    // The host's own packets are not forwarded; in IPv6 the kernel takes its addresses as a source from anywhere.
+    let from_host = is(Key::FibSaddrType, Value::LocalAddr);
+    let mut rules = vec![
+        rule([from_host], Action::Drop),
+        rule([translated()], Action::Accept),
+    ];
     if net.icc {
         rules.push(rule([own()], Action::Accept));
     } else {

@@ -370,6 +370,7 @@ fn key(key: Key) -> &'static str {
         Key::CtState => "ct state",
         Key::CtStatus => "ct status",
         Key::FibDaddrType => "fib daddr type",
+        Key::FibSaddrType => "fib saddr type",
         Key::IpSaddr => "ip saddr",
         Key::IpDaddr => "ip daddr",
         Key::Ip6Saddr => "ip6 saddr",

@@ -60,7 +60,7 @@ fn octets(addr: IpAddr) -> Vec<u8> {
 enum Source {
     Meta(MetaKey, u8),
     Ct(CtKey),
-    Fib,
+    Fib(Bits),
     Payload(PayloadBase, u32, u8),
 }
 
@@ -78,7 +78,8 @@ fn source(key: Key) -> Source {
         Key::Mark => Source::Meta(MetaKey::Mark, 4),
         Key::CtState => Source::Ct(CtKey::State),
         Key::CtStatus => Source::Ct(CtKey::Status),
-        Key::FibDaddrType => Source::Fib,
+        Key::FibDaddrType => Source::Fib(Fib::DADDR),
+        Key::FibSaddrType => Source::Fib(Fib::SADDR),
         Key::IpSaddr => Source::Payload(Network, 12, 4),
         Key::IpDaddr => Source::Payload(Network, 16, 4),
         Key::Ip6Saddr => Source::Payload(Network, 8, 16),
@@ -167,8 +168,8 @@ impl Writer {
                 self.push(Expr::ct(key, None, reg));
                 4
             }
-            Source::Fib => {
-                self.push(Expr::fib(FibResult::AddrType, Fib::DADDR, reg));
+            Source::Fib(of) => {
+                self.push(Expr::fib(FibResult::AddrType, of, reg));
                 4
             }
             Source::Payload(base, offset, len) => {
