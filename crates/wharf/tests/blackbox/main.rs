@@ -3,6 +3,7 @@
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
 mod attacks;
+mod attacks_flood;
 mod attacks_host;
 mod attacks_nd;
 mod attacks_race;
