@@ -61,6 +61,7 @@ pub fn command(op: &Op) -> String {
             first,
             last,
         } => conntrack(*protocol, *host_ip, *first, *last),
+        Op::ConntrackForget(addrs) => forget(addrs),
     }
 }
 
@@ -84,6 +85,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::SysctlSet { .. } => "sysctl set",
         Op::Nft(_) => "nft",
         Op::ConntrackFlush { .. } => "conntrack flush",
+        Op::ConntrackForget(_) => "conntrack forget",
     }
 }
 
@@ -311,6 +313,24 @@ fn sysctl(netns: &Netns, key: &str, value: &str) -> String {
     )
 }
 
+fn forget(addrs: &[std::net::IpAddr]) -> String {
+    let line = |side: &str, addr: &std::net::IpAddr| {
+        let family = conntrack_family(Family::of(*addr));
+        format!("conntrack -D -f {family} --{side} {addr} || true")
+    };
+    let lines = addrs
+        .iter()
+        .flat_map(|addr| ["orig-src", "reply-src"].map(|side| line(side, addr)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn conntrack_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
 /// `conntrack` fails when nothing was to be forgotten, and takes one port at a time.
 fn conntrack(
     protocol: Protocol,
@@ -327,10 +347,7 @@ fn conntrack(
         false => "$port".to_owned(),
     };
     let one = |family: &Family| {
-        let f = match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
+        let f = conntrack_family(*family);
         let dst = match host_ip.filter(|ip| !ip.is_unspecified()) {
             Some(ip) => format!(" --orig-dst {ip}"),
             None => String::new(),

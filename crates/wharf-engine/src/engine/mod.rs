@@ -20,6 +20,7 @@ use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
 mod connect;
 mod container;
+mod flows;
 mod foreign;
 mod host;
 mod identity;

@@ -77,7 +77,7 @@ impl FakeKernel {
                 self.state = transaction(self.state.clone(), changes)?;
                 Ok(())
             }
-            Op::ConntrackFlush { .. } => Ok(()),
+            Op::ConntrackFlush { .. } | Op::ConntrackForget(_) => Ok(()),
             other => self.setting(other),
         }
     }
@@ -279,6 +279,7 @@ fn is_rtnetlink(op: &Op) -> bool {
             | Op::SysctlSet { .. }
             | Op::Nft(_)
             | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_)
     )
 }
 

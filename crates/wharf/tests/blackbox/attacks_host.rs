@@ -350,3 +350,46 @@ fn a_container_is_no_router_for_others() {
         }
     });
 }
+
+/// An address goes from one container to another; what is under way to the first must not reach the second.
+#[test]
+fn nothing_for_the_old_tenant_reaches_the_new_one() {
+    require!();
+    for on in bridge_nf_values() {
+        let host = options().bridge_nf_call(*on).start();
+        network(&host, "A", 1, "");
+        for v6 in [false, true] {
+            container(&host, "old", "A", 1, 11, "");
+            let server = host
+                .outside()
+                .run(|| std::net::UdpSocket::bind((addr::outside(v6), 90)))
+                .expect("socket");
+            let old = host.container("old");
+            let client = old
+                .run(|| std::net::UdpSocket::bind((at(v6, 1, 11), 5000)))
+                .expect("socket");
+            let mut buffer = [0; 64];
+            client
+                .send_to(b"what is new?", (addr::outside(v6), 90))
+                .expect("send");
+            let (_, from) = server.recv_from(&mut buffer).expect("receive");
+            server.send_to(b"first", from).expect("send");
+            client.recv(&mut buffer).expect("an answer");
+            drop((client, old));
+            host.w("rm -f old").ok();
+            container(&host, "new", "A", 1, 11, "");
+            let new = host.container("new");
+            let heard = Sniffer::start(&new, "eth0");
+            for _ in 0..20 {
+                server.send_to(b"for the old one only", from).expect("send");
+            }
+            assert!(new.ping(addr::outside(v6)).reached());
+            assert_eq!(
+                heard.count(b"for the old one only"),
+                0,
+                "bridge-nf-call {on}, IPv6 {v6}"
+            );
+            host.w("rm -f new").ok();
+        }
+    }
+}
