@@ -4,6 +4,7 @@
 
 mod firewall;
 mod listen;
+pub mod xtables;
 
 use std::collections::HashMap;
 use std::io;

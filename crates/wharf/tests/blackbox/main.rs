@@ -15,6 +15,7 @@ mod guards;
 mod guards_network;
 mod liar;
 mod lifecycle;
+mod neighbours;
 mod networks;
 mod options;
 mod publish;
