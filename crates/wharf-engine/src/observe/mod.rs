@@ -3,6 +3,8 @@
 //! Everything here is a method of [`NetlinkKernel`], so that it uses sockets that are open already.
 
 mod firewall;
+#[cfg(test)]
+mod fuzz;
 mod listen;
 pub mod xtables;
 

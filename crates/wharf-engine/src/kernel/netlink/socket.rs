@@ -269,7 +269,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 impl Raw<'_> {
     /// Error number and text of an `NLMSG_ERROR`.
-    fn error(&self) -> (i32, Option<String>) {
+    pub(crate) fn error(&self) -> (i32, Option<String>) {
         let errno = word(self.body, 0).cast_signed().wrapping_neg();
         if self.flags & ACK_TLVS == 0 {
             return (errno, None);
@@ -297,7 +297,7 @@ impl Raw<'_> {
     }
 
     /// `ifi_index` of an `RTM_NEWLINK`.
-    fn link_index(&self) -> Option<u32> {
+    pub(crate) fn link_index(&self) -> Option<u32> {
         (self.kind == libc::RTM_NEWLINK).then(|| word(self.body, 4))
     }
 
@@ -307,7 +307,7 @@ impl Raw<'_> {
             .then(|| (self.body.first().copied().unwrap_or(0), word(self.body, 4)))
     }
 
-    fn decode(&self) -> Option<RouteNetlinkMessage> {
+    pub(crate) fn decode(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
         RouteNetlinkMessage::deserialize(&header, self.body).ok()
