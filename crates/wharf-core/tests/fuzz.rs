@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use wharf_core::addr::Mac;
@@ -69,6 +70,15 @@ const WORDS: &[&str] = &[
     "+",
     "00000080",
     "0x50",
+    "80:80",
+    "8000-8010:9000-9010",
+    "8000-8010",
+    "127.0.0.1:",
+    "[fd00::1]:",
+    "/udp",
+    "blue",
+    "br0",
+    ":ip=10.0.0.1",
 ];
 
 /// Either the bytes as they are, or the words they stand for.
@@ -82,35 +92,49 @@ fn text(bytes: &[u8]) -> String {
     }
 }
 
-/// What is taken is written in a form that is taken for the same.
-fn there_and_back<T: FromStr + Display + PartialEq + std::fmt::Debug>(text: &str) {
-    if let Ok(value) = text.parse::<T>() {
+/// What is taken is written in a form that is taken for the same. Returns whether it was taken.
+fn there_and_back<T: FromStr + Display + PartialEq + std::fmt::Debug>(text: &str) -> bool {
+    let parsed = text.parse::<T>();
+    if let Ok(value) = &parsed {
         let written = value.to_string();
         assert_eq!(
             written.parse::<T>().ok().as_ref(),
-            Some(&value),
+            Some(value),
             "{text:?} is written as {written:?}"
         );
     }
+    parsed.is_ok()
 }
 
 #[test]
 fn words_are_read_or_refused() {
+    /// How many texts each parser took: a test that only sees refusals shows nothing.
+    static TAKEN: [AtomicUsize; 8] = [const { AtomicUsize::new(0) }; 8];
     bolero::check!()
         .with_iterations(ITERATIONS)
         .with_test_time(TIME)
         .with_max_len(24)
         .for_each(|bytes: &[u8]| {
             let text = text(bytes);
-            there_and_back::<PortMapping>(&text);
-            there_and_back::<PortRange>(&text);
-            there_and_back::<Protocol>(&text);
-            there_and_back::<Mac>(&text);
-            there_and_back::<IfName>(&text);
-            there_and_back::<NetworkName>(&text);
-            there_and_back::<ContainerName>(&text);
-            let _ = text.parse::<AttachRequest>();
+            let taken = [
+                there_and_back::<PortMapping>(&text),
+                there_and_back::<PortRange>(&text),
+                there_and_back::<Protocol>(&text),
+                there_and_back::<Mac>(&text),
+                there_and_back::<IfName>(&text),
+                there_and_back::<NetworkName>(&text),
+                there_and_back::<ContainerName>(&text),
+                text.parse::<AttachRequest>().is_ok(),
+            ];
+            for (taken, count) in taken.iter().zip(&TAKEN) {
+                count.fetch_add(usize::from(*taken), Relaxed);
+            }
         });
+    let taken = TAKEN.each_ref().map(|count| count.load(Relaxed));
+    assert!(
+        !taken.contains(&0),
+        "of some kind nothing was ever taken: {taken:?}"
+    );
 }
 
 /// Names end up in paths, sysctls and rules.
@@ -207,18 +231,20 @@ fn resolved(topology: Topology) -> Option<Vec<NetworkSpec>> {
 /// What can be read as a topology and resolved can be compiled, compared and shown.
 #[test]
 fn topologies_are_read_or_refused() {
+    static RESOLVED: AtomicUsize = AtomicUsize::new(0);
     bolero::check!()
         .with_iterations(ITERATIONS)
         .with_test_time(TIME)
-        .with_max_len(24)
+        .with_max_len(512)
         .for_each(|bytes: &[u8]| {
             let text = topology(bytes);
             let read: Option<Topology> = toml::from_str(&text).ok();
             let yaml: Option<Topology> = serde_saphyr::from_str(&text).ok();
             for topology in [read, yaml].into_iter().flatten() {
-                let Some(networks) = resolved(topology) else {
+                let Some(networks) = resolved(topology).filter(|all| !all.is_empty()) else {
                     continue;
                 };
+                RESOLVED.fetch_add(1, Relaxed);
                 let mut all = compile::base();
                 all.extend(networks.iter().flat_map(compile::network));
                 let plan = diff(&all, &[], "test");
@@ -228,6 +254,7 @@ fn topologies_are_read_or_refused() {
                 }
             }
         });
+    assert!(RESOLVED.load(Relaxed) > 0, "no topology ever made sense");
 }
 
 /// Addresses against the simplest model: the set of those handed out.
