@@ -393,3 +393,46 @@ fn nothing_for_the_old_tenant_reaches_the_new_one() {
         }
     }
 }
+
+/// Where the bridge has no address the host is not there, also for frames sent to the bridge itself.
+#[test]
+fn an_isolated_network_has_no_host() {
+    require!();
+    for on in bridge_nf_values() {
+        let host = options().bridge_nf_call(*on).start();
+        let isolated = "-o com.docker.network.bridge.gateway_mode_ipv4=isolated \
+                        -o com.docker.network.bridge.gateway_mode_ipv6=isolated";
+        network(
+            &host,
+            "I",
+            3,
+            &format!("--internal --bridge wharf-i {isolated}"),
+        );
+        network(&host, "A", 1, "--bridge wharf-a");
+        container(&host, "evil", "I", 3, 66, "");
+        container(&host, "sibling", "I", 3, 11, "");
+        container(&host, "honest", "A", 1, 11, "");
+        let evil = host.container("evil");
+        let service = Echo::udp(host.netns(), "host", 7000);
+        let wire = Wire::open(&evil, "eth0");
+        let macs = (evil.mac("eth0"), host.netns().mac("wharf-i"));
+        for v6 in [false, true] {
+            for to in [
+                addr::host(v6),
+                at(v6, 3, 1),
+                at(v6, 1, 1),
+                ip(if v6 { "ff02::1" } else { "224.0.0.1" }),
+            ] {
+                wire.send(&frame::udp(macs, (at(v6, 3, 66), 9), (to, 7000), b"who?"));
+            }
+            assert!(evil.ping(at(v6, 3, 11)).reached(), "a sibling");
+        }
+        assert_eq!(service.served(), 0, "a datagram reached the host");
+        for v6 in [false, true] {
+            assert_eq!(
+                host.container("honest").udp(addr::host(v6), 7000).by(),
+                Some("host")
+            );
+        }
+    }
+}
