@@ -30,9 +30,9 @@ fn stop(host: &Host) {
 /// What works of a container's traffic, as answers: out, in, to a sibling.
 fn answers(host: &Host, v6: bool) -> [Answer; 3] {
     [
-        host.container("a1").tcp_brief(addr::outside(v6), 80),
-        host.outside().tcp_brief(addr::host(v6), 8080),
-        host.container("a2").tcp_brief(at(v6, 1, 11), 80),
+        host.container("a1").tcp(addr::outside(v6), 80),
+        host.outside().tcp(addr::host(v6), 8080),
+        host.container("a2").tcp(at(v6, 1, 11), 80),
     ]
 }
 
