@@ -20,6 +20,7 @@ use crate::options::{GatewayMode, Isolation};
 use crate::publish::PortMapping;
 
 mod base;
+mod guard;
 mod rules;
 
 pub use base::{base, transit};
@@ -130,12 +131,33 @@ fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Re
     }
 }
 
+/// The host knows its containers' hardware addresses. In a subnet with more addresses than its table of neighbours takes
+/// (`gc_thresh3`, 1024), it asks for no others: a container that sends to all of them would else fill it (RFC 6583).
+fn no_questions(net: &NetworkSpec, subnet: IpNet) -> Option<Resource> {
+    let family = match subnet {
+        IpNet::V4(subnet) if subnet.prefix_len() >= 24 => return None,
+        IpNet::V4(_) => "ipv4",
+        IpNet::V6(_) => "ipv6",
+    };
+    Some(Resource::Sysctl {
+        netns: Netns::Host,
+        key: format!("net/{family}/neigh/{}/mcast_solicit", net.bridge),
+        value: "0".to_owned(),
+        link: Some(net.bridge.clone()),
+    })
+}
+
 /// Before the bridge is up: it believes no router, and has no IPv6 where the network has none.
 fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     let mut all = vec![
         bridge_sysctl(net, "ipv4", "accept_redirects", "0"),
         bridge_sysctl(net, "ipv4", "send_redirects", "0"),
     ];
+    all.extend(
+        net.subnets
+            .iter()
+            .filter_map(|s| no_questions(net, s.subnet)),
+    );
     if net.has_v6() {
         for (name, value) in [
             ("accept_ra", "0"),
@@ -282,7 +304,7 @@ pub fn attachment(
         mtu: Some(net.mtu),
         master: Some(net.bridge.clone()),
         group: port_group(net),
-        up: true,
+        up: false,
     }));
     all.push(port(container, a, hairpin));
     all.push(Resource::Fdb {

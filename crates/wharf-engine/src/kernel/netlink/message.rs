@@ -21,7 +21,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
 use wharf_core::extras::Traits;
-use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{Link, LinkKind, PORT_GROUPS, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::op::RouteOp;
 
@@ -49,7 +49,7 @@ pub(crate) fn link_get(name: &IfName) -> Request {
     request(Message::GetLink(link), 0)
 }
 
-/// `RTM_NEWLINK`. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
+/// `RTM_NEWLINK` of one that is new.
 pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawFd>) -> Request {
     let mut message = by_name(&link.name);
     let attributes = &mut message.attributes;
@@ -122,9 +122,11 @@ pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
     request(Message::NewLink(message), 0)
 }
 
-/// `RTM_NEWLINK` on a bridge port. It has no addresses, so the kernel is kept from making one.
+/// `RTM_NEWLINK` on a bridge port: the kernel makes the settings, then raises the link. It has no addresses, so the
+/// kernel is kept from making one.
 pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
     let mut message = by_name(&port.link);
+    set_up(&mut message, true);
     message.attributes.extend([
         LinkAttribute::IfAlias(port.alias.clone()),
         LinkAttribute::LinkInfo(vec![
@@ -133,6 +135,7 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
                 InfoBridgePort::HairpinMode(port.hairpin),
                 InfoBridgePort::Learning(port.learning),
                 InfoBridgePort::Locked(port.locked),
+                InfoBridgePort::GroupFwdMask(PORT_GROUPS),
             ])),
         ]),
     ]);
