@@ -44,6 +44,9 @@ impl<'a> Walk<'a> {
             packet.ttl = 64;
         }
         packet.ttl -= 1;
+        if out.mtu < self.full {
+            self.check_too_big(id, link, &out, &packet);
+        }
         self.full = self.full.min(out.mtu);
         let mut site = Site::new(id, Hook::Forward, Sort::Ip);
         (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);

@@ -183,6 +183,14 @@ impl<'a> Walk<'a> {
             return fault.fix(format!("{}ip route del {}", space.enter, emit.text));
         };
         let len = self.common_length(emit, own.net.prefix_len());
+        if let (true, Some(via)) = (len == own.net.prefix_len(), self.right_gateway(emit)) {
+            // Both segments have this prefix: only a route of its own leads over.
+            let (six, bits) = (six(emit.next), Family::of(emit.next).bits());
+            return fault.fix(format!(
+                "{}ip {six}route add {}/{bits} via {via}",
+                space.enter, emit.next
+            ));
+        }
         let fault = fault
             .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
             .fix(format!(
