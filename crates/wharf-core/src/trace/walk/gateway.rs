@@ -11,6 +11,7 @@ use super::host::six;
 use super::neighbour::asks_with;
 use super::route;
 use super::segment::{Segment, last, segment};
+use super::source;
 use super::{Arrival, Emit, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -103,7 +104,7 @@ impl<'a> Walk<'a> {
         let mut found: Vec<(bool, IpAddr)> = Vec::new();
         let mut others: Vec<IpAddr> = Vec::new();
         for place in seg.stations.iter().map(last).filter(|p| p.space != id) {
-            let all = route::usable_addresses(self.space(place.space));
+            let all = source::usable_addresses(self.space(place.space));
             let fit = all.filter(|a| a.link == place.index && own.net.contains(&a.net.addr()));
             if !self.is_router(place.space, own.net.addr()) {
                 others.extend(fit.map(|a| a.net.addr()));

@@ -17,6 +17,7 @@ use super::reply::Arrived;
 use super::route;
 use super::rules::object;
 use super::segment::{Leg, is_bridge};
+use super::source;
 
 /// What the kernel allows above a link's MTU where frames are passed on: a VLAN tag (`is_skb_forwardable`).
 const SLACK: u32 = 4;
@@ -66,7 +67,7 @@ impl<'a> Walk<'a> {
         packet: &Packet,
     ) {
         let space = self.space(id);
-        let near = route::usable_addresses(space)
+        let near = source::usable_addresses(space)
             .find(|a| a.link == back.index && route::same_family(a.net, packet.src));
         let Some(own) = near else {
             return;
