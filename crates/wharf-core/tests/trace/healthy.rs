@@ -231,6 +231,20 @@ fn a_narrow_uplink_that_nobody_tells_of() {
     assert!(also(&w.ask("c1", "192.0.2.50", Tcp, 80)).is_empty());
 }
 
+/// What only the program can know is a note.
+#[test]
+fn an_answer_from_another_address() {
+    let mut w = World::demo();
+    w.listen("host", Udp, "0.0.0.0", 53);
+    let report = w.ask("c1", "10.0.2.2", Udp, 53);
+    assert_eq!(report.verdict, Verdict::Delivered);
+    assert!(
+        report.notes[0].contains("answers from 172.18.0.1"),
+        "{report:#?}"
+    );
+    assert!(w.ask("c1", "172.18.0.1", Udp, 53).notes.is_empty());
+}
+
 #[test]
 fn hundreds_of_other_rules_change_nothing() {
     let mut w = World::demo();
