@@ -210,7 +210,14 @@ impl<'a> Walk<'a> {
         let by_wish = owners.iter().find(|w| Some(last(w).space) == wanted);
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
-            let fault = self.duplicate(emit.next, last(&best), last(other));
+            let six = six(emit.next);
+            let fault = self
+                .duplicate(emit.next, last(&best), last(other))
+                .fix(format!(
+                    "{}ip {six}neigh flush to {}",
+                    self.space(emit.space).enter,
+                    emit.next
+                ));
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if link.noarp && link.peer.is_some() {
             let place = Place {

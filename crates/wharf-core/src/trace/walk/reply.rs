@@ -213,7 +213,12 @@ impl<'a> Walk<'a> {
         };
         match end {
             Arrival::Local { space, packet, .. } if Some(space) == ends.from => {
-                if as_asked(&packet) {
+                // A ping takes its answer from whatever address it comes.
+                let echo = sent.l4 == L4::Icmp && packet.dst == sent.src;
+                if echo && !as_asked(&packet) {
+                    self.note(format!("{} was asked and {} answers", sent.dst, packet.src));
+                }
+                if as_asked(&packet) || echo {
                     let text = format!("{} answers", show_end(packet.src, packet.sport));
                     self.hop(space, "socket", &packet.dst.to_string(), &text);
                 } else {
@@ -401,10 +406,10 @@ impl<'a> Walk<'a> {
         let from = near.map_or(src.to_string(), |a| a.net.trunc().to_string());
         let chain = "{ type nat hook postrouting priority 100; }";
         vec![
-            format!("{enter}nft add table {family} masquerade"),
-            format!("{enter}nft 'add chain {family} masquerade postrouting {chain}'"),
+            format!("{enter}nft add table {family} masq"),
+            format!("{enter}nft 'add chain {family} masq postrouting {chain}'"),
             format!(
-                "{enter}nft add rule {family} masquerade postrouting {more}{family} saddr {from} oifname {dev} masquerade"
+                "{enter}nft add rule {family} masq postrouting {more}{family} saddr {from} oifname {dev} masquerade"
             ),
         ]
     }
