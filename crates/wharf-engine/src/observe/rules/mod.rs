@@ -6,10 +6,12 @@
 //!
 //! Not here: reading them (`wharf-nft`), and running packets through them (the core's `trace::eval`).
 
+mod names;
 mod native;
 mod owner;
 mod sets;
 mod text;
+mod values;
 
 use std::collections::HashMap;
 

@@ -224,3 +224,44 @@ pub const IPTABLES: &[(&str, &str)] = &[(
         iptables-nft -A INPUT ! -i lo -p udp -j DROP
         ip6tables-nft -A FORWARD -d fd00:2::/64 -p tcp -j DROP",
 )];
+
+/// For their text only.
+pub const TEXTS: &[(&str, &str)] = &[(
+    "of each kind one",
+    r#"table inet t {
+  set ports { type inet_service; flags interval; elements = { 22, 80-90, 443 } }
+  set nets { type ipv4_addr; flags interval; elements = { 10.0.0.0/8, 192.168.1.0/24 } }
+  set pairs { type ipv4_addr . inet_service; flags interval; elements = { 10.0.0.0/24 . 80-90 } }
+  map m { type inet_service : ipv4_addr; elements = { 80 : 10.0.0.2 } }
+  map vm { type ifname : verdict; elements = { "a" : jump c, * : drop } }
+  chain c { tcp dport 80 accept comment "hello" ; ip saddr != 10.0.0.0/8 counter drop; }
+  chain f { type filter hook forward priority 0; policy drop;
+    ct state established,related accept
+    ct state invalid drop
+    ct state vmap { new : jump c, invalid : drop }
+    iifname vmap @vm
+    iifname "br*" oifname != "eth0" accept
+    tcp dport @ports ip saddr @nets ip daddr . tcp dport @pairs accept
+    tcp flags & (fin|syn|rst|ack) == syn accept
+    meta mark & 0xff == 0x10 meta mark set meta mark | 0x1 ct mark set mark
+    limit rate over 10/second burst 5 packets drop
+    fib saddr . iif oif missing drop
+    fib daddr type local reject
+    icmp type echo-request accept
+    icmpv6 type { nd-neighbor-solicit, nd-router-advert } accept
+    ip6 saddr fe80::/10 reject with icmpx admin-prohibited
+    tcp dport 25 reject with tcp reset
+    ip ttl < 5 drop
+    meta l4proto { tcp, udp } th dport 53 drop
+    udp dport 1-1024 log prefix "x" drop
+    numgen random mod 2 vmap { 0 : accept, 1 : drop }
+    ct original ip daddr 10.0.0.1 accept
+    meta pkttype broadcast drop
+    ether saddr 02:00:00:00:00:01 drop
+  }
+  chain d { type nat hook prerouting priority dstnat; dnat ip to tcp dport map @m; tcp dport 81 dnat ip to 10.0.0.3:8080; tcp dport 82 redirect to :90; dnat ip prefix to ip daddr map { 10.1.0.0/16 : 10.2.0.0/16 };
+ }
+  chain s { type nat hook postrouting priority srcnat; oifname "eth0" masquerade; ip saddr 10.0.0.0/24 snat ip to 192.0.2.1-192.0.2.3;
+ }
+}"#,
+)];
