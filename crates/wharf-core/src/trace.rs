@@ -9,6 +9,7 @@
 //! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
 //! * `walk`: the way of the packet and of its answer;
+//! * `seen`, `verdict`: what a live probe saw, and what follows from it together with the state;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
@@ -19,7 +20,9 @@ pub mod packet;
 pub mod query;
 pub mod report;
 pub mod ruleset;
+pub mod seen;
 pub mod state;
+pub mod verdict;
 mod walk;
 
 pub use packet::{L4, Packet};

@@ -26,6 +26,7 @@ mod published;
 mod reply;
 mod route;
 mod rules;
+pub(in crate::trace) mod seen;
 mod segment;
 mod socket;
 mod target;
@@ -354,6 +355,7 @@ impl<'a> Walk<'a> {
             cause,
             also,
             hops: self.hops,
+            probe: Vec::new(),
             notes: self.notes,
         }
     }
