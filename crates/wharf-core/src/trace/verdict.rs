@@ -13,7 +13,7 @@ mod words;
 
 use crate::trace::query::Query;
 use crate::trace::report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
-use crate::trace::seen::Seen;
+use crate::trace::seen::{Leg, Seen};
 use crate::trace::state::ObservedState;
 
 use facts::{Facts, Finding};
@@ -54,8 +54,10 @@ impl Join<'_> {
             Finding::Reason(cause, verdict) => self.named(cause, verdict, "probe"),
             Finding::Refused { at_once } => self.refused(at_once),
             Finding::Taken => self.taken(),
-            Finding::Unanswered => match self.report.verdict {
-                Verdict::Unanswered => self.agree(),
+            Finding::Unanswered => match (self.report.verdict, self.facts.guess(Leg::Answer)) {
+                (Verdict::Unanswered, _) => self.agree(),
+                (_, Some(cause)) => self.named(cause, Verdict::Unanswered, "probe"),
+                _ if self.refuses_at_end() => self.agree(),
                 _ => self.unknown(),
             },
             Finding::Ignored => self.ignored(),
@@ -124,6 +126,17 @@ impl Join<'_> {
             && same(suggested, &cause)
         {
             self.agree();
+            if self.report.verdict == Verdict::Unknown {
+                self.report.verdict = verdict;
+            }
+            return;
+        }
+        // What refuses comes before what its answer meets.
+        if verdict == Verdict::Unanswered && self.refuses_at_end() {
+            self.agree();
+            if !self.report.also.iter().any(|c| same(c, &cause)) {
+                self.report.also.insert(0, cause);
+            }
             return;
         }
         let next = self.report.also.iter().position(|c| same(c, &cause));
@@ -149,6 +162,12 @@ impl Join<'_> {
         });
         self.report.cause = Some(cause);
         self.report.verdict = verdict;
+    }
+
+    /// Whether the state's cause is what the packet meets where it arrived.
+    fn refuses_at_end(&self) -> bool {
+        let cause = self.report.cause.as_ref();
+        cause.is_some_and(|c| self.facts.is_end(&c.netns) && of_the_end(c.code))
     }
 
     fn refused(&mut self, at_once: bool) {
@@ -212,7 +231,7 @@ impl Join<'_> {
             self.keep_unless_past();
             return;
         }
-        match self.facts.guess() {
+        match self.facts.guess(Leg::Question) {
             Some(cause) => self.named(cause, Verdict::Dropped, "probe"),
             None => self.unknown(),
         }
@@ -227,7 +246,7 @@ impl Join<'_> {
         if !past {
             self.agree();
         } else if !self.promote(Verdict::Dropped) {
-            match self.facts.guess() {
+            match self.facts.guess(Leg::Question) {
                 Some(cause) => self.named(cause, Verdict::Dropped, "probe"),
                 None => self.unknown(),
             }

@@ -4,7 +4,7 @@ use crate::addr::Family;
 use crate::trace::packet::L4;
 use crate::trace::query::Query;
 use crate::trace::report::{Cause, Code, HopVerdict, Owner, Report, Verdict};
-use crate::trace::seen::{Act, Asked, Frame, Judged, Leg, Outcome, Seen};
+use crate::trace::seen::{Act, Asked, Dropped, Frame, Judged, Leg, Outcome, Seen};
 use crate::trace::state::{ObservedState, Place, SpaceId};
 use crate::trace::walk::seen::{RuleSeen, rule};
 
@@ -100,6 +100,18 @@ impl<'a> Facts<'a> {
         home && !frame.out && !self.translating.contains(&space.name)
     }
 
+    /// Whether the packet is for a namespace, by the addresses it bore.
+    pub fn is_meant(&self, space: SpaceId) -> bool {
+        let Some(space) = self.state.spaces.get(space) else {
+            return false;
+        };
+        let frames = self.seen.frames.iter();
+        let mut sent = frames
+            .filter(|f| f.leg == Leg::Question)
+            .map(|f| f.header.dst);
+        sent.any(|dst| space.addrs.iter().any(|a| a.net.addr() == dst))
+    }
+
     pub fn name(&self, space: SpaceId) -> &'a str {
         let space = self.state.spaces.get(space);
         space.map_or("", |s| s.name.as_str())
@@ -155,19 +167,23 @@ impl<'a> Facts<'a> {
         Some((rule, verdict))
     }
 
-    /// The last drop whose reason names a cause.
+    /// The last drop of the packet whose reason names a cause, or else of its answer.
     fn reason(&self) -> Option<(Cause, Verdict)> {
-        let drops = self.seen.drops.iter().rev();
-        let of = |leg| drops.clone().find(|d| d.leg == leg);
-        let dropped = of(Leg::Question).or_else(|| of(Leg::Answer))?;
-        let cause = reason::cause(self, dropped)?;
-        let told = matches!(self.seen.outcome, Outcome::Refused { .. });
-        let verdict = match dropped.leg {
-            Leg::Question if told => Verdict::Rejected,
-            Leg::Question => Verdict::Dropped,
-            _ => Verdict::Unanswered,
+        // Copies that a bridge floods are dropped elsewhere, too.
+        let counts = |d: &&Dropped| {
+            let space = d.place.map(|p| p.space);
+            d.leg == Leg::Answer || self.arrived.is_none_or(|p| Some(p.space) == space)
         };
-        Some((cause, verdict))
+        let of = |leg: Leg| {
+            let drops = self.seen.drops.iter().rev().filter(|d| d.leg == leg);
+            drops.filter(counts).find_map(|d| reason::cause(self, d))
+        };
+        let told = matches!(self.seen.outcome, Outcome::Refused { .. });
+        match of(Leg::Question) {
+            Some(cause) if told => Some((cause, Verdict::Rejected)),
+            Some(cause) => Some((cause, Verdict::Dropped)),
+            None => Some((of(Leg::Answer)?, Verdict::Unanswered)),
+        }
     }
 
     /// Whether the packet left by a link whose other end nobody watched.
@@ -230,19 +246,24 @@ impl<'a> Facts<'a> {
     }
 
     /// What remains as the cause where the packet got lost, if only one thing does.
-    pub fn guess(&self) -> Option<Cause> {
-        self.program().or_else(|| self.silent_neighbour())
+    pub fn guess(&self, leg: Leg) -> Option<Cause> {
+        self.program(leg).or_else(|| match leg {
+            Leg::Question => self.silent_neighbour(),
+            _ => None,
+        })
     }
 
     /// A tc filter or program that could not be read, between the last place where the packet was and the next one
     /// where it would have been seen.
-    fn program(&self) -> Option<Cause> {
-        let last = self.last(Leg::Question)?;
+    fn program(&self, leg: Leg) -> Option<Cause> {
+        let last = self.last(leg)?;
         let link = self.state.link(last.place)?;
         let followed = |space: &SpaceId| self.seen.followed.contains(space);
-        let entered = self.seen.rules.iter().any(|j| {
-            j.space == last.place.space && j.leg == Leg::Question && j.act == Act::Entered
-        });
+        let entered = self
+            .seen
+            .rules
+            .iter()
+            .any(|j| j.space == last.place.space && j.leg == leg && j.act == Act::Entered);
         // Frames are caught before tc on the way in, and the rules come after it.
         if !last.out && followed(&last.place.space) && !entered {
             let tc = link.tc.iter().find(|t| t.ingress && t.drops.is_none())?;

@@ -12,10 +12,6 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
     let space = facts.state.spaces.get(place.space)?;
     let link = facts.state.link(place)?;
     let (name, enter) = (link.name.as_str(), space.enter.as_str());
-    let family = match facts.query_is_v6() {
-        true => "ipv6",
-        false => "ipv4",
-    };
     let (code, object, what, fix) = match dropped.reason.as_str() {
         "TC_INGRESS" | "TC_EGRESS" | "XDP" => {
             return Some(traffic_control(facts, place, &dropped.reason));
@@ -74,7 +70,7 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
             format!("The next hop does not answer on {name}."),
             format!("{enter}ip neigh show dev {name}"),
         ),
-        "OTHERHOST" => (
+        "OTHERHOST" if facts.is_meant(place.space) => (
             Code::NeighbourWrong,
             name.to_owned(),
             format!("It came in by {name} for another machine's hardware address."),
@@ -82,20 +78,16 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
         ),
         _ => return None,
     };
-    let owner = match code {
-        Code::TtlExpired => Owner::Kernel,
-        _ => Owner::User,
-    };
     let function = dropped.function.as_deref();
     let at = function.map_or(String::new(), |f| format!(" in {f}"));
     Some(Cause {
         code,
         netns: space.name.clone(),
         object,
-        owner,
+        owner: Owner::User,
         summary: what,
         evidence: vec![format!(
-            "the kernel gave {} as its reason for the drop{at} ({family})",
+            "the kernel gave {} as its reason for the drop{at}",
             dropped.reason
         )],
         fix: vec![fix],
@@ -114,12 +106,17 @@ pub(super) fn traffic_control(facts: &Facts<'_>, place: Place, what: &str) -> Ca
     };
     let read = link.and_then(|l| l.tc.iter().find(|t| t.ingress == ingress));
     let object = match (xdp, read) {
-        (true, _) => format!("xdp dev {name}"),
+        (true, _) => format!("{name} xdp"),
         (false, Some(tc)) => tc.text.clone(),
         (false, None) => format!("tc {way} dev {name}"),
     };
     let enter = &space.enter;
     let (show, fix) = match xdp {
+        // Such a program is no filter, and `tc` does not list it.
+        false if read.is_none() => (
+            format!("{enter}bpftool net show dev {name}"),
+            format!("{enter}bpftool net detach tcx_{way} dev {name}"),
+        ),
         true => (
             format!("{enter}ip link show dev {name}"),
             format!("{enter}ip link set dev {name} xdp off"),

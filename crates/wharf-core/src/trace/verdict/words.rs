@@ -24,6 +24,9 @@ pub(super) fn summary(facts: &Facts<'_>) -> String {
     } else if matches!(seen.outcome, Outcome::Silent) && !seen.watched.is_empty() {
         text += "; it was seen on no link";
     }
+    if let (Outcome::Silent, Some(last)) = (&seen.outcome, seen.drops.last()) {
+        text += &format!("; the kernel's reason for the drop is {}", last.reason);
+    }
     text
 }
 
@@ -52,8 +55,13 @@ pub(super) fn story(facts: &Facts<'_>) -> Vec<String> {
         (Leg::Answer, "the answer"),
         (Leg::Error, "the ICMP error"),
     ] {
-        let mut places: Vec<String> = facts.frames(leg).map(|f| place(facts, f)).collect();
-        places.dedup();
+        let mut places: Vec<String> = Vec::new();
+        for place in facts.frames(leg).map(|f| place(facts, f)) {
+            // The same once more is seen at the same places.
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
         if places.len() > MOST {
             places.truncate(MOST);
             places.push("and so on".to_owned());
@@ -79,11 +87,18 @@ pub(super) fn story(facts: &Facts<'_>) -> Vec<String> {
             }
         ));
     }
-    for dropped in &facts.seen.drops {
+    let lost = facts.seen.outcome != Outcome::Answered;
+    for dropped in facts.seen.drops.iter().filter(|_| lost) {
         let at = dropped.function.as_deref();
         let at = at.map_or(String::new(), |f| format!(" in {f}"));
-        all.push(format!("the kernel dropped it{at}: {}", dropped.reason));
+        let what = match dropped.leg {
+            Leg::Question => "the packet",
+            Leg::Answer => "the answer",
+            Leg::Error => "the ICMP error",
+        };
+        all.push(format!("the kernel dropped {what}{at}: {}", dropped.reason));
     }
+    all.dedup();
     all
 }
 

@@ -114,14 +114,26 @@ fn family(family: Family) -> Option<TableFamily> {
     })
 }
 
-/// Everything together.
-pub(super) fn seen(flow: &Flow, source: SpaceId, posts: &[Post], told: Told) -> Seen {
+/// All frames in order of time.
+pub(super) fn by_time(posts: &[Post]) -> Vec<(SpaceId, &Caught)> {
     let mut all: Vec<(SpaceId, &Caught)> = posts
         .iter()
         .flat_map(|post| post.caught.iter().map(move |c| (post.space, c)))
         .collect();
     // Within a namespace the order of catching decides where the clock does not.
     all.sort_by_key(|(_, caught)| caught.at);
+    all
+}
+
+/// Everything together.
+pub(super) fn seen(
+    flow: &Flow,
+    source: SpaceId,
+    posts: &[Post],
+    told: Told,
+    packets: usize,
+) -> Seen {
+    let all = by_time(posts);
     let frames = frames(flow, &all);
     let mut rules: Vec<Judged> = posts.iter().flat_map(|p| p.trail.judged.clone()).collect();
     let asked: BTreeSet<Header> = frames
@@ -147,7 +159,7 @@ pub(super) fn seen(flow: &Flow, source: SpaceId, posts: &[Post], told: Told) -> 
         posts.iter().filter(|p| f(p)).map(|p| p.space).collect()
     };
     Seen {
-        sent: sent(flow, source, &frames),
+        sent: sent(flow, source, &frames, packets),
         waited: 0,
         outcome,
         rules,
@@ -253,11 +265,15 @@ fn neighbours(all: &[(SpaceId, &Caught)]) -> Vec<Asked> {
     asked
 }
 
-fn sent(flow: &Flow, source: SpaceId, frames: &[Frame]) -> String {
+fn sent(flow: &Flow, source: SpaceId, frames: &[Frame], packets: usize) -> String {
     let what = match flow.l4 {
-        L4::Icmp => "one echo request",
-        L4::Tcp => "one TCP SYN",
-        L4::Udp => "one UDP datagram",
+        L4::Icmp => "echo request",
+        L4::Tcp => "TCP SYN",
+        L4::Udp => "UDP datagram",
+    };
+    let what = match packets {
+        1 => format!("one {what}"),
+        _ => format!("{packets} {what}s"),
     };
     let first = frames
         .iter()

@@ -4,13 +4,15 @@
 //! send ─> packet rules (trace_rule) and frames on links (capture) in each namespace, drop reasons (drops) ─> join ─> Seen
 //! ```
 //!
-//! One packet of the kind asked about, of a connection its handshake and its end. What is put in place for that lasts as
+//! One packet of the kind asked about, of a connection its handshake and its end. Where it is lost without a word, the
+//! same once more, with the kernel's reasons for drops recorded: beginning to record is cheap, ending is not. What is put in place for that lasts as
 //! long as the process at most: descriptors, and a table that the kernel removes with its socket. Entries of connection
 //! tracking that the packet made are removed again.
 //!
 //! Not here: what follows from what was seen (the core's `trace::verdict`).
 
 mod capture;
+mod drops;
 mod flow;
 mod join;
 mod send;
@@ -23,6 +25,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use wharf_core::trace::L4;
 use wharf_core::trace::query::{Query, Source, Target};
 use wharf_core::trace::report::Report;
 use wharf_core::trace::ruleset::TableFamily;
@@ -33,13 +36,18 @@ use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
 
 use crate::process::netns::{self, Netns};
 use capture::{Capture, Caught};
+use drops::Drops;
 use flow::Flow;
 use join::{Told, Trail};
 use send::Sender;
 use trace_rule::Traced;
 
 /// How long an answer is waited for: less than a second, after which TCP would send again.
-const PATIENCE: Duration = Duration::from_millis(950);
+const PATIENCE: Duration = Duration::from_millis(900);
+/// When a packet without an answer is sent once more.
+const AGAIN: Duration = Duration::from_millis(150);
+/// How long a datagram's answer is waited for after it arrived: most need none.
+const ARRIVED: Duration = Duration::from_millis(500);
 /// After a rule stopped the packet: only who refuses it may still say so.
 const REFUSAL: Duration = Duration::from_millis(60);
 /// After the end: what is still in queues.
@@ -103,9 +111,22 @@ pub fn probe(
         }
     }
     let began = Instant::now();
-    let told = follow(&sender, &flow, &mut posts, began, waiting);
+    let mut watch = Watch {
+        flow: &flow,
+        from,
+        source: door_of(&doors, source),
+        posts,
+        drops: None,
+        sent: 1,
+    };
+    let told = watch.follow(sender, waiting);
     let waited = began.elapsed();
-    sender.close();
+    let Watch {
+        mut posts,
+        drops,
+        sent,
+        ..
+    } = watch;
     for post in &mut posts {
         if let Some(traced) = &mut post.traced
             && let Err(error) = traced.stop()
@@ -116,12 +137,22 @@ pub fn probe(
             ));
         }
     }
-    let mut seen = join::seen(&flow, source, &posts, told);
+    let mut seen = join::seen(&flow, source, &posts, told, sent);
+    match drops {
+        None => {}
+        Some(Ok(drops)) => seen.drops = drops.stop(state, &flow, &join::by_time(&posts)),
+        Some(Err(error)) => unable.push(format!(
+            "the kernel's reasons for drops are not told: {error}"
+        )),
+    }
     seen.waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
     seen.unable.extend(unable);
     for (space, _) in &doors {
         // What stays is gone by itself soon.
-        let _ = inside(&doors, *space, || Ok(forget(&flow, *space, &seen)));
+        let _ = inside(&doors, *space, || {
+            forget(&flow, *space, &seen);
+            Ok(())
+        });
     }
     if matches!(&seen.outcome, Outcome::NotSent(_)) {
         seen.waited = 0;
@@ -188,6 +219,11 @@ fn inside<T>(
     f()
 }
 
+fn door_of(doors: &[(SpaceId, Option<Netns>)], space: SpaceId) -> Option<&Netns> {
+    let door = doors.iter().find(|(id, _)| *id == space);
+    door.and_then(|(_, door)| door.as_ref())
+}
+
 impl Post {
     /// Watches the namespace the thread is in.
     fn open(
@@ -247,45 +283,86 @@ fn left(state: &ObservedState, space: SpaceId) -> Vec<(Family, String)> {
     all.into_iter().collect()
 }
 
-/// Sends, and waits for an answer, a refusal, a rule that stops it, or the end of patience.
-fn follow(
-    sender: &Sender,
-    flow: &Flow,
-    posts: &mut [Post],
-    began: Instant,
-    waiting: impl FnOnce(),
-) -> Told {
-    let mut waiting = Some(waiting);
-    let mut end = began + PATIENCE;
-    let mut told = sender.send(flow);
-    let mut stopped = false;
-    while told == Told::Nothing {
-        let now = Instant::now();
-        if now >= end {
-            break;
+/// Everything that is watched, while the packet is on its way.
+struct Watch<'a> {
+    flow: &'a Flow,
+    from: Option<IpAddr>,
+    source: Option<&'a Netns>,
+    posts: Vec<Post>,
+    drops: Option<io::Result<Drops>>,
+    /// Packets that were sent.
+    sent: usize,
+}
+
+impl Watch<'_> {
+    /// Sends, and waits for an answer, a refusal, a rule that stops it, or the end of patience.
+    fn follow(&mut self, mut sender: Sender, waiting: impl FnOnce()) -> Told {
+        let began = Instant::now();
+        let mut waiting = Some(waiting);
+        let mut end = began + PATIENCE;
+        let mut told = sender.send(self.flow);
+        let mut stopped = false;
+        while told == Told::Nothing && Instant::now() < end {
+            let passed = began.elapsed();
+            if passed >= LONG
+                && let Some(tell) = waiting.take()
+            {
+                tell();
+            }
+            if passed >= AGAIN && self.sent == 1 && !stopped {
+                if self.flow.l4 == L4::Udp && self.has_arrived() {
+                    end = end.min(began + ARRIVED);
+                    self.sent = 0;
+                } else if let Some(told_again) = self.again(&mut sender) {
+                    told = told_again;
+                    continue;
+                }
+            }
+            let next = [AGAIN, LONG].into_iter().find(|at| *at > passed);
+            let most = next.map_or(end, |at| (began + at).min(end));
+            wait(
+                &sender,
+                &self.posts,
+                most.saturating_duration_since(Instant::now()),
+            );
+            told = sender.told(self.flow);
+            if self.take() && !std::mem::replace(&mut stopped, true) {
+                end = end.min(Instant::now() + REFUSAL);
+            }
         }
-        if now - began >= LONG
-            && let Some(tell) = waiting.take()
-        {
-            tell();
-        }
-        let most = if waiting.is_some() {
-            (began + LONG).min(end)
-        } else {
-            end
+        self.sent = self.sent.max(1);
+        sender.close();
+        std::thread::sleep(SETTLE);
+        self.take();
+        told
+    }
+
+    /// Sends the same once more; `None` if that cannot be done, and nothing has changed.
+    fn again(&mut self, sender: &mut Sender) -> Option<Told> {
+        self.sent = 0;
+        let _back = match self.source {
+            Some(door) => Some(netns::enter(door.as_fd()).ok()?),
+            None => None,
         };
-        wait(sender, posts, most.saturating_duration_since(now));
-        told = sender.told(flow);
-        let by_rule = posts.iter_mut().fold(false, |any, p| p.take(flow) | any);
-        if by_rule && !std::mem::replace(&mut stopped, true) {
-            end = end.min(Instant::now() + REFUSAL);
-        }
+        self.drops = Some(Drops::start(self.flow));
+        sender.renew(self.flow, self.from).ok()?;
+        self.sent = 2;
+        Some(sender.send(self.flow))
     }
-    std::thread::sleep(SETTLE);
-    for post in posts {
-        post.take(flow);
+
+    /// Whether the packet came in where nothing of it went on.
+    fn has_arrived(&self) -> bool {
+        let last = self.posts.iter().flat_map(|p| &p.caught);
+        let last = last.filter(|c| self.flow.classify(&c.bytes).is_some());
+        last.max_by_key(|c| c.at).is_some_and(|c| !c.out)
     }
-    told
+
+    fn take(&mut self) -> bool {
+        let flow = self.flow;
+        self.posts
+            .iter_mut()
+            .fold(false, |any, p| p.take(flow) | any)
+    }
 }
 
 /// Sleeps until there is something to read.

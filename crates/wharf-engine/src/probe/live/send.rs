@@ -28,6 +28,25 @@ impl Sender {
     /// Opens a socket in the calling thread's namespace and gives the flow its port. A connection gets the sequence
     /// number by which it is known again.
     pub(super) fn open(flow: &mut Flow, from: Option<IpAddr>) -> io::Result<Self> {
+        let this = Self::bound(flow, from, 0)?;
+        if flow.l4 != L4::Icmp {
+            flow.own = this.port()?;
+        }
+        Ok(this)
+    }
+
+    /// Makes it fit to send the same again: a connection that was not answered begins anew, as it would by itself later.
+    pub(super) fn renew(&mut self, flow: &Flow, from: Option<IpAddr>) -> io::Result<()> {
+        if flow.l4 == L4::Tcp {
+            // The port is free again only when the old socket is closed.
+            let placeholder = std::fs::File::open("/dev/null")?;
+            self.fd = placeholder.into();
+            *self = Self::bound(flow, from, flow.own)?;
+        }
+        Ok(())
+    }
+
+    fn bound(flow: &Flow, from: Option<IpAddr>, port: u16) -> io::Result<Self> {
         let family = if flow.v6() {
             libc::AF_INET6
         } else {
@@ -45,10 +64,8 @@ impl Sender {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the descriptor is new and nobody else owns it.
-        let this = Self {
-            fd: unsafe { OwnedFd::from_raw_fd(raw) },
-            l4: flow.l4,
-        };
+        let fd = unsafe { OwnedFd::from_raw_fd(raw) };
+        let this = Self { fd, l4: flow.l4 };
         let on: libc::c_int = 1;
         let (level, name) = match flow.v6() {
             true => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
@@ -58,7 +75,7 @@ impl Sender {
         if flow.l4 == L4::Tcp {
             this.begin_at(flow.first)?;
         }
-        this.bind(flow, from)?;
+        this.bind(flow, from, port)?;
         Ok(this)
     }
 
@@ -82,7 +99,7 @@ impl Sender {
         begun
     }
 
-    fn bind(&self, flow: &mut Flow, from: Option<IpAddr>) -> io::Result<()> {
+    fn bind(&self, flow: &Flow, from: Option<IpAddr>, port: u16) -> io::Result<()> {
         if flow.l4 == L4::Icmp && from.is_none() {
             return Ok(());
         }
@@ -90,13 +107,10 @@ impl Sender {
             true => Ipv6Addr::UNSPECIFIED.into(),
             false => Ipv4Addr::UNSPECIFIED.into(),
         };
-        let (addr, len) = address(from.unwrap_or(any), 0);
+        let (addr, len) = address(from.unwrap_or(any), port);
         // SAFETY: the pointer is to a live sockaddr_storage, of which `len` bytes are set.
         if unsafe { libc::bind(self.raw(), (&raw const addr).cast(), len) } < 0 {
             return Err(io::Error::last_os_error());
-        }
-        if flow.l4 != L4::Icmp {
-            flow.own = self.port()?;
         }
         Ok(())
     }
