@@ -18,3 +18,4 @@ mod state;
 mod story;
 mod topology_file;
 mod trace;
+mod trace_live;

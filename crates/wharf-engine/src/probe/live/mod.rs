@@ -32,7 +32,7 @@ use wharf_core::trace::ruleset::TableFamily;
 use wharf_core::trace::seen::{Outcome, Seen};
 use wharf_core::trace::state::{HOST, ObservedState, SpaceId};
 use wharf_nft::Family;
-use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
+use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Entry};
 
 use crate::process::netns::{self, Netns};
 use capture::{Capture, Caught};
@@ -400,15 +400,22 @@ fn forget(flow: &Flow, space: SpaceId, seen: &Seen) {
             true => Family::Ip6,
             false => Family::Ip,
         });
-        filter.proto = Some(flow.protocol());
-        filter.orig_src = Some(header.src);
-        filter.orig_dst = Some(header.dst);
+        // Kernels up to 6.18 at least take an IPv6 address to be left out for one that is asked for.
+        if !flow.v6() {
+            filter.orig_src = Some(header.src);
+            filter.orig_dst = Some(header.dst);
+        }
         if header.dport != 0 {
+            filter.proto = Some(flow.protocol());
             filter.orig_sport = Some(header.sport);
             filter.orig_dport = Some(header.dport);
         }
-        for entry in conntrack.dump_matching(&filter).unwrap_or_default() {
-            if entry.orig.icmp.is_none_or(|icmp| icmp.id == flow.own) {
+        let entries = conntrack.dump_matching(&filter).unwrap_or_default();
+        let own = |e: &Entry| (e.orig.src, e.orig.dst) == (header.src, header.dst);
+        for entry in entries.into_iter().filter(own) {
+            if entry.orig.proto == flow.protocol()
+                && entry.orig.icmp.is_none_or(|icmp| icmp.id == flow.own)
+            {
                 let tuple = wharf_nft::conntrack::Tuple {
                     zone: entry.zone,
                     ..entry.orig
