@@ -32,7 +32,7 @@ use wharf_core::trace::ruleset::TableFamily;
 use wharf_core::trace::seen::{Outcome, Seen};
 use wharf_core::trace::state::{HOST, ObservedState, SpaceId};
 use wharf_nft::Family;
-use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Entry};
+use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
 
 use crate::process::netns::{self, Netns};
 use capture::{Capture, Caught};
@@ -400,19 +400,14 @@ fn forget(flow: &Flow, space: SpaceId, seen: &Seen) {
             true => Family::Ip6,
             false => Family::Ip,
         });
-        // Kernels up to 6.18 at least take an IPv6 address to be left out for one that is asked for.
-        if !flow.v6() {
-            filter.orig_src = Some(header.src);
-            filter.orig_dst = Some(header.dst);
-        }
+        filter.orig_src = Some(header.src);
+        filter.orig_dst = Some(header.dst);
         if header.dport != 0 {
             filter.proto = Some(flow.protocol());
             filter.orig_sport = Some(header.sport);
             filter.orig_dport = Some(header.dport);
         }
-        let entries = conntrack.dump_matching(&filter).unwrap_or_default();
-        let own = |e: &Entry| (e.orig.src, e.orig.dst) == (header.src, header.dst);
-        for entry in entries.into_iter().filter(own) {
+        for entry in conntrack.dump_matching(&filter).unwrap_or_default() {
             if entry.orig.proto == flow.protocol()
                 && entry.orig.icmp.is_none_or(|icmp| icmp.id == flow.own)
             {
