@@ -8,10 +8,10 @@ use wharf_core::trace::seen::{Act, Asked, Frame, Header, Judged, Leg, Outcome, S
 use wharf_core::trace::state::{Place, SpaceId};
 use wharf_nft::{Family, Policy, TraceEvent, TraceKind, Verdict};
 
-use super::Post;
 use super::capture::Caught;
 use super::flow::{self, Flow};
 use super::trace_rule::Traced;
+use super::watch::Post;
 
 /// What the sender knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
