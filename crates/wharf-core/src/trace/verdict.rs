@@ -100,14 +100,18 @@ impl Join<'_> {
     }
 
     fn delivered(&mut self) {
-        match self.report.verdict {
-            Verdict::Delivered => return,
-            Verdict::Unknown => {}
-            _ => self.differ(),
+        if self.report.verdict == Verdict::Delivered {
+            return;
         }
+        let cause = self.report.cause.take();
         self.passed_by();
+        match cause {
+            // The packet that was sent is small: what is said of large ones stays true.
+            Some(large) if large.code == Code::MtuExceeded => self.report.also.insert(0, large),
+            _ if self.report.verdict != Verdict::Unknown => self.differ(),
+            _ => {}
+        }
         self.report.verdict = Verdict::Delivered;
-        self.report.cause = None;
     }
 
     /// Stations that the state said would stop the packet, and did not.

@@ -15,10 +15,19 @@ fn stage() -> Host {
     host
 }
 
-/// Traces, and gives verdict, cause and the whole report.
+/// Traces, and gives verdict, cause and the whole report; what a real packet meets must be the same.
 #[track_caller]
 fn trace(host: &Host, line: &str) -> (String, String, Value) {
-    let out = host.w(&format!("trace {line} --offline --json"));
+    let offline = traced(host, &format!("{line} --offline"));
+    let live = traced(host, line);
+    let said = |(verdict, code, _): &(String, String, Value)| (verdict.clone(), code.clone());
+    assert_eq!(said(&live), said(&offline), "{line}: {:#}", live.2);
+    offline
+}
+
+#[track_caller]
+fn traced(host: &Host, line: &str) -> (String, String, Value) {
+    let out = host.w(&format!("trace {line} --json"));
     let report: Value = serde_json::from_str(&out.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", out.transcript()));
     let delivered = report["verdict"] == "delivered";

@@ -250,3 +250,97 @@ fn at<const N: usize>(offset: u32, bytes: [u8; N]) -> [Expr; 2] {
         Expr::cmp(Reg::R1, CmpOp::Eq, bytes),
     ]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A namespace of the thread's own; false, with a word, where that cannot be had.
+    fn apart() -> bool {
+        // SAFETY: a plain system call that concerns this thread only.
+        let done = unsafe { libc::unshare(libc::CLONE_NEWNET) } == 0;
+        assert!(
+            done || std::env::var_os("CI").is_none(),
+            "a network namespace is needed"
+        );
+        if !done {
+            println!("SKIPPED: no network namespace of one's own");
+        }
+        done
+    }
+
+    fn tables() -> Vec<(Family, String)> {
+        let read = NfSocket::open().unwrap().ruleset().unwrap();
+        read.tables
+            .into_iter()
+            .map(|t| (t.family, t.name))
+            .collect()
+    }
+
+    fn flows() -> Vec<Flow> {
+        let mut all = Vec::new();
+        for to in ["10.0.0.2", "fd00::2"] {
+            for l4 in [L4::Icmp, L4::Tcp, L4::Udp] {
+                all.push(Flow::new(
+                    l4,
+                    to.parse().unwrap(),
+                    80,
+                    0x1234_5678_9abc_def1,
+                ));
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn it_goes_with_its_socket() {
+        if !apart() {
+            return;
+        }
+        for flow in flows() {
+            let mut traced = Traced::bound(&flow, 7, true, Bond::Owner).unwrap();
+            let name = "wharf-trace-00000007".to_owned();
+            let both = [Family::Inet, Family::Bridge].map(|f| (f, name.clone()));
+            assert_eq!(tables().len(), 2);
+            assert!(both.iter().all(|t| tables().contains(t)));
+            // Nobody sweeps what is in use, and nobody else may touch it.
+            assert_eq!(sweep(&both).unwrap(), 0);
+            // As at the end of a process that has no time to say so.
+            traced.gone = true;
+            drop(traced);
+            assert!(tables().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_dead_process_left_is_swept() {
+        if !apart() {
+            return;
+        }
+        let flow = &flows()[1];
+        let mut traced = Traced::bound(flow, 8, false, Bond::Comment).unwrap();
+        let own = [(Family::Inet, "wharf-trace-00000008".to_owned())];
+        assert_eq!(sweep(&own).unwrap(), 0, "this process lives");
+        traced.gone = true;
+        drop(traced);
+        assert_eq!(tables(), own, "nobody owns it");
+        let mut batch = Batch::new();
+        for (name, comment) in [
+            (
+                "wharf-trace-00000009",
+                "wharf trace, process 4194999 started 1; goes away by itself",
+            ),
+            ("wharf-trace-0000000a", "something else"),
+        ] {
+            batch.create_table(&Table::new(Family::Inet, name).with_comment(comment));
+        }
+        NfSocket::open().unwrap().commit(&batch).unwrap();
+        let all = tables();
+        assert_eq!(sweep(&all).unwrap(), 1);
+        assert!(!tables().contains(&(Family::Inet, "wharf-trace-00000009".to_owned())));
+        assert_eq!(tables().len(), 2);
+        let mut traced = Traced::bound(flow, 11, false, Bond::Comment).unwrap();
+        traced.stop().unwrap();
+        assert_eq!(tables().len(), 2, "an end in order leaves nothing");
+    }
+}
