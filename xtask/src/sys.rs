@@ -179,3 +179,14 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
     })
     .map(drop)
 }
+
+/// The processor time that this process has taken, all threads together.
+pub fn processor_time() -> io::Result<Duration> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a live timespec to be filled.
+    check(unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) })?;
+    Ok(Duration::new(time.tv_sec as u64, time.tv_nsec as u32))
+}

@@ -8,6 +8,7 @@
 //! * `ruleset`: nftables and iptables rules in one form that can be evaluated;
 //! * `env`, `eval`: what the rules of one hook are given, and what they do with the packet;
 //! * `packet`, `query`: what is sent, and what was asked;
+//! * `owner`: whose a chain or rule is;
 //! * `walk`: the way of the packet and of its answer;
 //! * `seen`, `verdict`: what a live probe saw, and what follows from it together with the state;
 //! * `report`: the answer, as `wharf trace --json` prints it.
@@ -16,6 +17,7 @@
 
 pub mod env;
 pub mod eval;
+pub mod owner;
 pub mod packet;
 pub mod query;
 pub mod report;

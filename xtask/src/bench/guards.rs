@@ -97,7 +97,7 @@ pub fn run(context: &Context) -> Result<Section> {
         }
     }
     section.note(
-        "both ends on one processor; quotients are medians (quartiles) of neighbours in time",
+        "both ends on one processor, rates per second of processor time; quotients are medians (quartiles) of neighbours in time",
     );
     section.note("plain bridge: no nf_tables rules; NAT only: the floor's table, so connection tracking is on");
     Ok(section)

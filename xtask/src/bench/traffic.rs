@@ -1,7 +1,8 @@
 //! Traffic between namespaces: an echo server, a sink, and the clients that count.
 //!
-//! Both ends are bound to one processor, so that a rate is the inverse of the processor time which both ends
-//! and the path between them take. Servers live in threads that end with the process.
+//! Both ends are threads of this process, bound to one processor, and a rate counts per second of the processor
+//! time that the process takes: both ends and the path between them, and nothing of what else the machine does.
+//! Servers live in threads that end with the process.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -60,7 +61,7 @@ pub enum Load {
     Throughput,
 }
 
-/// Puts `load` on `to` from `netns` for about `time`, and tells the rate.
+/// Puts `load` on `to` from `netns` for about `time`, and tells the rate per second of processor time.
 pub fn rate(netns: &File, to: SocketAddrV4, load: Load, time: Duration) -> io::Result<f64> {
     let client = || -> io::Result<f64> {
         sys::pin_to_cpu(CPU)?;
@@ -86,12 +87,14 @@ pub fn rate(netns: &File, to: SocketAddrV4, load: Load, time: Duration) -> io::R
 
 fn per_second(time: Duration, mut once: impl FnMut() -> io::Result<()>) -> io::Result<f64> {
     let start = Instant::now();
+    let used = sys::processor_time()?;
     let mut count = 0u32;
     while start.elapsed() < time {
         once()?;
         count += 1;
     }
-    Ok(f64::from(count) / start.elapsed().as_secs_f64())
+    let used = sys::processor_time()?.saturating_sub(used);
+    Ok(f64::from(count) / used.as_secs_f64())
 }
 
 fn open(to: SocketAddrV4) -> io::Result<TcpStream> {

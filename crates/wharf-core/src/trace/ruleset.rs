@@ -290,6 +290,15 @@ pub enum NatArg {
     Addrs(IpAddr, IpAddr),
     /// The first and the last port of a range that is in the rule (xtables).
     Ports(u16, u16),
+    /// Port `base` becomes `first`, the next the next, and after `last` again `first` (xtables).
+    PortShift {
+        /// The first new port.
+        first: u16,
+        /// The last new port.
+        last: u16,
+        /// The old port that becomes the first.
+        base: u16,
+    },
 }
 
 /// Kinds of translation.
@@ -511,6 +520,8 @@ pub enum Match {
     MacSource([u8; 6]),
     /// `owner`: the sender's uid range; root is assumed.
     OwnerUid(u32, u32),
+    /// `owner`: the sender's gid range; root is assumed.
+    OwnerGid(u32, u32),
     /// `rpfilter`: loose, accept_local, invert is in [`Expr::Match`].
     RpFilter { loose: bool, mark: bool },
     /// `socket`: an open socket takes it.

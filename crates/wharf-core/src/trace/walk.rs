@@ -18,6 +18,7 @@ mod hooks;
 mod host;
 mod missing;
 mod mtu;
+mod nearer;
 mod neighbour;
 mod noroute;
 mod outside;
@@ -28,7 +29,9 @@ mod route;
 mod rules;
 pub(in crate::trace) mod seen;
 mod segment;
+mod show;
 mod socket;
+mod source;
 mod target;
 mod wharf_rules;
 
@@ -318,6 +321,27 @@ impl<'a> Walk<'a> {
         self.causes.push((cause, verdict));
     }
 
+    /// Something that could have stopped the packet was not read.
+    fn way_unread(&self, ends: &ends::Ends<'a>) -> bool {
+        let v6 = ends.packet.as_ref().is_some_and(|p| p.dst.is_ipv6());
+        let other = if v6 { " iptables" } else { " ip6tables" };
+        self.state.unread.iter().any(|u| {
+            let what = format!(" {}", u.what);
+            ["rules", "tables", "routes", "links", "the namespace"]
+                .iter()
+                .any(|w| what.contains(w))
+                && !what.contains(other)
+                && self.hops.iter().any(|h| h.netns == u.netns)
+        })
+    }
+
+    /// Whether something of a space was not read.
+    fn unread(&self, id: SpaceId, what: &str) -> bool {
+        let name = &self.space(id).name;
+        let mut all = self.state.unread.iter();
+        all.any(|u| u.netns == *name && u.what.contains(what))
+    }
+
     fn finish(mut self, ends: ends::Ends<'a>) -> Report {
         for unread in &self.state.unread {
             let text = format!(
@@ -329,7 +353,7 @@ impl<'a> Walk<'a> {
             }
         }
         let (mut verdict, mut cause, mut also) = (Verdict::Delivered, None, Vec::new());
-        if self.unknown {
+        if self.unknown || self.way_unread(&ends) {
             verdict = Verdict::Unknown;
         }
         let mut causes = self.causes.into_iter();

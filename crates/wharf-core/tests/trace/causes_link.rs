@@ -159,6 +159,18 @@ fn bridges() {
             says: "dropped bridge-port-blocked host veth-c1",
         },
         Case {
+            name: "no broadcasts, so no ARP",
+            change: |w| w.get(HOST, "veth-c2").port.as_mut().unwrap().bcast_flood = false,
+            ask: ("c1", "172.18.0.20", Icmp, 0),
+            says: "dropped bridge-port-blocked host veth-c2",
+        },
+        Case {
+            name: "no unknown unicast, which ARP makes known",
+            change: |w| w.get(HOST, "veth-c2").port.as_mut().unwrap().flood = false,
+            ask: ("c1", "172.18.0.20", Icmp, 0),
+            says: "delivered",
+        },
+        Case {
             name: "neither learned nor flooded",
             change: |w| {
                 let port = w.get(HOST, "veth-c2").port.as_mut().unwrap();
@@ -173,7 +185,7 @@ fn bridges() {
                 let c2 = w.id("c2");
                 let mac = w.get(c2, "eth0").mac.unwrap();
                 let link = w.index(HOST, "veth-c1");
-                w.container("c3", "br-demo", &["172.18.0.30/16"]);
+                w.get(HOST, "veth-c2").port.as_mut().unwrap().learning = false;
                 w.state.spaces[HOST].fdb.push(FdbEntry {
                     link,
                     mac,
@@ -278,6 +290,25 @@ fn neighbours() {
             },
             ask: ("c1", "172.18.0.20", Icmp, 0),
             says: "dropped neighbour-unreachable c2 eth0",
+        },
+        Case {
+            name: "ARP off at the sender",
+            change: |w| {
+                let c1 = w.id("c1");
+                w.get(c1, "eth0").noarp = true;
+            },
+            ask: ("c1", "172.18.0.20", Icmp, 0),
+            says: "dropped neighbour-unreachable c1 eth0",
+        },
+        Case {
+            name: "IPv6 off at the target",
+            change: |w| {
+                let c2 = w.id("c2");
+                w.del_addr(c2, "fd00:18::20/64");
+                w.set(c2, "net.ipv6.conf.eth0.disable_ipv6", 1);
+            },
+            ask: ("c1", "fd00:18::20", Icmp, 0),
+            says: "dropped ipv6-disabled c2 net.ipv6.conf.eth0.disable_ipv6",
         },
         Case {
             name: "the gateway lost its address",

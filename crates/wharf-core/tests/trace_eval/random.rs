@@ -226,7 +226,7 @@ fn hooks() -> impl Strategy<Value = Hook> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn any_ruleset_ends((hook, ruleset) in hooks().prop_flat_map(|h| (Just(h), ruleset(h))), six in any::<bool>()) {
         let packet = if six { packet6() } else { packet() };

@@ -52,6 +52,7 @@ impl Engine {
                 errno: 0,
             })?
             .inode();
+        self.own_netns = inode;
         let known: Option<(String, u64)> = self.run.read(|txn| {
             let boot = self.run.meta.get(txn, "boot")?.map(str::to_owned);
             let netns = self

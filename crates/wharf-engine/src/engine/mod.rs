@@ -19,8 +19,11 @@ use crate::kernel::{Kernel, PlanError, execute};
 use crate::observe::world::Ask;
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
+mod check;
+mod client;
 mod connect;
 mod container;
+mod flows;
 mod foreign;
 mod host;
 mod identity;
@@ -30,6 +33,9 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+mod settings;
+
+pub use client::CLIENT_LABEL;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
@@ -41,6 +47,8 @@ pub struct Engine {
     state: Option<StateStore>,
     kernel: NetlinkKernel,
     me: ProcessRef,
+    /// The inode of the namespace that is the host.
+    own_netns: u64,
     notes: Vec<Note>,
 }
 
@@ -58,6 +66,7 @@ impl Engine {
             state: None,
             kernel: NetlinkKernel::new(),
             me,
+            own_netns: 0,
             notes: Vec::new(),
         };
         engine.settle()?;

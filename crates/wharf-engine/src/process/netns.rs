@@ -99,6 +99,7 @@ fn system_io(step: NetnsStep, path: &Path) -> impl Fn(std::io::Error) -> NetnsEr
 #[derive(Debug)]
 pub struct Netns {
     file: File,
+    device: u64,
     inode: u64,
 }
 
@@ -107,6 +108,12 @@ impl Netns {
     #[must_use]
     pub fn inode(&self) -> u64 {
         self.inode
+    }
+
+    /// Device and inode of its file in `nsfs`: the namespace itself, whatever path leads to it.
+    #[must_use]
+    pub fn identity(&self) -> (u64, u64) {
+        (self.device, self.inode)
     }
 }
 
@@ -163,11 +170,13 @@ pub fn open(path: &Path) -> Result<Netns, NetnsError> {
             });
         }
     }
-    let inode = file
-        .metadata()
-        .map_err(system_io(NetnsStep::Open, path))?
-        .ino();
-    Ok(Netns { file, inode })
+    let meta = file.metadata().map_err(system_io(NetnsStep::Open, path))?;
+    let (device, inode) = (meta.dev(), meta.ino());
+    Ok(Netns {
+        file,
+        device,
+        inode,
+    })
 }
 
 /// Opens the network namespace of the calling thread.

@@ -8,7 +8,7 @@
 //! after. LMDB lets one writer in at a time, across processes, and survives `kill -9` at any instant.
 
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use heed::types::{Bytes, SerdeJson, Str};
@@ -63,6 +63,8 @@ pub enum Work {
     NetworkUp,
     /// A network is being removed.
     NetworkDown,
+    /// A network gets further subnets: finished after a crash.
+    NetworkGrow,
     /// A container is being made: undone after a crash.
     Create,
     /// A container is being removed: finished after a crash.
@@ -97,7 +99,7 @@ pub struct StateStore {
 }
 
 impl Store {
-    /// Opens, and makes if it is not there: directory mode 0700, files 0600.
+    /// Opens, and makes if it is not there: directory mode 0700, files 0600 (which `heed` asks for).
     fn open(path: &Path, databases: u32, flags: EnvFlags) -> Result<Self, EngineError> {
         let failed = |detail: String| EngineError::Store {
             path: path.to_owned(),
@@ -108,16 +110,6 @@ impl Store {
             .mode(0o700)
             .create(path)
             .map_err(|e| failed(e.to_string()))?;
-        // LMDB would make its files with the umask's mode.
-        for file in ["data.mdb", "lock.mdb"] {
-            let made = fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path.join(file));
-            made.map_err(|e| failed(format!("{file}: {e}")))?;
-        }
         let mut options = EnvOpenOptions::new();
         options
             .map_size(MAP_SIZE)
@@ -143,6 +135,62 @@ impl Store {
     }
 }
 
+/// The tables of [`RunStore`], in its order.
+type Tables = (
+    Database<Str, Str>,
+    Json<LiveNetwork>,
+    Json<Container>,
+    Json<JournalEntry>,
+    Database<Bytes, Str>,
+    Database<Bytes, Bytes>,
+    Database<Bytes, Str>,
+    Database<Bytes, Str>,
+);
+
+/// The tables, without waiting for a writer; `None` if one is missing.
+fn open_tables(env: &Env) -> heed::Result<Option<Tables>> {
+    let txn = env.read_txn()?;
+    let tables = (|| -> heed::Result<Option<Tables>> {
+        macro_rules! table {
+            ($name:literal) => {
+                match env.open_database(&txn, Some($name))? {
+                    Some(table) => table,
+                    None => return Ok(None),
+                }
+            };
+        }
+        Ok(Some((
+            table!("meta"),
+            table!("networks"),
+            table!("containers"),
+            table!("journal"),
+            table!("leases"),
+            table!("cursors"),
+            table!("ports"),
+            table!("port_ranges"),
+        )))
+    })()?;
+    // Only a reader that ends so leaves the tables open.
+    txn.commit()?;
+    Ok(tables)
+}
+
+fn make_tables(env: &Env) -> heed::Result<Tables> {
+    let mut txn = env.write_txn()?;
+    let tables = (
+        env.create_database(&mut txn, Some("meta"))?,
+        env.create_database(&mut txn, Some("networks"))?,
+        env.create_database(&mut txn, Some("containers"))?,
+        env.create_database(&mut txn, Some("journal"))?,
+        env.create_database(&mut txn, Some("leases"))?,
+        env.create_database(&mut txn, Some("cursors"))?,
+        env.create_database(&mut txn, Some("ports"))?,
+        env.create_database(&mut txn, Some("port_ranges"))?,
+    );
+    txn.commit()?;
+    Ok(tables)
+}
+
 impl RunStore {
     /// Opens the run store below `run`.
     ///
@@ -154,22 +202,10 @@ impl RunStore {
             8,
             EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC,
         )?;
-        let opened = (|| -> heed::Result<_> {
-            let mut txn = store.env.write_txn()?;
-            let env = &store.env;
-            let tables = (
-                env.create_database(&mut txn, Some("meta"))?,
-                env.create_database(&mut txn, Some("networks"))?,
-                env.create_database(&mut txn, Some("containers"))?,
-                env.create_database(&mut txn, Some("journal"))?,
-                env.create_database(&mut txn, Some("leases"))?,
-                env.create_database(&mut txn, Some("cursors"))?,
-                env.create_database(&mut txn, Some("ports"))?,
-                env.create_database(&mut txn, Some("port_ranges"))?,
-            );
-            txn.commit()?;
-            Ok(tables)
-        })();
+        let opened = open_tables(&store.env).and_then(|found| match found {
+            Some(tables) => Ok(tables),
+            None => make_tables(&store.env),
+        });
         match opened {
             Ok((meta, networks, containers, journal, leases, cursors, ports, port_ranges)) => {
                 Ok(Self {

@@ -19,7 +19,7 @@ const FORKS: usize = 256;
 /// Rules that are run in all, main way and others together: enough for 10,000 rules and each other way.
 const STEPS: usize = 2_000_000;
 /// A jump counts as so many rules, so that chains that go round end soon.
-pub(super) const JUMP: usize = 16;
+pub(super) const JUMP: usize = 32;
 
 /// Why something cannot be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -199,7 +199,7 @@ fn to_blame(world: &World<'_, '_>, site: Site) -> Blame {
         handle: rule.map(|r| r.handle),
         text: rule.map_or_else(|| policy(base), |r| r.text.clone()),
         comment: rule.and_then(|r| r.comment.clone()),
-        owner: chain.owner,
+        owner: rule.map_or(base.owner, |r| chain.owner_of(r)),
     }
 }
 

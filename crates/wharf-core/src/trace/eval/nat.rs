@@ -44,7 +44,7 @@ impl<'a> Machine<'a> {
         let env = world.env;
         let source = source_side(env.hook);
         // A register that is not known: where to cannot be told.
-        let (Ok(given), Ok(port)) = (self.addr_arg(addr), self.port_arg(port)) else {
+        let (Ok(given), Ok(port)) = (self.addr_arg(addr), self.port_arg(env.hook, port)) else {
             return Step::End(Ending::Unknown);
         };
         let one = |addr: Option<IpAddr>| addr.map(|a| Choice { first: a, last: a });
@@ -188,12 +188,12 @@ impl<'a> Machine<'a> {
             Some(NatArg::Regs(from, to)) => (read(*from)?, read(*to)?),
             Some(NatArg::Addr(addr)) => (*addr, *addr),
             Some(NatArg::Addrs(from, to)) => (*from, *to),
-            Some(NatArg::Port(_) | NatArg::Ports(..)) => return Err(()),
+            Some(NatArg::Port(_) | NatArg::Ports(..) | NatArg::PortShift { .. }) => return Err(()),
         };
         Ok(Some(Choice { first, last }))
     }
 
-    fn port_arg(&self, arg: Option<&NatArg>) -> Result<Option<Choice<u16>>, ()> {
+    fn port_arg(&self, hook: Hook, arg: Option<&NatArg>) -> Result<Option<Choice<u16>>, ()> {
         let read = |reg: RegByte| -> Result<u16, ()> {
             let key = self.regs.key(reg, 2);
             if !key.known() {
@@ -207,10 +207,26 @@ impl<'a> Machine<'a> {
             Some(NatArg::Regs(from, to)) => (read(*from)?, read(*to)?),
             Some(NatArg::Port(port)) => (*port, *port),
             Some(NatArg::Ports(from, to)) => (*from, *to),
+            Some(NatArg::PortShift { first, last, base }) => {
+                let old = if source_side(hook) {
+                    self.packet.sport
+                } else {
+                    self.packet.dport
+                };
+                let port = shifted(old, *first, *last, *base);
+                (port, port)
+            }
             Some(NatArg::Addr(_) | NatArg::Addrs(..)) => return Err(()),
         };
         Ok(Some(Choice { first, last }))
     }
+}
+
+/// As the kernel counts, with 16 bits (`nf_nat_core.c`).
+fn shifted(old: u16, first: u16, last: u16, base: u16) -> u16 {
+    let size = u32::from(last.wrapping_sub(first)) + 1;
+    let place = u32::from(old.wrapping_sub(base)) % size;
+    first.wrapping_add(place as u16)
 }
 
 /// The address in the prefix that begins and ends so, with the host part of `old`.

@@ -55,7 +55,7 @@ impl<'a> Walk<'a> {
             self.check_pair(bridge, i, o);
         }
         if let Some(o) = port(output) {
-            self.check_port_out(bridge, o, port(input), &packet);
+            self.check_port_out(bridge, o, &packet);
         }
         site.hook = match (input, output) {
             (_, None) => Hook::Input,
@@ -190,13 +190,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Does the bridge send the frame out by this port?
-    fn check_port_out(
-        &mut self,
-        bridge: Place,
-        link: &Link,
-        input: Option<&Link>,
-        packet: &Packet,
-    ) {
+    fn check_port_out(&mut self, bridge: Place, link: &Link, packet: &Packet) {
         let Some(port) = &link.port else {
             return;
         };
@@ -214,7 +208,9 @@ impl<'a> Walk<'a> {
             .fdb
             .iter()
             .find(|e| e.mac == mac && e.fixed && !e.own && e.link != link.index && member(e.link));
-        if let Some(entry) = pinned {
+        // The entry moves to the right port as soon as its owner speaks, unless the port does not learn.
+        let heals = port.learning && !self.sender_knows(packet, mac);
+        if let Some(entry) = pinned.filter(|_| !heals) {
             self.wrong_port(bridge, link, entry.link, mac);
             return;
         }
@@ -224,8 +220,8 @@ impl<'a> Walk<'a> {
             .any(|e| e.mac == mac && e.link == link.index && !e.own);
         // What a port may not be flooded with reaches it once its address is learned.
         if here || port.flood || port.learning && port.bcast_flood {
-            let asks = !here && !port.bcast_flood && packet.dst.is_ipv4();
-            if !asks || self.sender_knows(input, packet, mac) {
+            let asks = !port.bcast_flood && packet.dst.is_ipv4();
+            if !asks || self.sender_knows(packet, mac) {
                 return;
             }
             let what = format!(
@@ -250,8 +246,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the sender has the MAC address already.
-    fn sender_knows(&self, input: Option<&Link>, packet: &Packet, mac: Mac) -> bool {
-        let _ = input;
+    fn sender_knows(&self, packet: &Packet, mac: Mac) -> bool {
         let all = self.state.spaces.iter().flat_map(|s| {
             let own = packet.src_mac;
             s.links
@@ -284,7 +279,12 @@ impl<'a> Walk<'a> {
     }
 
     /// VLAN filtering: the frame enters untagged and must be allowed out.
-    fn vlan(&self, bridge: &Link, input: Option<&Link>, output: Option<&Link>) -> Option<Fault> {
+    fn vlan<'s>(
+        &self,
+        bridge: &'s Link,
+        input: Option<&'s Link>,
+        output: Option<&'s Link>,
+    ) -> Option<Fault> {
         if !bridge.bridge.as_ref().is_some_and(|b| b.vlan_filtering) {
             return None;
         }
@@ -295,25 +295,33 @@ impl<'a> Walk<'a> {
                 .iter()
                 .position(|s| s.links.iter().any(|x| std::ptr::eq(x, l)))
         };
-        let (a, b) = (from.port.as_ref()?, to.port.as_ref()?);
+        // The bridge's own VLANs; none at all were not read.
+        let vlans = |l: &'s Link| match (&l.bridge, &l.port) {
+            (Some(b), _) if b.pvid.is_none() && b.vlans.is_empty() => None,
+            (Some(b), _) => Some((b.pvid, &b.vlans)),
+            (None, Some(p)) => Some((p.pvid, &p.vlans)),
+            (None, None) => None,
+        };
+        let ((enters, _), (leaves, allowed)) = (vlans(from)?, vlans(to)?);
         let space = place(from)?;
         let enter = &self.space(space).enter;
-        let (name, what, vid) = match a.pvid {
+        let (name, what, vid) = match enters {
             None => {
                 let what = format!("{} takes no untagged frames (no PVID).", from.name);
-                (&from.name, what, b.pvid.unwrap_or(1))
+                (&from.name, what, leaves.unwrap_or(1))
             }
-            Some(v) if !b.vlans.iter().any(|(id, _)| *id == v) => {
+            Some(v) if !allowed.iter().any(|(id, _)| *id == v) => {
                 let what = format!("VLAN {v} of {} is not allowed at {}.", from.name, to.name);
                 (&to.name, what, v)
             }
             Some(_) => return None,
         };
+        let own = if *name == bridge.name { " self" } else { "" };
         Some(
             Fault::new(Code::BridgePortBlocked, space, name.clone(), what)
                 .evidence(format!("{enter}bridge vlan show dev {name}"))
                 .fix(format!(
-                    "{enter}bridge vlan add dev {name} vid {vid} pvid untagged"
+                    "{enter}bridge vlan add dev {name} vid {vid} pvid untagged{own}"
                 )),
         )
     }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use crate::addr::Family;
 use crate::trace::report::{Code, Verdict};
 use crate::trace::state::{Place, SpaceId};
 
@@ -10,9 +9,9 @@ use super::fault::Fault;
 use super::host::six;
 use super::neighbour::asks_with;
 use super::owner::{self, holders, meant_for};
-use super::route::{self, Ask, Found, Skip};
+use super::route::{self};
 use super::rules::object;
-use super::segment::{Segment, is_bridge, segment};
+use super::segment::{Segment, is_bridge, last};
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -73,6 +72,51 @@ impl<'a> Walk<'a> {
         )
     }
 
+    /// A link on which ARP was switched off.
+    pub(super) fn arp_off(&self, place: Place) -> Fault {
+        let (space, name) = (self.space(place.space), self.link_name(place));
+        let what = format!(
+            "{name} in {} neither asks nor answers for addresses (ARP is off).",
+            space.name
+        );
+        Fault::new(Code::NeighbourUnreachable, place.space, name.clone(), what)
+            .owner(owner::of_link(self.state, place))
+            .evidence(format!("{}ip link show {name}: NOARP", space.enter))
+            .fix(format!("{}ip link set {name} arp on", space.enter))
+    }
+
+    /// Nobody has an IPv6 address, and somebody on the segment was told to have none.
+    fn switched_off(&self, emit: &Emit<'a>, seg: &Segment) -> Option<Fault> {
+        let addr = emit.next;
+        let ends = seg
+            .stations
+            .iter()
+            .map(last)
+            .filter(|p| p.space != emit.space);
+        let wanted: Vec<Place> = match self.query.target {
+            crate::trace::query::Target::Space(id) if !emit.gateway && !self.reply => {
+                ends.filter(|p| p.space == id).collect()
+            }
+            _ if emit.gateway => ends.filter(|p| self.is_router(p.space, addr)).collect(),
+            _ => ends.collect(),
+        };
+        let (place, fault) = wanted.iter().find_map(|p| {
+            let fault = self.disabled_on(p.space, &self.link_name(*p))?;
+            Some((*p, fault))
+        })?;
+        let len = self
+            .space(emit.space)
+            .addrs
+            .iter()
+            .find(|a| a.net.contains(&addr));
+        let net = len.map_or(128, |a| a.net.prefix_len());
+        let enter = &self.space(place.space).enter;
+        Some(fault.fix(format!(
+            "{enter}ip addr replace {addr}/{net} dev {} nodad",
+            self.link_name(place)
+        )))
+    }
+
     /// It is on the segment and has the address, but says nothing.
     fn mute(&self, emit: &Emit<'a>, owner: Place) -> Fault {
         let (addr, space) = (emit.next, self.space(owner.space));
@@ -91,9 +135,7 @@ impl<'a> Walk<'a> {
         );
         let fault = Fault::new(Code::NeighbourUnreachable, owner.space, name.clone(), what);
         if self.state.link(owner).is_some_and(|l| l.noarp) {
-            return fault
-                .evidence(format!("{}ip link show {name}: NOARP", space.enter))
-                .fix(format!("{}ip link set {name} arp on", space.enter));
+            return self.arp_off(owner);
         }
         let sysctl = format!("net.ipv4.conf.{}.arp_ignore", route::sysctl_name(&name));
         fault
@@ -186,72 +228,14 @@ impl<'a> Walk<'a> {
             .fix(format!("{}ip link set {name} master {target}", space.enter))
     }
 
-    /// Another link of the sender leads to the owner: the wrong one was chosen.
-    fn competing(&self, emit: &Emit<'a>, here: Place, owner: Place) -> Option<(Fault, Step<'a>)> {
-        let space = self.space(emit.space);
-        let right = space.links.iter().find(|l| {
-            let place = Place {
-                space: emit.space,
-                index: l.index,
-            };
-            let covers = space
-                .addrs
-                .iter()
-                .any(|a| a.link == l.index && a.net.contains(&emit.next));
-            place != here
-                && !l.loopback
-                && l.master.is_none()
-                && (covers || self.routed_by(emit, l.index))
-                && segment(self.state, place).way_to(owner).is_some()
-        })?;
-        let out = self.on_link(emit.space, right.index, emit.next);
-        let step = Step::Emit(Emit {
-            link: out.link,
-            next: out.next,
-            gateway: false,
-            text: out.text,
-            rule: None,
-            ..emit.clone()
-        });
-        let (addr, name, six) = (emit.next, &right.name, six(emit.next));
-        if let Some(rule) = emit.rule {
-            let how = format!(
-                "which sends it by {}, but {addr} is behind {name}",
-                emit.text
-            );
-            return Some((self.policy(emit.space, rule, &how), step));
-        }
-        let what = format!(
-            "{addr} is behind {name}, but the route {} of {} comes first.",
-            emit.text, space.name
-        );
-        let whole = Family::of(addr).bits();
-        let fault = Fault::new(Code::RouteConflict, emit.space, emit.text.clone(), what)
-            .evidence(format!(
-                "{}ip {six}route get {addr}: {}",
-                space.enter, emit.text
-            ))
-            .evidence(format!("{}ip {six}route show match {addr}", space.enter))
-            .fix(format!(
-                "{}ip {six}route add {addr}/{whole} dev {name}",
-                space.enter
-            ));
-        Some((fault, step))
-    }
-
-    fn routed_by(&self, emit: &Emit<'a>, link: u32) -> bool {
-        self.space(emit.space).routes.iter().any(|r| {
-            r.dst.contains(&emit.next)
-                && r.dst.prefix_len() > 0
-                && r.hops
-                    .iter()
-                    .any(|h| h.link == Some(link) && h.via.is_none())
-        })
-    }
-
     /// Nobody has the address.
     fn nobody(&mut self, emit: &Emit<'a>, seg: &Segment) -> (Fault, Step<'a>) {
         let end = Step::End(Arrival::Lost);
+        if emit.next.is_ipv6()
+            && let Some(fault) = self.switched_off(emit, seg)
+        {
+            return (fault, end);
+        }
         if emit.gateway {
             let right = self.right_gateway(emit);
             let fault = match (emit.rule, right) {
@@ -344,77 +328,6 @@ impl<'a> Walk<'a> {
         ))
     }
 
-    /// A packet is about to leave by a wire, but its destination is on this host.
-    pub(super) fn wrong_exit(&mut self, emit: &Emit<'a>, place: Place) -> Option<Step<'a>> {
-        let dst = emit.packet.dst;
-        let all = holders(self.state, dst);
-        let owner = all.iter().copied().find(|p| p.space != emit.space)?;
-        let direct = Emit {
-            next: dst,
-            ..emit.clone()
-        };
-        let (fault, step) = self
-            .competing(&direct, place, owner)
-            .or_else(|| self.too_narrow(&direct, owner))?;
-        self.blame(Verdict::Dropped, "route", fault);
-        Some(step)
-    }
-
-    /// A link of the sender reaches the owner, but its prefix does not hold the address.
-    fn too_narrow(&self, emit: &Emit<'a>, owner: Place) -> Option<(Fault, Step<'a>)> {
-        let space = self.space(emit.space);
-        let link = space.links.iter().find(|l| {
-            let place = Place {
-                space: emit.space,
-                index: l.index,
-            };
-            !l.loopback && l.master.is_none() && segment(self.state, place).way_to(owner).is_some()
-        })?;
-        let out = self.on_link(emit.space, link.index, emit.next);
-        let step = Step::Emit(Emit {
-            link: out.link,
-            next: out.next,
-            gateway: false,
-            text: out.text,
-            rule: None,
-            ..emit.clone()
-        });
-        let far = self.space(owner.space).addrs.iter();
-        let far = far.into_iter().find(|a| a.net.addr() == emit.next)?;
-        let own = space.addrs.iter();
-        let own = own
-            .into_iter()
-            .find(|a| a.link == link.index && far.net.contains(&a.net.addr()));
-        let (dev, addr) = (&link.name, emit.next);
-        let fault = match own {
-            Some(own) => {
-                let shown = format!("{} dev {dev}", own.net);
-                let what = format!(
-                    "The prefix of {shown} does not hold {addr}, which is on that segment."
-                );
-                let net = format!("{}/{}", own.net.addr(), far.net.prefix_len());
-                Fault::new(Code::WrongPrefixLength, emit.space, shown.clone(), what)
-                    .evidence(format!("{}ip route get {addr}: {}", space.enter, emit.text))
-                    .fix(format!("{}ip addr add {net} dev {dev}", space.enter))
-                    .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
-            }
-            None => {
-                let what = format!(
-                    "{} has no route to {addr}, which is behind {dev}.",
-                    space.name
-                );
-                Fault::new(Code::NoRoute, emit.space, addr.to_string(), what)
-                    .evidence(format!("{}ip route get {addr}: {}", space.enter, emit.text))
-                    .fix(format!(
-                        "{}ip route add {} dev {dev}",
-                        space.enter,
-                        far.net.trunc()
-                    ))
-            }
-        };
-        Some((fault, step))
-    }
-
     /// Where nothing at all is behind the link, the link itself tells why.
     pub(super) fn check_first_leg(&mut self, place: Place, alone: bool) {
         let Some(link) = self.state.link(place) else {
@@ -426,14 +339,6 @@ impl<'a> Walk<'a> {
         } else if alone && !link.carrier && !is_bridge(link) {
             let fault = self.no_carrier(place);
             self.blame(Verdict::Dropped, "link", fault);
-        }
-    }
-
-    /// The lookup that leads to an address, for a space.
-    pub(super) fn leads(&self, id: SpaceId, dst: IpAddr) -> Option<u32> {
-        match route::lookup(self.space(id), &Ask::to(dst), &Skip::default()) {
-            Found::Route(c) => c.hop.and_then(|h| h.link),
-            _ => None,
         }
     }
 }

@@ -11,8 +11,9 @@ use super::Walk;
 use super::fault::Fault;
 use super::host::{Out, six};
 use super::owner;
-use super::route::{self, Ask, Chosen, Refuser, show_route, show_rule};
+use super::route::{self, Ask, Chosen, Refuser};
 use super::segment::is_bridge;
+use super::show::{show_route, show_rule};
 
 impl<'a> Walk<'a> {
     /// A link that is down took its routes with it, and a wider route now catches the packet.
@@ -101,10 +102,7 @@ impl<'a> Walk<'a> {
         let dst = packet.dst;
         let (space, six) = (self.space(id), six(dst));
         if let Some(place) = self.only_down_link(id, dst) {
-            return (
-                self.link_down(place),
-                Some(self.on_link(id, place.index, dst)),
-            );
+            return self.went_with_link(id, place, dst);
         }
         if dst.is_ipv6()
             && super::ends::addresses(space, Family::V6).next().is_none()
@@ -181,6 +179,34 @@ impl<'a> Walk<'a> {
         (fault, out)
     }
 
+    /// The route went with a link that is down. The kernel makes only the link's own prefix anew.
+    fn went_with_link(&self, id: SpaceId, place: Place, dst: IpAddr) -> (Fault, Option<Out<'a>>) {
+        let space = self.space(id);
+        let mut own = space
+            .addrs
+            .iter()
+            .filter(|a| a.link == place.index && route::same_family(a.net, dst));
+        let on_link = self.on_link(id, place.index, dst);
+        let fault = self.link_down(place);
+        if own.clone().any(|a| a.net.contains(&dst)) {
+            return (fault, Some(on_link));
+        }
+        let Some(via) = own.find_map(|a| self.router_near(id, a)) else {
+            return (fault, None);
+        };
+        let six = six(dst);
+        let fault = fault.fix(format!(
+            "{}ip {six}route add default via {via}",
+            space.enter
+        ));
+        let out = Out {
+            next: via,
+            gateway: true,
+            ..on_link
+        };
+        (fault, Some(out))
+    }
+
     /// The link that would carry the packet, if the only thing wrong is that it is down.
     pub(super) fn only_down_link(&self, id: SpaceId, dst: IpAddr) -> Option<Place> {
         let space = self.space(id);
@@ -190,7 +216,8 @@ impl<'a> Walk<'a> {
                 .addrs
                 .iter()
                 .any(|a| a.link == l.index && route::same_family(a.net, dst) && a.scope == 0);
-            l.up && !l.loopback && addressed
+            // A bridge of containers is no way out.
+            l.up && !l.loopback && !is_bridge(l) && addressed
         });
         let covers = |l: &&Link| {
             space

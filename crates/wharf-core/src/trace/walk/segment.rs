@@ -212,11 +212,12 @@ impl Search<'_> {
         })
     }
 
-    /// The link that a stacked one lies on; for one that was moved to another space its place is in `peer`.
+    /// The link that a stacked one lies on.
     fn lower(&self, place: Place, link: &Link) -> Option<Place> {
         let near = || {
+            let space = link.lower_space.unwrap_or(place.space);
             let index = link.lower?;
-            Some(Place { index, ..place })
+            Some(Place { space, index })
         };
         link.peer
             .or_else(near)

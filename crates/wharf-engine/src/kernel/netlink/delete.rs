@@ -233,16 +233,12 @@ impl Run<'_> {
         if !self.kernel.wait
             && self.ops[end..]
                 .iter()
-                .any(|op| matches!(op, Op::ConntrackFlush { .. }))
+                .any(|op| matches!(op, Op::ConntrackFlush { .. } | Op::ConntrackForget(_)))
         {
             self.kernel
                 .conntrack()
                 .map_err(|e| fail(super::nft_apply::to_io(e)))?;
         }
-        let names = self.ops[at..end].iter().filter_map(|op| match op {
-            Op::LinkDel { link, .. } => Some(message::link_get(link)),
-            _ => None,
-        });
         let rt = match self.kernel.rt(&place) {
             Ok(rt) => rt,
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
@@ -252,12 +248,13 @@ impl Run<'_> {
             Err(error) => return Err(fail(error)),
         };
         let mut there = Vec::new();
-        let answers = rt.exchange(names.collect()).map_err(fail)?;
-        for (i, answer) in answers.into_iter().enumerate() {
-            match (answer.errno, answer.index) {
-                (0, Some(index)) => there.push((at + i, index)),
-                (0, None) | (libc::ENODEV, _) => self.applied[at + i] = true,
-                (errno, _) => return Err(Failure::new(at + i, errno, answer.detail)),
+        for (i, op) in (at..end).zip(&self.ops[at..end]) {
+            let Op::LinkDel { link, .. } = op else {
+                continue;
+            };
+            match rt.index(link).map_err(|e| Failure::io(i, &e))? {
+                Some(index) => there.push((i, index)),
+                None => self.applied[i] = true,
             }
         }
         let request = match there.as_slice() {

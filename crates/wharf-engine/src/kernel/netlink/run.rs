@@ -9,8 +9,8 @@ use wharf_core::model::{LinkKind, Netns};
 use wharf_core::name::IfName;
 use wharf_core::op::Op;
 
-use super::socket::{Answer, Request};
-use super::{Failure, NetlinkKernel, message, netns, sysctl};
+use super::socket::Request;
+use super::{Failure, NetlinkKernel, message, netns, shape, sysctl};
 
 /// `LOOPBACK_IFINDEX` (`net/core/dev.c`): the first link of every namespace.
 const LOOPBACK: u32 = 1;
@@ -36,6 +36,7 @@ pub(super) fn place(op: &Op) -> &Netns {
         | Op::LinkUp { netns, .. }
         | Op::AddrAdd { netns, .. }
         | Op::AddrDel { netns, .. }
+        | Op::LinkTraits { netns, .. }
         | Op::SysctlSet { netns, .. } => netns,
         Op::RouteAdd(route) | Op::RouteDel(route) => &route.netns,
         _ => &Netns::Host,
@@ -51,7 +52,9 @@ fn needs(op: &Op) -> Option<&IfName> {
         | Op::NeighAdd { link, .. }
         | Op::NeighDel { link, .. }
         | Op::FdbAdd { link, .. }
-        | Op::FdbDel { link, .. } => Some(link),
+        | Op::FdbDel { link, .. }
+        | Op::Shape { link, .. }
+        | Op::Detour { from: link, .. } => Some(link),
         Op::RouteAdd(route) | Op::RouteDel(route) => Some(&route.link),
         _ => None,
     }
@@ -68,6 +71,7 @@ fn removes(op: &Op) -> bool {
             | Op::RouteDel(_)
             | Op::NeighDel { .. }
             | Op::FdbDel { .. }
+            | Op::LinkTraits { back: true, .. }
     )
 }
 
@@ -146,6 +150,11 @@ impl<'a> Run<'a> {
             } => {
                 self.flush()?;
                 super::nft_apply::forget(self.kernel, *protocol, *host_ip, *first..=*last)
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
+            Op::ConntrackForget(addrs) => {
+                self.flush()?;
+                super::nft_apply::forget_addrs(self.kernel, addrs)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
             op => {
@@ -247,18 +256,29 @@ impl<'a> Run<'a> {
             Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
             Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
             Op::FdbDel { mac, .. } => message::fdb_del(index, *mac),
+            Op::Shape { limit, .. } => shape::bucket(index, *limit),
+            Op::Detour { by, .. } => {
+                let Some(by) = self.index(at, by)? else {
+                    let detail = format!("there is no link {by}");
+                    return Err(Failure::new(at, libc::ENODEV, detail));
+                };
+                self.waiting.push((at, shape::ingress(index)));
+                shape::redirect(index, by)
+            }
+            Op::LinkTraits { link, traits, .. } => message::link_traits(link, traits),
             Op::NetnsAdd(_)
             | Op::NetnsDel(_)
             | Op::LinkDel { .. }
             | Op::SysctlSet { .. }
             | Op::Nft(_)
-            | Op::ConntrackFlush { .. } => unreachable!("not by rtnetlink"),
+            | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_) => unreachable!("not by rtnetlink"),
         };
         self.waiting.push((at, request));
         Ok(())
     }
 
-    /// The number of a link at the present place; asked for behind what waits.
+    /// The number of a link at the present place, after what waits is done.
     fn index(&mut self, at: usize, name: &IfName) -> Result<Option<u32>, Failure> {
         if *name == IfName::loopback() {
             return Ok(Some(LOOPBACK));
@@ -267,40 +287,28 @@ impl<'a> Run<'a> {
         if let Some(index) = self.known.get(&key) {
             return Ok(Some(*index));
         }
-        self.waiting.push((at, message::link_get(name)));
-        let Some(answer) = self.exchange(Some(at))? else {
-            return Ok(None);
-        };
-        match (answer.errno, answer.index) {
-            (0, Some(index)) => {
-                self.known.insert(key, index);
-                Ok(Some(index))
-            }
-            (0, None) | (libc::ENODEV, _) => Ok(None),
-            (errno, _) => Err(Failure::new(at, errno, answer.detail)),
+        self.flush()?;
+        let asked = self.kernel.rt(&self.place).and_then(|rt| rt.index(name));
+        let index = asked.map_err(|e| Failure::io(at, &e))?;
+        if let Some(index) = index {
+            self.known.insert(key, index);
         }
+        Ok(index)
     }
 
     /// Sends what waits.
     pub(super) fn flush(&mut self) -> Result<(), Failure> {
-        self.exchange(None).map(|_| ())
-    }
-
-    /// Sends what waits; `question` says that the last message is one, whose answer is returned.
-    fn exchange(&mut self, question: Option<usize>) -> Result<Option<Answer>, Failure> {
         if self.waiting.is_empty() {
-            return Ok(None);
+            return Ok(());
         }
         let (places, requests): (Vec<usize>, Vec<Request>) =
             std::mem::take(&mut self.waiting).into_iter().unzip();
-        let first = places[0];
-        let fail = |e: io::Error| Failure::io(first, &e);
-        let mut answers = match self.kernel.rt(&self.place) {
+        let fail = |e: io::Error| Failure::io(places[0], &e);
+        let answers = match self.kernel.rt(&self.place) {
             Ok(rt) => rt.exchange(requests).map_err(fail)?,
             // Only removals may find the namespace gone, and only if none but removals wait.
-            Err(error) => return self.without_namespace(&places, question, &error),
+            Err(error) => return self.without_namespace(&places, &error),
         };
-        let asked = question.and_then(|_| answers.pop());
         let mut failed = None;
         for (at, answer) in places.into_iter().zip(answers) {
             let fine = answer.errno == 0 || nothing_there(self.ops[at], answer.errno);
@@ -309,28 +317,17 @@ impl<'a> Run<'a> {
                 failed = Some(Failure::new(at, answer.errno, answer.detail));
             }
         }
-        match failed {
-            Some(failure) => Err(failure),
-            None => Ok(asked),
-        }
+        failed.map_or(Ok(()), Err)
     }
 
-    fn without_namespace(
-        &mut self,
-        places: &[usize],
-        question: Option<usize>,
-        error: &io::Error,
-    ) -> Result<Option<Answer>, Failure> {
+    fn without_namespace(&mut self, places: &[usize], error: &io::Error) -> Result<(), Failure> {
         let gone = error.raw_os_error().is_some_and(missing);
-        for at in places.iter().filter(|at| Some(**at) != question) {
+        for at in places {
             if !(gone && removes(self.ops[*at])) {
                 return Err(Failure::io(*at, error));
             }
             self.applied[*at] = true;
         }
-        match question {
-            Some(at) => Err(Failure::io(at, error)),
-            None => Ok(None),
-        }
+        Ok(())
     }
 }

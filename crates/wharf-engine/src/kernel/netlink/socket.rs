@@ -8,6 +8,9 @@ use netlink_packet_core::{
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use wharf_core::name::IfName;
+
+use super::sys;
 
 /// Room for one datagram of the kernel; dumps come in pieces of at most 32 KB.
 const BUFFER: usize = 64 * 1024;
@@ -37,8 +40,6 @@ pub(crate) struct Answer {
     pub(crate) errno: i32,
     /// The kernel's words.
     pub(crate) detail: Option<String>,
-    /// `ifi_index` of a link that was asked for.
-    pub(crate) index: Option<u32>,
 }
 
 /// A request, without its flags for sequence and acknowledgement.
@@ -88,13 +89,32 @@ impl Rt {
         Ok(Self {
             socket,
             seq: 1,
-            buffer: vec![0; BUFFER],
+            buffer: Vec::with_capacity(BUFFER),
         })
     }
 
     /// The descriptor.
     pub(crate) fn fd(&self) -> i32 {
         self.socket.as_raw_fd()
+    }
+
+    /// The number of a link; `None` if there is no such. Cheaper than `RTM_GETLINK`, which describes the whole link
+    /// and settles its carrier first.
+    pub(crate) fn index(&self, name: &IfName) -> io::Result<Option<u32>> {
+        match sys::link_index(self.socket.as_raw_fd(), name) {
+            Ok(index) => Ok(Some(index)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a link is set up; `None` if there is no such.
+    pub(crate) fn is_up(&self, name: &IfName) -> io::Result<Option<bool>> {
+        match sys::link_flags(self.socket.as_raw_fd(), name) {
+            Ok(flags) => Ok(Some(flags & libc::IFF_UP != 0)),
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The bytes of a request that asks for an acknowledgement.
@@ -136,10 +156,12 @@ impl Rt {
     /// The next datagram, as it is.
     pub(crate) fn receive(&mut self) -> io::Result<&[u8]> {
         loop {
-            match self.socket.recv(&mut &mut self.buffer[..], 0) {
+            // Not zeroed first: most answers are short, and a page that is not touched costs nothing.
+            self.buffer.clear();
+            match self.socket.recv(&mut self.buffer, 0) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
-                Ok(length) => return Ok(&self.buffer[..length.min(BUFFER)]),
+                Ok(_) => return Ok(&self.buffer),
             }
         }
     }
@@ -156,8 +178,6 @@ impl Rt {
                 if message.kind == ERROR {
                     (answer.errno, answer.detail) = message.error();
                     open -= 1;
-                } else {
-                    answer.index = answer.index.or(message.link_index());
                 }
             }
         }
@@ -357,7 +377,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 impl Raw<'_> {
     /// Error number and text of an `NLMSG_ERROR`.
-    fn error(&self) -> (i32, Option<String>) {
+    pub(crate) fn error(&self) -> (i32, Option<String>) {
         let errno = word(self.body, 0).cast_signed().wrapping_neg();
         if self.flags & ACK_TLVS == 0 {
             return (errno, None);
@@ -384,18 +404,13 @@ impl Raw<'_> {
         (errno, None)
     }
 
-    /// `ifi_index` of an `RTM_NEWLINK`.
-    fn link_index(&self) -> Option<u32> {
-        (self.kind == libc::RTM_NEWLINK).then(|| word(self.body, 4))
-    }
-
     /// Family and index, if it announces that a link is gone.
     pub(crate) fn gone(&self) -> Option<(u8, u32)> {
         (self.kind == libc::RTM_DELLINK)
             .then(|| (self.body.first().copied().unwrap_or(0), word(self.body, 4)))
     }
 
-    fn decode(&self) -> Option<RouteNetlinkMessage> {
+    pub(crate) fn decode(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
         RouteNetlinkMessage::deserialize(&header, self.body).ok()

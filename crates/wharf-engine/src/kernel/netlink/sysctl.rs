@@ -1,6 +1,8 @@
 //! Sysctls, by their files.
 
+use std::fs::OpenOptions;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 /// Where they are.
@@ -14,7 +16,7 @@ pub fn has_ipv6() -> bool {
 
 /// Sets a value in the thread's namespace and makes sure that it stayed.
 pub(super) fn set(key: &str, value: &str) -> io::Result<()> {
-    match write(key, value) {
+    let now = match write(key, value) {
         Err(error)
             if error.raw_os_error() == Some(libc::ENOENT)
                 && turns_ipv6_off(key, value)
@@ -23,22 +25,28 @@ pub(super) fn set(key: &str, value: &str) -> io::Result<()> {
             return Ok(());
         }
         other => other?,
-    }
-    let now = get(key)?;
+    };
     if now.split_whitespace().eq(value.split_whitespace()) {
         return Ok(());
     }
     Err(io::Error::other(format!(
-        "{key} was set to {value}, but is {now}"
+        "{key} was set to {value}, but is {}",
+        now.trim_end()
     )))
 }
 
-fn write(key: &str, value: &str) -> io::Result<()> {
-    use std::io::Write;
-    std::fs::OpenOptions::new()
+/// Writes a value and reads it back. The file is opened once: finding it is most of the work.
+fn write(key: &str, value: &str) -> io::Result<String> {
+    /// More than any value that is set.
+    const LONGEST: usize = 256;
+    let file = OpenOptions::new()
+        .read(true)
         .write(true)
-        .open(format!("{ROOT}/{key}"))?
-        .write_all(value.as_bytes())
+        .open(format!("{ROOT}/{key}"))?;
+    file.write_all_at(value.as_bytes(), 0)?;
+    let mut buffer = [0; LONGEST];
+    let length = file.read_at(&mut buffer, 0)?;
+    Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
 /// The value in the thread's namespace, without the line's end.

@@ -6,15 +6,20 @@
 //!
 //! Not here: reading them (`wharf-nft`), and running packets through them (the core's `trace::eval`).
 
+pub mod ipset;
+pub mod legacy;
 mod names;
 mod native;
-mod owner;
+pub mod owner;
 mod sets;
+mod sockopt;
 mod text;
 mod values;
+pub mod xtables;
 
 use std::collections::HashMap;
 
+use wharf_core::trace::report::Owner;
 use wharf_core::trace::ruleset::{
     Backend, Base, Chain, ChainKind, Hook, Rule, RuleVerdict, Ruleset, TableFamily, Value,
 };
@@ -25,6 +30,8 @@ type Key<'a> = (Family, &'a str, &'a str);
 
 /// A dump with indices.
 struct Dump<'a> {
+    /// Names of ipsets by number, as the xtables rules of this dump need them.
+    ipsets: xtables::SetNames,
     sets: HashMap<Key<'a>, &'a (wharf_nft::Set, Vec<wharf_nft::Element>)>,
     objects: HashMap<Key<'a>, &'a wharf_nft::Object>,
 }
@@ -40,6 +47,7 @@ impl<'a> Dump<'a> {
             .iter()
             .map(|o| ((o.family, o.table.as_str(), o.name.as_str()), o));
         Self {
+            ipsets: ipsets(&nft.rules),
             sets: sets.collect(),
             objects: objects.collect(),
         }
@@ -88,6 +96,7 @@ pub fn ruleset(nft: &wharf_nft::Ruleset) -> Ruleset {
             chains[*index].rules.push(lower_rule(&dump, rule));
         }
     }
+    owner::assign(&mut chains);
     Ruleset {
         chains,
         sets: nft.sets.iter().filter_map(sets::lower).collect(),
@@ -98,12 +107,34 @@ pub fn ruleset(nft: &wharf_nft::Ruleset) -> Ruleset {
     }
 }
 
+/// iptables keeps comments in a match.
+fn xt_comment(rule: &wharf_nft::Rule) -> Option<String> {
+    rule.exprs.iter().find_map(|expr| match expr {
+        wharf_nft::Expr::Match(m) => xtables::comment(&m.name, &m.info.0),
+        _ => None,
+    })
+}
+
+/// What cannot be asked for is shown by its number.
+fn ipsets(rules: &[wharf_nft::Rule]) -> xtables::SetNames {
+    use wharf_nft::Expr;
+    let numbers = rules
+        .iter()
+        .flat_map(|r| &r.exprs)
+        .flat_map(|expr| match expr {
+            Expr::Match(m) => ipset::numbers(&m.name, &m.info.0),
+            Expr::Target(t) => ipset::numbers(&t.name, &t.info.0),
+            _ => Vec::new(),
+        });
+    ipset::names(numbers).unwrap_or_default()
+}
+
 fn lower_rule<'a>(dump: &Dump<'a>, rule: &'a wharf_nft::Rule) -> Rule {
     Rule {
         handle: rule.handle.unwrap_or_default(),
         exprs: native::exprs(dump, rule),
-        comment: rule.comment(),
-        text: text::rule(dump, rule),
+        comment: rule.comment().or_else(|| xt_comment(rule)),
+        text: xtables::as_saved(rule, &dump.ipsets).unwrap_or_else(|| text::rule(dump, rule)),
     }
 }
 
@@ -115,7 +146,8 @@ fn lower_chain(chain: &wharf_nft::Chain) -> Option<Chain> {
         name: chain.name.clone(),
         base: chain.base.as_ref().and_then(lower_base),
         rules: Vec::new(),
-        owner: owner::of(chain),
+        // Assigned when all chains are there.
+        owner: Owner::User,
     })
 }
 

@@ -1,5 +1,7 @@
 //! Names of what rules read.
 
+use std::borrow::Cow;
+
 use wharf_nft::expr::{Ct, CtKey, Fib, FibResult, Meta, MetaKey, Payload, PayloadBase};
 
 use super::values::Kind;
@@ -8,7 +10,7 @@ use super::values::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Field {
     /// nft's words for it.
-    pub text: String,
+    pub text: Cow<'static, str>,
     /// What its bytes mean.
     pub kind: Kind,
     /// How many they are.
@@ -16,7 +18,7 @@ pub struct Field {
 }
 
 impl Field {
-    pub fn new(text: impl Into<String>, kind: Kind, len: usize) -> Self {
+    pub fn new(text: impl Into<Cow<'static, str>>, kind: Kind, len: usize) -> Self {
         Self {
             text: text.into(),
             kind,
@@ -174,38 +176,39 @@ pub fn meta(e: &Meta) -> Field {
 
 /// What `ct` reads.
 pub fn ct(e: &Ct, settled: Settled) -> Field {
-    let dir = match e.dir {
-        Some(0) => "original ",
-        Some(_) => "reply ",
-        None => "",
-    };
     let six = settled.nfproto == Some(10);
     let (text, kind, len) = match e.key {
-        CtKey::State => ("state", Kind::CtState, 4),
-        CtKey::Direction => ("direction", Kind::CtDir, 1),
-        CtKey::Status => ("status", Kind::CtStatus, 4),
-        CtKey::Mark => ("mark", Kind::Mark, 4),
-        CtKey::Expiration => ("expiration", Kind::Host, 4),
-        CtKey::Helper => ("helper", Kind::Name, 16),
-        CtKey::L3Protocol => ("l3proto", Kind::NfProto, 1),
-        CtKey::Src if six => ("saddr", Kind::Ip6, 16),
-        CtKey::Src => ("saddr", Kind::Ip4, 4),
-        CtKey::Dst if six => ("daddr", Kind::Ip6, 16),
-        CtKey::Dst => ("daddr", Kind::Ip4, 4),
-        CtKey::SrcIp => ("ip saddr", Kind::Ip4, 4),
-        CtKey::DstIp => ("ip daddr", Kind::Ip4, 4),
-        CtKey::SrcIp6 => ("ip6 saddr", Kind::Ip6, 16),
-        CtKey::DstIp6 => ("ip6 daddr", Kind::Ip6, 16),
-        CtKey::Protocol => ("protocol", Kind::Proto, 1),
-        CtKey::ProtoSrc => ("proto-src", Kind::Net, 2),
-        CtKey::ProtoDst => ("proto-dst", Kind::Net, 2),
-        CtKey::Zone => ("zone", Kind::Host, 2),
-        CtKey::Bytes => ("bytes", Kind::Host, 8),
-        CtKey::Packets => ("packets", Kind::Host, 8),
-        CtKey::Labels => ("label", Kind::Host, 16),
-        _ => ("id", Kind::Host, 4),
+        CtKey::State => ("ct state", Kind::CtState, 4),
+        CtKey::Direction => ("ct direction", Kind::CtDir, 1),
+        CtKey::Status => ("ct status", Kind::CtStatus, 4),
+        CtKey::Mark => ("ct mark", Kind::Mark, 4),
+        CtKey::Expiration => ("ct expiration", Kind::Host, 4),
+        CtKey::Helper => ("ct helper", Kind::Name, 16),
+        CtKey::L3Protocol => ("ct l3proto", Kind::NfProto, 1),
+        CtKey::Src if six => ("ct saddr", Kind::Ip6, 16),
+        CtKey::Src => ("ct saddr", Kind::Ip4, 4),
+        CtKey::Dst if six => ("ct daddr", Kind::Ip6, 16),
+        CtKey::Dst => ("ct daddr", Kind::Ip4, 4),
+        CtKey::SrcIp => ("ct ip saddr", Kind::Ip4, 4),
+        CtKey::DstIp => ("ct ip daddr", Kind::Ip4, 4),
+        CtKey::SrcIp6 => ("ct ip6 saddr", Kind::Ip6, 16),
+        CtKey::DstIp6 => ("ct ip6 daddr", Kind::Ip6, 16),
+        CtKey::Protocol => ("ct protocol", Kind::Proto, 1),
+        CtKey::ProtoSrc => ("ct proto-src", Kind::Net, 2),
+        CtKey::ProtoDst => ("ct proto-dst", Kind::Net, 2),
+        CtKey::Zone => ("ct zone", Kind::Host, 2),
+        CtKey::Bytes => ("ct bytes", Kind::Host, 8),
+        CtKey::Packets => ("ct packets", Kind::Host, 8),
+        CtKey::Labels => ("ct label", Kind::Host, 16),
+        _ => ("ct id", Kind::Host, 4),
     };
-    Field::new(format!("ct {dir}{text}"), kind, len)
+    match e.dir {
+        None => Field::new(text, kind, len),
+        Some(dir) => {
+            let dir = if dir == 0 { "original" } else { "reply" };
+            Field::new(text.replacen("ct", &format!("ct {dir}"), 1), kind, len)
+        }
+    }
 }
 
 /// What `fib` asks.

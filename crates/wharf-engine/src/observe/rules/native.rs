@@ -9,7 +9,8 @@ use wharf_nft::expr::{
 };
 use wharf_nft::{Data, Family, ObjectKind, Reg, Rule, Verdict};
 
-use super::Dump;
+use super::xtables::{decode_match, decode_target};
+use super::{Dump, table_family};
 
 /// `NFT_LIMIT_F_INV`, `NFT_QUOTA_F_INV`, `NFT_CONNLIMIT_F_INV`: over, not under.
 const OVER: Bits = Bits(1);
@@ -81,13 +82,13 @@ fn one<'a>(dump: &Dump<'a>, rule: &'a Rule, expr: &'a expr::Expr, out: &mut Vec<
         E::Limit(_) | E::Quota(_) | E::Connlimit(_) | E::Dynset(_) | E::Objref(_) => {
             return stateful(dump, rule, expr, out);
         }
-        _ => return rest(rule, expr, out),
+        _ => return rest(dump, rule, expr, out),
     };
     out.push(lowered);
 }
 
 /// What hands the packet on, and what was not read.
-fn rest(rule: &Rule, expr: &expr::Expr, out: &mut Vec<Expr>) {
+fn rest(dump: &Dump<'_>, rule: &Rule, expr: &expr::Expr, out: &mut Vec<Expr>) {
     use expr::Expr as E;
     use wharf_core::trace::ruleset::RuleVerdict as V;
     // Of tunnels and IPsec a walked packet has nothing: the rule ends.
@@ -121,8 +122,8 @@ fn rest(rule: &Rule, expr: &expr::Expr, out: &mut Vec<Expr>) {
         E::Xfrm(e) => absent(e.dreg),
         E::Tunnel(e) => absent(e.dreg),
         E::Inner(_) => absent(Reg::R1),
-        E::Match(e) => return out.extend(xt_match(&e.name, e.rev, &e.info.0, rule.family)),
-        E::Target(e) => return out.extend(xt_target(&e.name, e.rev, &e.info.0, rule.family)),
+        E::Match(e) => return out.extend(xt_match(dump, e, rule.family)),
+        E::Target(e) => return out.extend(xt_target(dump, e, rule.family)),
         E::Unknown { name, .. } => Expr::Opaque(name.clone()),
         // Counters, logs, copies and the like.
         _ => Expr::Nothing,
@@ -144,15 +145,18 @@ fn unread(dreg: Reg, len: u32) -> Expr {
     }
 }
 
-fn xt_match(name: &str, _rev: u32, _info: &[u8], _family: Family) -> Vec<Expr> {
-    vec![Expr::Opaque(format!("-m {name}"))]
+fn xt_match(dump: &Dump<'_>, e: &expr::Match, family: Family) -> Vec<Expr> {
+    match table_family(family) {
+        Some(family) => decode_match(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        None => vec![Expr::Opaque(format!("-m {}", e.name))],
+    }
 }
 
-fn xt_target(name: &str, _rev: u32, _info: &[u8], _family: Family) -> Vec<Expr> {
-    vec![
-        Expr::Opaque(format!("-j {name}")),
-        Expr::Verdict(wharf_core::trace::ruleset::RuleVerdict::Stolen),
-    ]
+fn xt_target(dump: &Dump<'_>, e: &expr::Target, family: Family) -> Vec<Expr> {
+    match table_family(family) {
+        Some(family) => decode_target(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        None => vec![Expr::Opaque(format!("-j {}", e.name))],
+    }
 }
 
 fn meta(e: &expr::Meta) -> Expr {

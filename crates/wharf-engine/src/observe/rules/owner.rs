@@ -1,15 +1,3 @@
-//! Whose a chain is.
+//! Whose chains are. The core tells by their names; this is where the engine finds it.
 
-use wharf_core::nft::Table;
-use wharf_core::trace::report::Owner;
-
-/// The owner of a chain, by its table.
-pub fn of(chain: &wharf_nft::Chain) -> Owner {
-    let family = chain.family.to_string();
-    let own = |table: &Table| chain.table == Table::NAME && table.family() == family;
-    if Table::ALL.iter().any(own) {
-        Owner::Wharf
-    } else {
-        Owner::User
-    }
-}
+pub use wharf_core::trace::owner::{assign, by_chain, by_table, of};

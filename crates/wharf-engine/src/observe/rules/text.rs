@@ -1,7 +1,5 @@
 //! Rules as `nft -s list ruleset` prints them, as far as their meaning is known; the rest in a readable form.
 
-use std::collections::BTreeMap;
-
 use wharf_nft::expr::{self, Bits, CmpOp, Expr, MetaKey, RangeOp};
 use wharf_nft::{Data, Family, Reg, Rule};
 
@@ -38,7 +36,7 @@ struct Writer<'d, 'a> {
     dump: &'d Dump<'a>,
     rule: &'a Rule,
     parts: Vec<(String, Option<Needed>)>,
-    regs: BTreeMap<u8, Operand>,
+    regs: [Option<Operand>; SLOTS],
     settled: Settled,
 }
 
@@ -48,7 +46,7 @@ pub fn rule<'a>(dump: &Dump<'a>, rule: &'a Rule) -> String {
         dump,
         rule,
         parts: Vec::new(),
-        regs: BTreeMap::new(),
+        regs: [const { None }; SLOTS],
         settled: Settled {
             nfproto: match rule.family {
                 Family::Ip => Some(2),
@@ -69,8 +67,11 @@ pub fn rule<'a>(dump: &Dump<'a>, rule: &'a Rule) -> String {
     words.join(" ")
 }
 
-fn slot(reg: Reg) -> u8 {
-    reg.index().unwrap_or(u8::MAX)
+/// Registers of 4 bytes.
+const SLOTS: usize = 16;
+
+fn slot(reg: Reg) -> usize {
+    reg.index().map_or(SLOTS, usize::from)
 }
 
 impl<'a> Writer<'_, 'a> {
@@ -103,8 +104,7 @@ impl<'a> Writer<'_, 'a> {
             Expr::Byteorder(e) => self.byteorder(e),
             Expr::Immediate(e) => match &e.data {
                 Data::Value(bytes) => {
-                    self.regs
-                        .insert(slot(e.dreg), Operand::Bytes(bytes.clone()));
+                    self.put(e.dreg, Operand::Bytes(bytes.clone()));
                 }
                 Data::Verdict(verdict) => self.say(acts::verdict(verdict)),
             },
@@ -124,8 +124,18 @@ impl<'a> Writer<'_, 'a> {
         others
     }
 
+    fn put(&mut self, dreg: Reg, operand: Operand) {
+        if let Some(place) = self.regs.get_mut(slot(dreg)) {
+            *place = Some(operand);
+        }
+    }
+
+    fn get(&self, slot: usize) -> Option<&Operand> {
+        self.regs.get(slot)?.as_ref()
+    }
+
     fn load(&mut self, dreg: Reg, fields: Vec<Field>) {
-        self.regs.insert(slot(dreg), Operand::Fields(fields));
+        self.put(dreg, Operand::Fields(fields));
     }
 
     fn payload(&mut self, e: &expr::Payload) {
@@ -156,7 +166,7 @@ impl<'a> Writer<'_, 'a> {
 
     fn bitwise(&mut self, e: &expr::Bitwise) {
         let len = e.len as usize;
-        let operand = match (self.regs.get(&slot(e.sreg)), &e.mask, &e.xor) {
+        let operand = match (self.get(slot(e.sreg)), &e.mask, &e.xor) {
             (Some(Operand::Fields(fields)), Some(mask), Some(xor)) if fields.len() == 1 => {
                 Operand::Masked(fields[0].clone(), mask.clone(), xor.clone())
             }
@@ -172,7 +182,7 @@ impl<'a> Writer<'_, 'a> {
                 Operand::Fields(vec![Field::new(text, field.kind, len)])
             }
         };
-        self.regs.insert(slot(e.dreg), operand);
+        self.put(e.dreg, operand);
     }
 
     fn byteorder(&mut self, e: &expr::Byteorder) {
@@ -187,10 +197,10 @@ impl<'a> Writer<'_, 'a> {
 
     /// What a register holds, as one field.
     fn field(&self, reg: Reg, len: usize) -> Field {
-        match self.regs.get(&slot(reg)) {
+        match self.get(slot(reg)) {
             Some(Operand::Fields(fields)) if fields.len() == 1 => fields[0].clone(),
             Some(Operand::Fields(fields)) => {
-                let texts: Vec<&str> = fields.iter().map(|f| f.text.as_str()).collect();
+                let texts: Vec<&str> = fields.iter().map(|f| f.text.as_ref()).collect();
                 Field::new(texts.join(" . "), Kind::Net, len)
             }
             Some(Operand::Masked(field, mask, xor)) => {
@@ -202,7 +212,7 @@ impl<'a> Writer<'_, 'a> {
     }
 
     fn cmp<'e>(&mut self, e: &expr::Cmp, others: &'e [Expr]) -> &'e [Expr] {
-        let operand = self.regs.get(&slot(e.sreg)).cloned();
+        let operand = self.get(slot(e.sreg)).cloned();
         if let Some(Operand::Masked(field, mask, xor)) = &operand {
             self.say(masked(field, mask, xor, e.op, &e.data));
             return others;
@@ -244,7 +254,7 @@ impl<'a> Writer<'_, 'a> {
         if op != CmpOp::Eq {
             return None;
         }
-        match field.text.as_str() {
+        match field.text.as_ref() {
             "meta l4proto" => {
                 self.settled.l4 = data.first().copied();
                 Some(Needed::Transport)
@@ -267,9 +277,9 @@ impl<'a> Writer<'_, 'a> {
     }
 
     fn assign(&mut self, to: Field, sreg: Reg) {
-        let text = match self.regs.get(&slot(sreg)) {
+        let text = match self.get(slot(sreg)) {
             Some(Operand::Bytes(bytes)) => value(to.kind, bytes),
-            _ => self.field(sreg, to.len).text,
+            _ => self.field(sreg, to.len).text.into_owned(),
         };
         let meta = to.text.starts_with("meta ") || to.text.contains(' ');
         let word = if meta { "" } else { "meta " };
@@ -281,15 +291,15 @@ impl<'a> Writer<'_, 'a> {
         let mut at = slot(sreg);
         let (mut fields, mut got) = (Vec::new(), 0);
         while got < len.max(1) {
-            let field = match self.regs.get(&at) {
+            let field = match self.get(at) {
                 Some(Operand::Fields(several)) if several.len() > 1 => {
                     fields.extend(several.clone());
                     let bytes: usize = several.iter().map(|f| f.len.next_multiple_of(4)).sum();
                     got += bytes;
-                    at = at.saturating_add((bytes / 4) as u8);
+                    at += bytes / 4;
                     continue;
                 }
-                Some(_) => match Reg::slot(at) {
+                Some(_) => match u8::try_from(at).ok().and_then(Reg::slot) {
                     Some(reg) => self.field(reg, len),
                     None => break,
                 },
@@ -297,7 +307,7 @@ impl<'a> Writer<'_, 'a> {
             };
             let bytes = field.len.next_multiple_of(4).max(4);
             got += bytes;
-            at = at.saturating_add((bytes / 4) as u8);
+            at += bytes / 4;
             fields.push(field);
         }
         fields
@@ -307,7 +317,7 @@ impl<'a> Writer<'_, 'a> {
         let entry = self.dump.set(self.rule, &e.set);
         let len = entry.map_or(4, |(set, _)| set.key_len as usize);
         let fields = self.key(e.sreg, len);
-        let key: Vec<&str> = fields.iter().map(|f| f.text.as_str()).collect();
+        let key: Vec<&str> = fields.iter().map(|f| f.text.as_ref()).collect();
         let key = key.join(" . ");
         let set = entry.map_or_else(
             || format!("@{}", e.set),

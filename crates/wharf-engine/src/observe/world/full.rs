@@ -173,27 +173,16 @@ fn inside(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
 /// The packet rules of all tools in the thread's namespace.
 fn packet_rules(netns: &str, notes: &mut Vec<Unread>) -> Ruleset {
     let dump = NfSocket::open().and_then(|mut socket| socket.ruleset());
-    // A kernel module keeps these files only while there are such tables.
-    for (file, program) in [
-        ("ip_tables_names", "iptables-legacy"),
-        ("ip6_tables_names", "ip6tables-legacy"),
-    ] {
-        let names = std::fs::read_to_string(format!("/proc/thread-self/net/{file}"));
-        let names: Vec<String> = names
-            .unwrap_or_default()
-            .lines()
-            .map(str::to_owned)
-            .collect();
-        if !names.is_empty() {
-            let what = format!("tables of {program}");
-            notes.push(unread(netns, &what, names.join(", ")));
-        }
-    }
-    match dump {
+    let mut found = match dump {
         Ok(dump) => rules::ruleset(&dump),
         Err(error) => {
             notes.push(unread(netns, "nftables rules", error));
             Ruleset::default()
         }
+    };
+    match rules::legacy::read() {
+        Ok(chains) => found.chains.extend(chains),
+        Err(error) => notes.push(unread(netns, "rules of iptables-legacy", error)),
     }
+    found
 }

@@ -217,7 +217,7 @@ pub const IPTABLES: &[(&str, &str)] = &[(
         iptables-nft -A FORWARD -i va -o vb -j c
         iptables-nft -A FORWARD -s 10.0.0.0/8 ! -d 10.0.2.2 -j ACCEPT
         iptables-nft -A FORWARD -p udp -g d
-        iptables-nft -A c -p icmp -j ACCEPT
+        iptables-nft -A c -p icmp -j ACCEPT; iptables-nft -A c -p tcp --dport 8000:8100 -j DROP
         iptables-nft -A c ! -p tcp -j RETURN
         iptables-nft -A c -s 10.0.1.2/31 -d 10.0.2.0/24 -j ACCEPT
         iptables-nft -A d -i v+ -j ACCEPT

@@ -136,9 +136,9 @@ impl<'a> Writer<'_, 'a> {
 
     /// A constant address or port of a translation, or where it comes from.
     fn argument(&self, reg: Reg, kind: Kind, len: usize) -> String {
-        match self.regs.get(&slot(reg)) {
+        match self.get(slot(reg)) {
             Some(Operand::Bytes(bytes)) => value(kind, bytes.get(..len).unwrap_or(bytes)),
-            _ => self.field(reg, len).text,
+            _ => self.field(reg, len).text.into_owned(),
         }
     }
 
@@ -184,14 +184,12 @@ impl<'a> Writer<'_, 'a> {
                     self.argument(max, kind, len)
                 )
             }
-            (Some(min), Some(max)) if netmap => {
-                match (self.regs.get(&slot(min)), self.regs.get(&slot(max))) {
-                    (Some(Operand::Bytes(first)), Some(Operand::Bytes(last))) => {
-                        range(kind, first, last)
-                    }
-                    _ => self.argument(min, kind, len),
+            (Some(min), Some(max)) if netmap => match (self.get(slot(min)), self.get(slot(max))) {
+                (Some(Operand::Bytes(first)), Some(Operand::Bytes(last))) => {
+                    range(kind, first, last)
                 }
-            }
+                _ => self.argument(min, kind, len),
+            },
             (Some(min), _) => self.argument(min, kind, len),
             (None, _) => String::new(),
         };
@@ -223,7 +221,7 @@ impl<'a> Writer<'_, 'a> {
             .set(self.rule, &e.set)
             .map_or(4, |(set, _)| set.key_len as usize);
         let fields = self.key(e.sreg_key, len);
-        let key: Vec<&str> = fields.iter().map(|f| f.text.as_str()).collect();
+        let key: Vec<&str> = fields.iter().map(|f| f.text.as_ref()).collect();
         let mut text = format!("{word} @{} {{ {}", e.set, key.join(" . "));
         for inner in e.expr.iter().map(AsRef::as_ref).chain(&e.exprs) {
             let inner = match inner {
