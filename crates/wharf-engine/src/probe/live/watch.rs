@@ -40,6 +40,8 @@ pub(super) struct Post {
     pub(super) caught: Vec<Caught>,
     pub(super) traced: Option<Traced>,
     pub(super) trail: Trail,
+    /// The addresses that are at home there.
+    home: Vec<IpAddr>,
 }
 
 impl Post {
@@ -66,6 +68,11 @@ impl Post {
             caught: Vec::new(),
             traced: traced.ok(),
             trail: Trail::default(),
+            home: state.spaces[space]
+                .addrs
+                .iter()
+                .map(|a| a.net.addr())
+                .collect(),
         }
     }
 
@@ -212,11 +219,18 @@ impl<'a> Watch<'a> {
         Some(sender.send(self.flow))
     }
 
-    /// Whether the packet came in where nothing of it went on.
+    /// Whether the packet was seen last where it came in and its destination is at home.
     fn has_arrived(&self) -> bool {
-        let last = self.posts.iter().flat_map(|p| &p.caught);
-        let last = last.filter(|c| self.flow.classify(&c.bytes).is_some());
-        last.max_by_key(|c| c.at).is_some_and(|c| !c.out)
+        let all = self
+            .posts
+            .iter()
+            .flat_map(|p| p.caught.iter().map(move |c| (p, c)));
+        let own = all.filter_map(|(post, c)| {
+            let (_, header) = self.flow.classify(&c.bytes)?;
+            Some((post, c, header.dst))
+        });
+        let last = own.max_by_key(|(_, c, _)| c.at);
+        last.is_some_and(|(post, c, dst)| !c.out && (dst.is_loopback() || post.home.contains(&dst)))
     }
 
     fn take(&mut self) -> bool {
