@@ -109,6 +109,19 @@ pub struct Dropped {
     pub function: Option<String>,
 }
 
+/// A tracked connection that the packet opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracked {
+    /// Where.
+    pub space: SpaceId,
+    /// As the packet came.
+    pub original: Header,
+    /// As answers were to come; translation shows here.
+    pub reply: Header,
+    /// One did.
+    pub answered: bool,
+}
+
 /// A neighbour that was asked for while the packet was on its way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
@@ -153,6 +166,8 @@ pub struct Seen {
     pub rules: Vec<Judged>,
     /// Drops with a reason of the kernel's.
     pub drops: Vec<Dropped>,
+    /// The connections that it opened.
+    pub tracked: Vec<Tracked>,
     /// Neighbours asked for.
     pub asked: Vec<Asked>,
     /// Spaces in which frames were watched.

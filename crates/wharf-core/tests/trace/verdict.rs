@@ -2,7 +2,9 @@
 
 use wharf_core::trace::L4::{Icmp, Tcp, Udp};
 use wharf_core::trace::ruleset::{Hook, TableFamily};
-use wharf_core::trace::seen::{Act, Asked, Dropped, Frame, Header, Judged, Leg, Outcome, Seen};
+use wharf_core::trace::seen::{
+    Act, Asked, Dropped, Frame, Header, Judged, Leg, Outcome, Seen, Tracked,
+};
 use wharf_core::trace::state::{Place, TrafficControl};
 use wharf_core::trace::verdict::join;
 use wharf_core::trace::{L4, Query, Report, Verdict, trace};
@@ -37,6 +39,7 @@ impl<'w> Probe<'w> {
                 frames: Vec::new(),
                 rules: Vec::new(),
                 drops: Vec::new(),
+                tracked: Vec::new(),
                 asked: Vec::new(),
                 watched: all.clone(),
                 followed: all,
@@ -282,6 +285,35 @@ fn what_nobody_could_read() {
     });
     let says = "dropped neighbour-unreachable c1 172.18.0.20 dev eth0";
     assert_eq!(line(&p.answer(Icmp).1), says);
+}
+
+#[test]
+fn a_connection_tells_where_it_went() {
+    let mut w = World::demo();
+    w.listen("host", Udp, "0.0.0.0", 53);
+    let here = "c1 eth0 >, host veth-c1 <, host br-demo <";
+    let mut p = Probe::new(&w, "172.18.0.1", 53, Outcome::Silent).on(here);
+    assert_eq!(line(&p.answer(Udp).1), "delivered");
+    // A translation that no state told of sent it away.
+    let reply = Header {
+        src: ip(C2),
+        ..p.header.turned()
+    };
+    p.seen.tracked.push(Tracked {
+        space: HOST,
+        original: p.header,
+        reply,
+        answered: false,
+    });
+    let (_, report) = p.answer(Udp);
+    assert_eq!(line(&report), "unknown");
+    let says =
+        "host translated 172.18.0.10:40000 -> 172.18.0.1:53 to 172.18.0.10:40000 -> 172.18.0.20:53";
+    assert!(
+        report.probe.iter().any(|l| l == says),
+        "{:#?}",
+        report.probe
+    );
 }
 
 #[test]

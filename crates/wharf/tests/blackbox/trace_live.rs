@@ -94,6 +94,10 @@ fn what_arrives_is_answered() {
         let notes = report["notes"].to_string();
         assert!(!notes.contains("the state suggested"), "{line}: {notes}");
     }
+    let (_, _, report) = trace(&host, "web 192.0.2.50:80");
+    let told = texts(&report, "probe").join("\n");
+    assert!(told.contains("host translated 10.88.1.11:"), "{told}");
+    assert!(told.contains(" to 10.0.2.2:"), "{told}");
     before.assert_same(&host, "traces of what arrives");
     let tracked = host.command("conntrack").args(["-L"]).run().stdout;
     let own = |line: &&str| line.contains("dport=80 ") || line.contains("icmp");

@@ -95,9 +95,16 @@ impl<'a> Facts<'a> {
         let Some(space) = self.state.spaces.get(frame.place.space) else {
             return false;
         };
+        // Where its connection was seen, that tells; else what the state suggests.
+        let mut tracked = self.seen.tracked.iter();
+        let tracked = tracked.find(|t| t.space == frame.place.space);
+        let moves = match tracked {
+            Some(t) => t.reply.src != t.original.dst,
+            None => self.translating.contains(&space.name),
+        };
         let home = space.addrs.iter().any(|a| a.net.addr() == frame.header.dst)
             || frame.header.dst.is_loopback();
-        home && !frame.out && !self.translating.contains(&space.name)
+        home && !frame.out && !moves
     }
 
     /// Whether the packet is for a namespace, by the addresses it bore.

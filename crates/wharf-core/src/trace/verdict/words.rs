@@ -1,5 +1,7 @@
 //! What a probe sent and saw, in sentences.
 
+use std::net::{IpAddr, SocketAddr};
+
 use crate::trace::report::{Report, Verdict};
 use crate::trace::seen::{Act, Frame, Leg, Outcome};
 
@@ -70,6 +72,19 @@ pub(super) fn story(facts: &Facts<'_>) -> Vec<String> {
             all.push(format!("{what} was seen {}", places.join(", ")));
         }
     }
+    for tracked in &facts.seen.tracked {
+        let leaves = tracked.reply.turned();
+        if leaves != tracked.original {
+            all.push(format!(
+                "{} translated {} -> {} to {} -> {}",
+                facts.name(tracked.space),
+                end(tracked.original.src, tracked.original.sport),
+                end(tracked.original.dst, tracked.original.dport),
+                end(leaves.src, leaves.sport),
+                end(leaves.dst, leaves.dport)
+            ));
+        }
+    }
     for judged in facts.seen.rules.iter().filter(|j| j.act == Act::Stopped) {
         let by = match judged.handle {
             Some(handle) => format!("rule {handle}"),
@@ -100,6 +115,14 @@ pub(super) fn story(facts: &Facts<'_>) -> Vec<String> {
     }
     all.dedup();
     all
+}
+
+/// An address, with the port if there is one.
+fn end(addr: IpAddr, port: u16) -> String {
+    match port {
+        0 => addr.to_string(),
+        _ => SocketAddr::new(addr, port).to_string(),
+    }
 }
 
 /// What the state suggested.

@@ -13,6 +13,9 @@ use super::flow::{self, Flow};
 use super::trace_rule::Traced;
 use super::watch::Post;
 
+/// `NF_CT_STATE_BIT(IP_CT_NEW)`.
+const NEW: u32 = 8;
+
 /// What the sender knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
@@ -41,6 +44,8 @@ struct Met {
 pub(super) struct Trail {
     met: HashMap<u32, Met>,
     pub(super) judged: Vec<Judged>,
+    /// Numbers of the connections that the packet opened (`NFTA_TRACE_CT_ID`).
+    pub(super) connections: BTreeSet<u32>,
 }
 
 impl Trail {
@@ -71,6 +76,11 @@ impl Trail {
         let Some(met) = self.met.get(&event.id) else {
             return;
         };
+        // Only what is new with the packet goes with it.
+        let opened = event
+            .ct
+            .filter(|ct| ct.state == Some(NEW) && met.leg == Leg::Question);
+        self.connections.extend(opened.and_then(|ct| ct.id));
         let table = event.table.clone().unwrap_or_default();
         let (act, handle) = match (event.kind, &event.verdict, event.policy) {
             (TraceKind::Rule, _, _) if Traced::is_own(&table) => (Act::Entered, event.rule),
@@ -164,6 +174,7 @@ pub(super) fn seen(
         outcome,
         rules,
         drops: Vec::new(),
+        tracked: Vec::new(),
         asked: neighbours(&all),
         watched: with(|p| p.capture.is_some()),
         followed: with(|p| p.traced.is_some()),

@@ -17,6 +17,7 @@ mod flow;
 mod join;
 mod send;
 mod trace_rule;
+mod tracked;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -30,8 +31,6 @@ use wharf_core::trace::query::{Query, Source, Target};
 use wharf_core::trace::report::Report;
 use wharf_core::trace::seen::{Outcome, Seen};
 use wharf_core::trace::state::{HOST, ObservedState, SpaceId};
-use wharf_nft::Family;
-use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
 
 use crate::process::netns::{self, Netns};
 use flow::Flow;
@@ -90,17 +89,16 @@ pub fn probe(
     let began = Instant::now();
     let told = watch.follow(sender, waiting);
     let waited = began.elapsed();
-    let mut seen = watch.seen(state, source, told, &mut unable);
+    let (mut seen, posts) = watch.seen(state, source, told, &mut unable);
     if !matches!(seen.outcome, Outcome::NotSent(_)) {
         seen.waited = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
     }
     seen.unable.extend(unable);
     for space in doors.spaces() {
+        let known = watch::connections(&posts, space);
         // What stays is gone by itself soon.
-        let _ = doors.inside(space, || {
-            forget(&flow, space, &seen);
-            Ok(())
-        });
+        let found = doors.inside(space, || Ok(tracked::take(&flow, space, &seen, &known)));
+        seen.tracked.extend(found.unwrap_or_default());
     }
     Ok(seen)
 }
@@ -178,42 +176,6 @@ impl Doors {
             .map(|door| netns::enter(door.as_fd()).map_err(io::Error::other))
             .transpose()?;
         f()
-    }
-}
-
-/// Removes entries of connection tracking that the packet made in the namespace the thread is in.
-fn forget(flow: &Flow, space: SpaceId, seen: &Seen) {
-    let headers: BTreeSet<_> = join::questions(seen, space).collect();
-    let Some(mut conntrack) = (!headers.is_empty())
-        .then(Conntrack::open)
-        .and_then(Result::ok)
-    else {
-        return;
-    };
-    for header in headers {
-        let mut filter = ConntrackFilter::new(match flow.v6() {
-            true => Family::Ip6,
-            false => Family::Ip,
-        });
-        filter.orig_src = Some(header.src);
-        filter.orig_dst = Some(header.dst);
-        if header.dport != 0 {
-            filter.proto = Some(flow.protocol());
-            filter.orig_sport = Some(header.sport);
-            filter.orig_dport = Some(header.dport);
-        }
-        for entry in conntrack.dump_matching(&filter).unwrap_or_default() {
-            if entry.orig.proto == flow.protocol()
-                && entry.orig.icmp.is_none_or(|icmp| icmp.id == flow.own)
-            {
-                let tuple = wharf_nft::conntrack::Tuple {
-                    zone: entry.zone,
-                    ..entry.orig
-                };
-                // It may be gone by now.
-                let _ = conntrack.delete(&tuple, entry.id);
-            }
-        }
     }
 }
 

@@ -44,6 +44,12 @@ pub(super) struct Post {
     home: Vec<IpAddr>,
 }
 
+/// The numbers of the packet's connections in a namespace, as trace messages gave them.
+pub(super) fn connections(posts: &[Post], space: SpaceId) -> BTreeSet<u32> {
+    let posts = posts.iter().filter(|p| p.space == space);
+    posts.flat_map(|p| p.trail.connections.clone()).collect()
+}
+
 impl Post {
     /// Watches the namespace the thread is in.
     pub(super) fn open(
@@ -186,7 +192,7 @@ impl<'a> Watch<'a> {
         source: SpaceId,
         told: Told,
         unable: &mut Vec<String>,
-    ) -> Seen {
+    ) -> (Seen, Vec<Post>) {
         for post in &mut self.posts {
             if let Some(Err(error)) = post.traced.as_mut().map(Traced::stop) {
                 let here = &state.spaces[post.space].name;
@@ -203,7 +209,7 @@ impl<'a> Watch<'a> {
                 "the kernel's reasons for drops are not told: {error}"
             )),
         }
-        seen
+        (seen, self.posts)
     }
 
     /// Sends the same once more; `None` if that cannot be done, and nothing has changed.
