@@ -281,7 +281,8 @@ fn offline_sends_nothing_and_a_probe_little() {
     assert_eq!(sniffer.count(&way), 0, "offline sends nothing");
     host.w("trace cache web:81/udp --json").exits(1);
     sniffer.wait_for("the datagram", b"wharf");
-    assert_eq!(sniffer.count(b"wharf"), 1, "one is enough");
+    // On a machine that is busy the refusal may come after a second one.
+    assert!((1..=2).contains(&sniffer.count(b"wharf")));
     // Nothing answers: the same once more.
     host.sh("ip netns exec web nft 'add table ip t; add chain ip t i { type filter hook prerouting priority -500; }; add rule ip t i udp dport 82 accept; add rule ip t i udp dport 83 drop'");
     let silent = ["cache 192.0.2.99:82/udp", "cache web:83/udp"];
