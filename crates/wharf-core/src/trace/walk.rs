@@ -27,6 +27,7 @@ mod published;
 mod reply;
 mod route;
 mod rules;
+pub(in crate::trace) mod seen;
 mod segment;
 mod show;
 mod socket;
@@ -378,6 +379,7 @@ impl<'a> Walk<'a> {
             cause,
             also,
             hops: self.hops,
+            probe: Vec::new(),
             notes: self.notes,
         }
     }

@@ -31,3 +31,4 @@ mod state;
 mod story;
 mod topology_file;
 mod trace;
+mod trace_live;

@@ -45,6 +45,7 @@ pub(super) fn nothing_read(query: &Query) -> Report {
         cause: None,
         also: Vec::new(),
         hops: Vec::new(),
+        probe: Vec::new(),
         notes: vec!["no namespace was read".to_owned()],
     }
 }
