@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 use std::path::Path;
 
+use ipnet::IpNet;
+
 use crate::addr::Family;
 use crate::attach::{Attachment, Container};
 use crate::extras::Traits;
@@ -17,6 +19,7 @@ use crate::publish::{PortMapping, PortRange, Protocol};
 
 mod attachment;
 mod base;
+mod guard;
 mod rules;
 
 pub use attachment::{attachment, default_routes, port};
@@ -131,12 +134,36 @@ fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Re
     }
 }
 
+/// The host knows its containers' hardware addresses. In a subnet with more addresses than its table of neighbours takes
+/// (`gc_thresh3`, 1024), it asks for no others: a container that sends to all of them would else fill it (RFC 6583).
+fn no_questions(net: &NetworkSpec, subnet: IpNet) -> Option<Resource> {
+    let family = match subnet {
+        IpNet::V4(subnet) if subnet.prefix_len() >= 24 => return None,
+        IpNet::V4(_) => "ipv4",
+        IpNet::V6(_) => "ipv6",
+    };
+    Some(Resource::Sysctl {
+        netns: Netns::Host,
+        key: format!("net/{family}/neigh/{}/mcast_solicit", net.bridge),
+        value: "0".to_owned(),
+        link: Some(net.bridge.clone()),
+    })
+}
+
 /// Before the bridge is up: it believes no router, and has no IPv6 where the network has none.
 fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     let mut all = vec![
         bridge_sysctl(net, "ipv4", "accept_redirects", "0"),
         bridge_sysctl(net, "ipv4", "send_redirects", "0"),
     ];
+    let mut quiet: Vec<Resource> = net
+        .subnets
+        .iter()
+        .filter_map(|s| no_questions(net, s.subnet))
+        .collect();
+    // Of several subnets of one family the first is enough.
+    quiet.dedup();
+    all.extend(quiet);
     if net.has_v6() {
         for (name, value) in [
             ("accept_ra", "0"),

@@ -111,16 +111,22 @@ pub struct Link {
     pub master: Option<IfName>,
     /// The link group (`IFLA_GROUP`); 0 is the kernel's default.
     pub group: u32,
-    /// Up from the start; a bridge is raised later, when its settings are made.
+    /// Up from the start. Bridges and their ports are raised later, when their settings are made.
     pub up: bool,
 }
 
-/// How a bridge treats one port.
+/// The groups 01:80:c2:00:00:0X, by X, whose frames a port treats as any other's (`IFLA_BRPORT_GROUP_FWD_MASK`). A bridge
+/// else hands most of them to the port's own link, past the rules for bridged frames. :01 is dropped in any case, and the
+/// kernel refuses its bit.
+pub const PORT_GROUPS: u16 = !2;
+
+/// How a bridge treats one port. Setting it raises the link: whoever is at the other end of the cable and raises that
+/// first meets no port that is not locked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// The port's link, in the host's namespace.
     pub link: IfName,
-    /// Only frames from known hardware addresses come in (`IFLA_BRPORT_LOCKED`).
+    /// wharf's own: only frames from known hardware addresses come in (`IFLA_BRPORT_LOCKED`), of all [`PORT_GROUPS`].
     pub locked: bool,
     /// Learn hardware addresses from frames (`IFLA_BRPORT_LEARNING`).
     pub learning: bool,

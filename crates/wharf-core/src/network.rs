@@ -201,9 +201,14 @@ impl NetworkSpec {
         self.owner != OWNER
     }
 
-    /// wharf has packet rules for it; its bridge is wharf's, too, unless it is adopted.
+    /// wharf has packet rules for it.
     pub fn is_managed(&self) -> bool {
         self.driver == Driver::Bridge
+    }
+
+    /// Its bridge is wharf's.
+    pub fn has_own_bridge(&self) -> bool {
+        self.is_managed() && !self.adopted
     }
 
     /// The subnet of a family.

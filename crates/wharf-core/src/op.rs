@@ -138,6 +138,8 @@ pub enum Op {
         /// The last host port.
         last: u16,
     },
+    /// `conntrack -D`: forget the flows of addresses that go to somebody else.
+    ConntrackForget(Vec<IpAddr>),
 }
 
 /// A route, to add or delete.

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::addr::Family;
 use crate::extras::Traits;
-use crate::model::{FIRST_VLAN, Hop, Link, LinkKind, Netns, Port};
+use crate::model::{FIRST_VLAN, Hop, Link, LinkKind, Netns, PORT_GROUPS, Port};
 use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
@@ -83,6 +83,7 @@ pub fn command(op: &Op) -> String {
             first,
             last,
         } => conntrack(*protocol, *host_ip, *first, *last),
+        Op::ConntrackForget(addrs) => forget(addrs),
     }
 }
 
@@ -109,6 +110,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
         Op::ConntrackFlush { .. } => "conntrack flush",
+        Op::ConntrackForget(_) => "conntrack forget",
     }
 }
 
@@ -319,22 +321,26 @@ fn peer_place(netns: &Netns) -> String {
 fn port_set(port: &Port) -> String {
     let on = |yes| if yes { "on" } else { "off" };
     let link = quote(&port.link);
+    let groups = match port.locked {
+        true => format!(" type bridge_slave group_fwd_mask {PORT_GROUPS:#x}"),
+        false => String::new(),
+    };
     let vlan = port.vlan.map(|id| {
         // Only then is the port no longer in the bridge's first VLAN.
         let leave = match id {
             FIRST_VLAN => String::new(),
-            _ => format!("\nbridge vlan del dev {link} vid {FIRST_VLAN}"),
+            _ => format!("bridge vlan del dev {link} vid {FIRST_VLAN}\n"),
         };
-        format!("\nbridge vlan add dev {link} vid {id} pvid untagged{leave}")
+        format!("bridge vlan add dev {link} vid {id} pvid untagged\n{leave}")
     });
     let text = format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} addrgenmode none alias {}",
+        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} up addrgenmode none alias {}{groups}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),
         quote(&port.alias),
     );
-    text + &vlan.unwrap_or_default()
+    vlan.unwrap_or_default() + &text
 }
 
 fn detour(from: &IfName, by: &IfName) -> String {
@@ -409,6 +415,24 @@ fn sysctl(netns: &Netns, key: &str, value: &str) -> String {
     )
 }
 
+fn forget(addrs: &[std::net::IpAddr]) -> String {
+    let line = |side: &str, addr: &std::net::IpAddr| {
+        let family = conntrack_family(Family::of(*addr));
+        format!("conntrack -D -f {family} --{side} {addr} || true")
+    };
+    let lines = addrs
+        .iter()
+        .flat_map(|addr| ["orig-src", "reply-src"].map(|side| line(side, addr)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn conntrack_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
 /// `conntrack` fails when nothing was to be forgotten, and takes one port at a time.
 fn conntrack(
     protocol: Protocol,
@@ -425,10 +449,7 @@ fn conntrack(
         false => "$port".to_owned(),
     };
     let one = |family: &Family| {
-        let f = match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
+        let f = conntrack_family(*family);
         let dst = match host_ip.filter(|ip| !ip.is_unspecified()) {
             Some(ip) => format!(" --orig-dst {ip}"),
             None => String::new(),

@@ -10,6 +10,7 @@
 //! * `packet`, `query`: what is sent, and what was asked;
 //! * `owner`: whose a chain or rule is;
 //! * `walk`: the way of the packet and of its answer;
+//! * `seen`, `verdict`: what a live probe saw, and what follows from it together with the state;
 //! * `report`: the answer, as `wharf trace --json` prints it.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
@@ -21,7 +22,9 @@ pub mod packet;
 pub mod query;
 pub mod report;
 pub mod ruleset;
+pub mod seen;
 pub mod state;
+pub mod verdict;
 mod walk;
 
 pub use packet::{L4, Packet};

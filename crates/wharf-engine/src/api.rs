@@ -83,11 +83,18 @@ pub struct NetworkView {
 pub enum Note {
     /// Ports of a container that only has internal networks answer to nobody.
     PortsIgnored(ContainerName),
-    /// Another tool's chain drops forwarded packets by policy, and wharf has no door there.
+    /// Another tool's chain drops forwarded packets unless told otherwise, and wharf has no door there.
     ForwardPolicyDrop {
         /// As its tool prints it: `ip filter FORWARD`.
         chain: String,
         /// The commands that let wharf's traffic pass.
+        fix: Vec<String>,
+    },
+    /// Another tool lets wharf's traffic pass because wharf told it so, and forgets that when it is reloaded.
+    DoorForNow {
+        /// Its name.
+        tool: String,
+        /// The commands that make it last.
         fix: Vec<String>,
     },
     /// Forwarding was not turned off again, since other bridges need it.

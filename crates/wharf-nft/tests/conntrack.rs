@@ -214,3 +214,31 @@ fn flush_removes_what_the_filter_selects_and_nothing_else() {
         .unwrap();
     assert_eq!(ct.count().unwrap(), 0);
 }
+
+#[test]
+fn an_ipv6_address_selects_what_has_it_and_not_the_rest() {
+    let Some(mut ct) = tracked() else { return };
+    run(
+        "conntrack",
+        &"-I -t 500 -s fd00::1 -d fd00::3 -p udp --sport 1000 --dport 53"
+            .split(' ')
+            .collect::<Vec<_>>(),
+        "",
+    );
+    let to = |addr: &str| ConntrackFilter {
+        proto: Some(UDP),
+        orig_dst: Some(ip(addr)),
+        orig_dport: Some(53),
+        ..ConntrackFilter::new(Family::Ip6)
+    };
+    assert_eq!(ct.dump_matching(&to("fd00::3")).unwrap().len(), 1);
+    assert_eq!(ct.dump_matching(&to("fd00::4")).unwrap().len(), 0);
+    ct.flush(&to("fd00::4")).unwrap();
+    assert_eq!(ct.count().unwrap(), 5);
+    ct.flush(&to("fd00::3")).unwrap();
+    let left = ct
+        .dump_matching(&ConntrackFilter::new(Family::Ip6))
+        .unwrap();
+    let left: Vec<_> = left.iter().map(|e| e.orig.dst).collect();
+    assert_eq!(left, [ip("fd00::2")]);
+}

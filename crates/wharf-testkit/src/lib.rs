@@ -5,6 +5,7 @@
 //! * [`Output`] and [`Running`]: commands inside such a host, with a readable transcript when they misbehave.
 //! * [`probe`]: echo servers and clients in Rust; a client reports who answered and which source the server saw.
 //! * [`frame`], [`Wire`] and [`Sniffer`]: raw frames, for what a hostile neighbour or container would send.
+//! * [`disguise`]: the same behind tags, options and extension headers, or in pieces.
 //! * [`Snapshot`]: everything wharf could leave behind on a host, and a readable difference of two of them.
 //! * [`skip`]: SKIPPED with a reason, which is a failure where `CI` is set.
 //!
@@ -12,6 +13,7 @@
 //! Run it as root, or as anybody else under `unshare -Urnm`.
 
 mod command;
+pub mod disguise;
 mod echo;
 pub mod frame;
 mod host;
@@ -19,6 +21,7 @@ mod matrix;
 mod netns;
 mod options;
 pub mod probe;
+mod program;
 mod sctp;
 pub mod skip;
 mod snapshot;
@@ -34,6 +37,7 @@ pub use matrix::{Matrix, Want};
 pub use netns::Netns;
 pub use options::{ForwardPolicy, HostOptions};
 pub use probe::{Answer, Protocol, probe};
+pub use program::DropProgram;
 pub use sctp::SctpEcho;
 pub use snapshot::{Difference, Snapshot};
 pub use temp::TempDir;

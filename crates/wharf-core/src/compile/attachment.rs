@@ -131,7 +131,7 @@ fn cable(net: &NetworkSpec, inside: &Netns, a: &Attachment, group: u32) -> Resou
         mtu: Some(net.mtu),
         master: Some(net.bridge.clone()),
         group,
-        up: true,
+        up: false,
     })
 }
 

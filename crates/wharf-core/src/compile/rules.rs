@@ -18,7 +18,14 @@ pub fn chain_name(net: &NetworkSpec, part: &str) -> String {
 
 /// Whether its containers may not use all of the host's services.
 pub fn narrows_host_access(net: &NetworkSpec) -> bool {
-    net.settings.host_access != HostAccess::All
+    net.settings.host_access != HostAccess::All || isolated(net).next().is_some()
+}
+
+/// The families in which the bridge has no address, so that nobody meets the host there. The host would still take a
+/// frame to the bridge itself for any of its addresses.
+fn isolated(net: &NetworkSpec) -> impl Iterator<Item = Family> {
+    let families = net.subnets.iter().map(|s| s.family());
+    families.filter(|f| net.settings.gateway_mode(*f) == GatewayMode::Isolated)
 }
 
 /// A network's chains; those that are called by map elements, and base chains of their own where the
@@ -114,7 +121,12 @@ fn inward(net: &NetworkSpec) -> Vec<Rule> {
         };
         return vec![rule([own()], last), rule([], Action::Drop)];
     }
-    let mut rules = vec![rule([translated()], Action::Accept)];
+    // The host's own packets are not forwarded; in IPv6 the kernel takes its addresses as a source from anywhere.
+    let from_host = is(Key::FibSaddrType, Value::LocalAddr);
+    let mut rules = vec![
+        rule([from_host], Action::Drop),
+        rule([translated()], Action::Accept),
+    ];
     if net.icc {
         rules.push(rule([own()], Action::Accept));
     } else {
@@ -184,10 +196,17 @@ fn nat(net: &NetworkSpec) -> Vec<Rule> {
 /// What containers may ask of the host itself.
 fn host(net: &NetworkSpec) -> Vec<Rule> {
     let l4 = |proto| is(Key::L4Proto, Value::U8(proto));
-    let mut rules = vec![
+    let of = |family| is(Key::NfProto, Value::Family(family));
+    let mut rules: Vec<Rule> = isolated(net)
+        .map(|family| rule([of(family)], Action::Drop))
+        .collect();
+    if net.settings.host_access == HostAccess::All {
+        return rules;
+    }
+    rules.extend([
         rule([l4(1)], Action::Accept),
         rule([l4(58)], Action::Accept),
-    ];
+    ]);
     if net.settings.host_access == HostAccess::Dns {
         for proto in [6, 17] {
             rules.push(rule(

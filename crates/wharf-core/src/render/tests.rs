@@ -58,7 +58,7 @@ fn a_port_in_a_vlan_leaves_the_first() {
     assert_eq!(
         port(Some(7)),
         format!(
-            "{plain}\nbridge vlan add dev v0 vid 7 pvid untagged\nbridge vlan del dev v0 vid 1"
+            "bridge vlan add dev v0 vid 7 pvid untagged\nbridge vlan del dev v0 vid 1\n{plain}"
         )
     );
     assert!(!port(Some(1)).contains("vlan del"));

@@ -229,6 +229,9 @@ pub struct Report {
     pub also: Vec<Cause>,
     /// The way.
     pub hops: Vec<Hop>,
+    /// What a live probe sent and saw, in sentences; empty if none was sent.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub probe: Vec<String>,
     /// What could not be read or decided, and where a live probe saw something else than the state suggested.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,

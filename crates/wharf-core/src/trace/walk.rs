@@ -18,6 +18,7 @@ mod hooks;
 mod host;
 mod missing;
 mod mtu;
+mod nearer;
 mod neighbour;
 mod noroute;
 mod outside;
@@ -26,8 +27,11 @@ mod published;
 mod reply;
 mod route;
 mod rules;
+pub(in crate::trace) mod seen;
 mod segment;
+mod show;
 mod socket;
+mod source;
 mod target;
 mod wharf_rules;
 
@@ -375,6 +379,7 @@ impl<'a> Walk<'a> {
             cause,
             also,
             hops: self.hops,
+            probe: Vec::new(),
             notes: self.notes,
         }
     }

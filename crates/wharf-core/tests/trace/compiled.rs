@@ -304,11 +304,11 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::Mark => (meta(Meta::Mark), 4),
         Key::CtState => (ct(dreg, Ct::State), 4),
         Key::CtStatus => (ct(dreg, Ct::Status), 4),
-        Key::FibDaddrType => (
+        Key::FibDaddrType | Key::FibSaddrType => (
             Expr::Fib {
                 dreg,
                 result: FibResult::AddrType,
-                flags: 2,
+                flags: if key == Key::FibSaddrType { 1 } else { 2 },
             },
             4,
         ),
@@ -326,7 +326,10 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::ThDport => (bytes(Header::Transport, 2, 2), 2),
         Key::EtherSaddr => (bytes(Header::Link, 6, 6), 6),
         Key::EtherType => (meta(Meta::Protocol), 2),
-        Key::IcmpType | Key::Icmpv6Type => (bytes(Header::Transport, 0, 1), 1),
+        Key::IcmpType | Key::Icmpv6Type | Key::IgmpType => (bytes(Header::Transport, 0, 1), 1),
+        Key::Ip6NextHeader => (bytes(Header::Network, 6, 1), 1),
+        Key::Ip6SaddrBare => (bytes(Header::Network, 8, 16), 16),
+        Key::NdOption => (bytes(Header::Transport, 24, 2), 2),
         Key::NdTarget => (bytes(Header::Transport, 8, 16), 16),
         Key::NdLinkAddr => (bytes(Header::Transport, 26, 6), 6),
         Key::ArpHtype | Key::ArpPtype => (bytes(Header::Network, 0, 2), 2),

@@ -12,4 +12,5 @@ mod compiled;
 mod examples;
 mod healthy;
 mod random;
+mod verdict;
 mod wharf_tables;

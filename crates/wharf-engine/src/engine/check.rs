@@ -34,7 +34,7 @@ impl Engine {
                 missing.push(format!("network `{}`", a.network));
                 continue;
             };
-            if !net.adopted {
+            if net.has_own_bridge() {
                 self.check_cable(container, a, net, &mut missing)?;
             }
             let (mut addrs, mut further) = (a.addresses.clone(), a.routes.clone());

@@ -13,6 +13,7 @@ use wharf_core::network::DEFAULT_NETWORK;
 use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
+use crate::engine::flows::{flush_udp, forget_addresses};
 use crate::engine::network::{now, random_id};
 use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
@@ -280,6 +281,9 @@ impl Engine {
             // The flows of other protocols end by themselves: nobody is there to answer.
             plan.append(flush_udp(&container.ports));
         }
+        plan.append(forget_addresses(
+            containers.iter().flat_map(|c| &c.attachments),
+        ));
         plan.append(
             self.run
                 .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?,
@@ -465,41 +469,4 @@ fn verb_create(container: &Container) -> String {
         container.name,
         nets.join(", ")
     )
-}
-
-/// UDP has no handshake: a flow that went to the host itself before goes on past a new mapping until its
-/// connection tracking entry is gone.
-pub(super) fn flush_udp(ports: &[wharf_core::publish::PortMapping]) -> Plan {
-    flush(
-        ports
-            .iter()
-            .filter(|p| p.protocol == wharf_core::publish::Protocol::Udp),
-        "flows from before the mapping",
-    )
-}
-
-/// Flows that came by a mapping end with it.
-pub(super) fn flush_all(ports: &[wharf_core::publish::PortMapping]) -> Plan {
-    flush(ports.iter(), "flows of the mapping")
-}
-
-fn flush<'a>(
-    ports: impl Iterator<Item = &'a wharf_core::publish::PortMapping>,
-    because: &str,
-) -> Plan {
-    let mut plan = Plan::default();
-    for mapping in ports {
-        let op = wharf_core::op::Op::ConntrackFlush {
-            protocol: mapping.protocol,
-            host_ip: mapping.bound_to(),
-            first: mapping.host.first(),
-            last: mapping.host.last(),
-        };
-        plan.push(
-            op,
-            wharf_core::plan::Undo::Irreversible("flows are tracked again by themselves"),
-            because,
-        );
-    }
-    plan
 }

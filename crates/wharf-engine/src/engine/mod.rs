@@ -25,6 +25,7 @@ mod check;
 mod client;
 mod connect;
 mod container;
+mod flows;
 mod foreign;
 mod host;
 mod identity;

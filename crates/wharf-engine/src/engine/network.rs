@@ -374,6 +374,7 @@ impl Engine {
     ) -> Result<Vec<Note>, EngineError> {
         let mut notes = self.take_notes();
         notes.extend(self.closed_doors(spec));
+        notes.extend(self.doors_for_now(spec));
         Ok(notes)
     }
 }

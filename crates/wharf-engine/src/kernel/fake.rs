@@ -78,7 +78,7 @@ impl FakeKernel {
                 self.state = transaction(self.state.clone(), changes)?;
                 Ok(())
             }
-            Op::ConntrackFlush { .. } => Ok(()),
+            Op::ConntrackFlush { .. } | Op::ConntrackForget(_) => Ok(()),
             other => self.setting(other),
         }
     }
@@ -310,6 +310,7 @@ fn is_rtnetlink(op: &Op) -> bool {
             | Op::SysctlSet { .. }
             | Op::Nft(_)
             | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_)
     )
 }
 
@@ -324,11 +325,11 @@ fn route(r: RouteOp) -> Resource {
     }
 }
 
-/// `net/ipv4/conf/LINK/name` belongs to the link.
+/// `net/ipv4/conf/LINK/name` and `net/ipv4/neigh/LINK/name` belong to the link.
 fn sysctl_link(key: &str) -> Option<IfName> {
     let mut parts = key.split('/');
-    let is_conf = parts.next() == Some("net") && parts.nth(1) == Some("conf");
-    let link = parts.next().filter(|_| is_conf)?;
+    let of_link = parts.next() == Some("net") && matches!(parts.nth(1), Some("conf" | "neigh"));
+    let link = parts.next().filter(|_| of_link)?;
     link.parse().ok()
 }
 

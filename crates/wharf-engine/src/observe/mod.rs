@@ -3,9 +3,12 @@
 //! Everything here is a method of [`NetlinkKernel`], so that it uses sockets that are open already.
 
 mod firewall;
+#[cfg(test)]
+mod fuzz;
 mod listen;
 pub mod rules;
 pub mod world;
+pub mod xtables;
 
 use std::io;
 use std::net::IpAddr;

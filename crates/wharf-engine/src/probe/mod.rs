@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::process::netns;
 
 mod icmp;
+pub mod live;
 
 /// What became of a try.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -101,6 +101,27 @@ impl ConntrackFilter {
         }
     }
 
+    /// Whether the kernel selects by this as it should. It does not by IPv6 addresses: there it takes the entries that do
+    /// not have them for those that do (`ctnetlink_filter_match_tuple`, up to Linux 6.18 at least).
+    pub(crate) fn is_sound(&self) -> bool {
+        let addrs = [self.orig_src, self.orig_dst, self.reply_src, self.reply_dst];
+        addrs.iter().flatten().all(IpAddr::is_ipv4)
+    }
+
+    /// The part of it that the kernel may be asked with; more entries than are selected.
+    pub(crate) fn sound_part(&self) -> Self {
+        match self.is_sound() {
+            true => self.clone(),
+            false => Self {
+                orig_src: None,
+                orig_dst: None,
+                reply_src: None,
+                reply_dst: None,
+                ..self.clone()
+            },
+        }
+    }
+
     /// Refuses what the kernel cannot compare.
     pub(crate) fn check(&self) -> Result<(), NftError> {
         let ports = [

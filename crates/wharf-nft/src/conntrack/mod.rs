@@ -36,7 +36,7 @@ pub struct Conntrack {
 pub enum Flushed {
     /// By the kernel in one call, which does not tell how many entries it found.
     InKernel,
-    /// By listing and deleting this many entries, on a kernel without filtered flush (before 6.12).
+    /// By listing and deleting this many entries: by IPv6 addresses, or on a kernel without filtered flush (before 6.12).
     OneByOne(usize),
 }
 
@@ -72,7 +72,7 @@ impl Conntrack {
     pub fn dump_matching(&mut self, filter: &ConntrackFilter) -> Result<Vec<Entry>, NftError> {
         filter.check()?;
         let mut attrs = Writer::default();
-        filter.encode(&mut attrs);
+        filter.sound_part().encode(&mut attrs);
         match self.list(filter.family.number(), attrs, |e| filter.matches(e)) {
             Err(error) if unsupported(&error) => {
                 self.list(filter.family.number(), Writer::default(), |e| {
@@ -160,6 +160,9 @@ impl Conntrack {
     /// If the kernel refuses or its answer cannot be read.
     pub fn flush(&mut self, filter: &ConntrackFilter) -> Result<Flushed, NftError> {
         filter.check()?;
+        if !filter.is_sound() {
+            return self.flush_one_by_one(filter).map(Flushed::OneByOne);
+        }
         let mut attrs = Writer::default();
         filter.encode(&mut attrs);
         match self.send_delete(filter.family.number(), attrs, "flush conntrack entries") {

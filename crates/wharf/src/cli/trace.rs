@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use clap::Args;
 use wharf_core::ErrorKind;
-use wharf_core::trace::{L4, Query, Verdict, trace};
+use wharf_core::trace::{L4, ObservedState, Query, Report, Source, Verdict, trace, verdict};
 use wharf_engine::error::EngineError;
 use wharf_engine::observe::world::{self, Ask, FindError};
+use wharf_engine::probe::live;
 use wharf_engine::process::netns::NetnsError;
 
 use super::{Context, Done};
@@ -19,6 +20,9 @@ use crate::output::trace as output;
 SRC and DST are a container's name, `host`, `outside` (a client beyond the uplink, `outside:ADDRESS`
 to choose which), an address, the path of a network namespace, a name `ip netns` knows, or a process id.
 Without a port an ICMP echo is asked about. An IPv6 address with a port is written [fd00::1]:80.
+
+From a namespace of this host one real packet of that kind is sent and followed; --offline sends none.
+A connection is broken off at once; a datagram carries twelve letters that begin with `wharf`.
 
 Exit status: 0 delivered, 1 not delivered, 2 wrong usage.")]
 pub struct TraceArgs {
@@ -114,13 +118,41 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
         l4: args.destination.l4,
         port: args.destination.port,
     };
-    let report = trace(&state, &query);
+    let mut report = trace(&state, &query);
+    if !args.offline {
+        report = probed(&ask, &state, &query, report, ctx);
+    }
     if ctx.printer.json() {
         ctx.printer.value(&report)?;
     } else {
         ctx.printer.text(&output::text(&report))?;
     }
     Ok(u8::from(report.verdict != Verdict::Delivered))
+}
+
+/// The report together with what a real packet met. Where none can be sent the state has to do.
+fn probed(
+    ask: &Ask,
+    state: &ObservedState,
+    query: &Query,
+    mut report: Report,
+    ctx: &Context,
+) -> Report {
+    if !matches!(query.source, Source::Space(_, _)) {
+        return report;
+    }
+    let waiting = || {
+        ctx.printer
+            .progress("waiting for an answer, a second at most")
+    };
+    let path = |id| world::path(ask, state, id);
+    match live::probe(state, query, &report, path, waiting) {
+        Ok(seen) => verdict::join(state, query, report, &seen),
+        Err(why) => {
+            report.notes.push(format!("no packet was sent: {why}"));
+            report
+        }
+    }
 }
 
 /// What wharf knows; without privileges nothing, and the rest is explained all the same.

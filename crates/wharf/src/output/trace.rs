@@ -17,6 +17,10 @@ pub fn text(report: &Report) -> String {
     way(&mut out, report);
     out.push('\n');
     wrap(&mut out, "", "  ", &verdict(report));
+    // A cause has it among its evidence.
+    if let (None, Some(line)) = (&report.cause, report.probe.first()) {
+        wrap(&mut out, "probe: ", "       ", line);
+    }
     for note in &report.notes {
         wrap(&mut out, "note: ", "      ", note);
     }
@@ -230,6 +234,7 @@ mod tests {
                 hop("web", "socket", "0.0.0.0:80", "listens", pass),
                 answer,
             ],
+            probe: Vec::new(),
             notes: Vec::new(),
         }
     }
@@ -280,6 +285,7 @@ mod tests {
                     HopVerdict::Drop,
                 ),
             ],
+            probe: Vec::new(),
             notes: vec!["the connections of host were not read: Operation not permitted".to_owned()],
         }
     }

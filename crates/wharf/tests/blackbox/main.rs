@@ -4,6 +4,11 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod attacks;
+mod attacks_flood;
+mod attacks_host;
+mod attacks_nd;
+mod attacks_race;
 mod cni;
 mod cni_chain;
 mod cni_crash;
@@ -16,7 +21,9 @@ mod errors_state;
 mod guards;
 mod guards_network;
 mod install;
+mod liar;
 mod lifecycle;
+mod neighbours;
 mod netavark;
 mod netavark_dns;
 mod netavark_options;
@@ -30,3 +37,4 @@ mod state;
 mod story;
 mod topology_file;
 mod trace;
+mod trace_live;

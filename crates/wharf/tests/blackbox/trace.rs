@@ -15,10 +15,19 @@ fn stage() -> Host {
     host
 }
 
-/// Traces, and gives verdict, cause and the whole report.
+/// Traces, and gives verdict, cause and the whole report; what a real packet meets must be the same.
 #[track_caller]
 fn trace(host: &Host, line: &str) -> (String, String, Value) {
-    let out = host.w(&format!("trace {line} --offline --json"));
+    let offline = traced(host, &format!("{line} --offline"));
+    let live = traced(host, line);
+    let said = |(verdict, code, _): &(String, String, Value)| (verdict.clone(), code.clone());
+    assert_eq!(said(&live), said(&offline), "{line}: {:#}", live.2);
+    offline
+}
+
+#[track_caller]
+fn traced(host: &Host, line: &str) -> (String, String, Value) {
+    let out = host.w(&format!("trace {line} --json"));
     let report: Value = serde_json::from_str(&out.stdout)
         .unwrap_or_else(|error| panic!("{error}: {}", out.transcript()));
     let delivered = report["verdict"] == "delivered";
@@ -183,7 +192,15 @@ fn people_see_the_way_and_mistakes_are_answered() {
         "{shown}"
     );
     assert!(shown.starts_with("an echo from cache (10.88.1.12) to web (10.88.1.11)\n"));
-    assert!(shown.ends_with("delivered: it arrives, and the answer comes back\n"));
+    let (_, end) = shown.rsplit_once("\n\n").expect("the end stands apart");
+    assert!(
+        end.starts_with("delivered: it arrives, and the answer comes back\nprobe: "),
+        "{shown}"
+    );
+    assert!(
+        end.contains(" from 10.88.1.12 to 10.88.1.11: answered within "),
+        "{shown}"
+    );
     host.w("trace cache web:0").exits(2);
     host.w("trace cache").exits(2);
     host.w("trace cache outside:x").exits(2);

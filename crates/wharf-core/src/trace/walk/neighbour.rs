@@ -13,6 +13,7 @@ use super::host::six;
 use super::owner;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::segment::{Segment, Way, is_bridge, last, segment};
+use super::source;
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 /// Kinds of links that have no neighbours.
@@ -132,7 +133,7 @@ impl<'a> Walk<'a> {
             return false;
         };
         let on_link =
-            route::usable_addresses(space).any(|a| a.link == link.index && a.net.addr() == next);
+            source::usable_addresses(space).any(|a| a.link == link.index && a.net.addr() == next);
         let proxy = space
             .neighbours
             .iter()
@@ -209,7 +210,14 @@ impl<'a> Walk<'a> {
         let by_wish = owners.iter().find(|w| Some(last(w).space) == wanted);
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
-            let fault = self.duplicate(emit.next, last(&best), last(other));
+            let six = six(emit.next);
+            let fault = self
+                .duplicate(emit.next, last(&best), last(other))
+                .fix(format!(
+                    "{}ip {six}neigh flush to {}",
+                    self.space(emit.space).enter,
+                    emit.next
+                ));
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if link.noarp && link.peer.is_some() {
             let place = Place {

@@ -214,7 +214,7 @@ impl<'a> Walk<'a> {
         let net = of.and_then(|a| self.state.networks.iter().find(|n| n.name == a.network));
         net.is_some_and(|n| {
             let mode = n.settings.gateway_mode(Family::of(addr));
-            mode == GatewayMode::Nat && n.settings.trusted_interfaces.is_empty()
+            n.is_managed() && mode == GatewayMode::Nat && n.settings.trusted_interfaces.is_empty()
         })
     }
 

@@ -15,7 +15,8 @@ pub(super) fn of_link(state: &ObservedState, place: Place) -> Owner {
     };
     let name = link.name.as_str();
     if place.space == HOST {
-        let bridge = state.networks.iter().any(|n| n.bridge.as_str() == name);
+        let mut bridges = state.networks.iter().filter(|n| n.has_own_bridge());
+        let bridge = bridges.any(|n| n.bridge.as_str() == name);
         let cable = state
             .containers
             .iter()

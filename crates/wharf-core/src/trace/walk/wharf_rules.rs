@@ -59,13 +59,13 @@ impl<'a> Walk<'a> {
     /// The network of a bridge.
     pub(super) fn network_of_bridge(&self, index: Option<u32>) -> Option<&'a NetworkSpec> {
         let link = self.space(HOST).link(index?)?;
-        let bridges = self.state.networks.iter();
-        bridges.into_iter().find(|n| n.bridge.as_str() == link.name)
+        let mut bridges = self.state.networks.iter().filter(|n| n.is_managed());
+        bridges.find(|n| n.bridge.as_str() == link.name)
     }
 
     fn is_gateway(&self, addr: IpAddr) -> bool {
-        let all = self.state.networks.iter().flat_map(|n| &n.subnets);
-        all.into_iter().any(|s| s.gateway == addr)
+        let own = self.state.networks.iter().filter(|n| n.is_managed());
+        own.flat_map(|n| &n.subnets).any(|s| s.gateway == addr)
     }
 
     /// The wharf container that has, or was given, an address.

@@ -22,7 +22,7 @@ use netlink_packet_route::route::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
 use wharf_core::extras::Traits;
-use wharf_core::model::{FIRST_VLAN, Hop, Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{FIRST_VLAN, Hop, Link, LinkKind, PORT_GROUPS, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::network::MacvlanMode;
 use wharf_core::op::RouteOp;
@@ -51,8 +51,8 @@ pub(crate) fn link_get(name: &IfName) -> Request {
     request(Message::GetLink(link), 0)
 }
 
-/// `RTM_NEWLINK`, with the number of the link's master or parent, and the namespace of a cable's other end or of a
-/// sub-interface. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
+/// `RTM_NEWLINK` of one that is new, with the number of its master or parent, and the namespace of a cable's other end or
+/// of a sub-interface.
 pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) -> Request {
     let mut message = by_name(&link.name);
     let attributes = &mut message.attributes;
@@ -140,18 +140,24 @@ pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
     request(Message::NewLink(message), 0)
 }
 
-/// `RTM_NEWLINK` on a bridge port. It has no addresses, so the kernel is kept from making one.
+/// `RTM_NEWLINK` on a bridge port: the kernel makes the settings, then raises the link. It has no addresses, so the
+/// kernel is kept from making one.
 pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
     let mut message = by_name(&port.link);
+    set_up(&mut message, true);
+    let mut settings = vec![
+        InfoBridgePort::HairpinMode(port.hairpin),
+        InfoBridgePort::Learning(port.learning),
+        InfoBridgePort::Locked(port.locked),
+    ];
+    if port.locked {
+        settings.push(InfoBridgePort::GroupFwdMask(PORT_GROUPS));
+    }
     message.attributes.extend([
         LinkAttribute::IfAlias(port.alias.clone()),
         LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![
-                InfoBridgePort::HairpinMode(port.hairpin),
-                InfoBridgePort::Learning(port.learning),
-                InfoBridgePort::Locked(port.locked),
-            ])),
+            LinkInfo::PortData(InfoPortData::BridgePort(settings)),
         ]),
     ]);
     if ipv6 {

@@ -160,6 +160,11 @@ impl<'a> Run<'a> {
                 super::nft_apply::forget(self.kernel, *protocol, *host_ip, *first..=*last)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
+            Op::ConntrackForget(addrs) => {
+                self.flush()?;
+                super::nft_apply::forget_addrs(self.kernel, addrs)
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
             op => {
                 self.rtnetlink(at, op)?;
                 return Ok(at + 1);
@@ -278,7 +283,8 @@ impl<'a> Run<'a> {
             | Op::LinkDel { .. }
             | Op::SysctlSet { .. }
             | Op::Nft(_)
-            | Op::ConntrackFlush { .. } => unreachable!("not by rtnetlink"),
+            | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_) => unreachable!("not by rtnetlink"),
         };
         self.waiting.push((at, request));
         Ok(())

@@ -9,6 +9,7 @@ use wharf_core::attach::Container;
 use wharf_core::trace::query::{Source, Target};
 use wharf_core::trace::state::{HOST, ObservedState, SpaceId};
 
+use super::Ask;
 use crate::process::netns::{self, NetnsError};
 
 /// One end of a question.
@@ -239,6 +240,18 @@ pub fn target(state: &ObservedState, end: &Endpoint) -> Result<Target, FindError
 fn space(state: &ObservedState, name: &str, path: &Path) -> Result<SpaceId, FindError> {
     let found = inode(path).and_then(|i| state.spaces.iter().position(|s| s.inode == i));
     found.ok_or_else(|| FindError::Unread(name.to_owned()))
+}
+
+/// Where a namespace that was read is; `None` for the host, and for one that is not there any more.
+#[must_use]
+pub fn path(ask: &Ask, state: &ObservedState, id: SpaceId) -> Option<PathBuf> {
+    let space = state.spaces.get(id).filter(|_| id != HOST)?;
+    let wanted = ask.wanted.iter().map(|w| w.path.clone());
+    let containers = ask.containers.iter().map(|c| c.netns.path.clone());
+    wanted
+        .chain(containers)
+        .chain([PathBuf::from(&space.name)])
+        .find(|path| inode(path) == Some(space.inode))
 }
 
 /// The first namespace that owns an address; loopback addresses are everybody's, and so the host's.

@@ -39,7 +39,7 @@ use crate::kernel::netlink::socket::Rt;
 use crate::process::netns;
 use spaces::Known;
 
-pub use find::{Endpoint, FindError, find, source, target};
+pub use find::{Endpoint, FindError, find, path, source, target};
 
 /// The most namespaces that are read fully because they lie beside one that is.
 const BESIDE: usize = 16;
