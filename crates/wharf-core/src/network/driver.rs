@@ -14,7 +14,7 @@ pub enum Driver {
     /// A bridge that wharf makes, with rules and guards.
     #[default]
     Bridge,
-    /// Somebody else's bridge, as it is: no rules, no addresses, no settings on it.
+    /// Somebody else's bridge, into which wharf plugs cables, as it is: no rules, no addresses, no settings on it.
     Unmanaged,
     /// Sub-interfaces of one of the host's links; the host sees nothing of the traffic.
     Macvlan(MacvlanMode),

@@ -14,7 +14,8 @@ const BUSYBOX: &str = "/bin/busybox";
 /// Podman on a host of its own.
 struct Podman {
     host: Host,
-    conf: String,
+    /// Its configuration, where that is not at its place in `/etc`.
+    conf: Option<String>,
     storage: String,
 }
 
@@ -22,25 +23,35 @@ impl Podman {
     #[track_caller]
     fn new() -> Self {
         let host = host();
-        let dir = host.dir().path().display().to_string();
-        let conf = host.dir().write(
-            "containers.conf",
-            &format!(
-                "[network]
-network_backend = \"netavark\"
-network_config_dir = \"{dir}/podman-networks\"
-[engine]
-helper_binaries_dir = [\"{}\", \"/usr/lib/podman\"]
-cgroup_manager = \"cgroupfs\"
-events_logger = \"file\"
-runtime = \"crun\"
-[containers]
-cgroups = \"disabled\"
-log_driver = \"k8s-file\"
-",
-                helpers(&host).display()
-            ),
+        let finds = format!(
+            "helper_binaries_dir = [\"{}\", \"/usr/lib/podman\"]",
+            helpers(&host).display()
         );
+        let text = configuration(&host, "network_backend = \"netavark\"", &finds);
+        let conf = host.dir().write("containers.conf", &text);
+        Self::of(host, Some(conf))
+    }
+
+    /// With `/etc/containers` of its own, in which `wharf install` has put what it puts.
+    #[track_caller]
+    fn installed() -> Self {
+        let host = host();
+        let dir = host.dir().path().display().to_string();
+        host.dir()
+            .write("containers.conf", &configuration(&host, "", ""));
+        host.sh(&format!(
+            "cp /etc/containers/policy.json {dir}
+             mount -t tmpfs tmpfs /etc/containers
+             mv {dir}/policy.json {dir}/containers.conf /etc/containers"
+        ));
+        host.wharf(&["install", "netavark", "--dir", &format!("{dir}/helpers")])
+            .ok();
+        Self::of(host, None)
+    }
+
+    #[track_caller]
+    fn of(host: Host, conf: Option<String>) -> Self {
+        let dir = host.dir().path().display().to_string();
         let storage = host.dir().write(
             "storage.conf",
             &format!(
@@ -74,9 +85,11 @@ runroot = \"/run/podman-test\"
     }
 
     fn in_its_world(&self, command: wharf_testkit::HostCommand) -> wharf_testkit::HostCommand {
-        command
-            .env("CONTAINERS_CONF", &self.conf)
-            .env("CONTAINERS_STORAGE_CONF", &self.storage)
+        let command = command.env("CONTAINERS_STORAGE_CONF", &self.storage);
+        match &self.conf {
+            Some(conf) => command.env("CONTAINERS_CONF", conf),
+            None => command,
+        }
     }
 
     /// `podman LINE`, split at blanks.
@@ -126,6 +139,25 @@ runroot = \"/run/podman-test\"
         let difference = before.difference(&self.before());
         assert!(difference.is_empty(), "{what}:\n{difference}");
     }
+}
+
+/// What is not about who finds the network backend: that is in the two parts.
+fn configuration(host: &Host, network: &str, engine: &str) -> String {
+    let dir = host.dir().path().display();
+    format!(
+        "[network]
+{network}
+network_config_dir = \"{dir}/podman-networks\"
+[engine]
+{engine}
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+runtime = \"crun\"
+[containers]
+cgroups = \"disabled\"
+log_driver = \"k8s-file\"
+"
+    )
 }
 
 macro_rules! podman {
@@ -306,4 +338,24 @@ fn beside_containers_of_the_command() {
     podman.run("rm -f -t 0 web");
     podman.assert_same(&before, "beside the command");
     assert_eq!(host.outside().tcp(addr::HOST4, 9090).by(), Some("cli"));
+}
+
+#[test]
+fn what_wharf_installs_is_found() {
+    podman!();
+    let podman = Podman::installed();
+    let host = &podman.host;
+    let helper = format!("{}/helpers/netavark", host.dir().path().display());
+    let shown = podman.run("info --format {{.Host.NetworkBackend}}");
+    assert_eq!(shown, "netavark", "{helper}");
+    let before = podman.before();
+    podman.run("network create named");
+    let inside = podman.start("web", "--network named -p 8080:80");
+    let _web = Echo::tcp(&inside, "web", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("web"));
+    assert_eq!(text(&host.inspect("web"), "owner"), "netavark");
+    // The name server is found beside it.
+    podman.run("run --rm --network named tiny nslookup web");
+    podman.run("rm -f -t 0 web");
+    podman.assert_same(&before, "podman as installed");
 }
