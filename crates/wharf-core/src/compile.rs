@@ -59,11 +59,6 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
     all
 }
 
-/// The alias by which a network's bridge is known as wharf's.
-pub fn bridge_alias(net: &NetworkSpec) -> String {
-    format!("wharf:network:{}", net.name)
-}
-
 /// The alias by which a container's cable is known as wharf's.
 pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
     format!("wharf:{}:{}", container.name, attachment.network)

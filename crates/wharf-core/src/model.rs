@@ -20,6 +20,12 @@ pub const PORT_GROUP: u32 = 0x7768;
 /// The link group of ports on networks whose containers may not talk to each other: differs in the last bit.
 pub const PORT_GROUP_APART: u32 = PORT_GROUP | 1;
 
+/// The alias of the loopback interface by which a namespace is known as made by wharf.
+pub fn netns_alias(path: &std::path::Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("wharf:{}", name.to_string_lossy())
+}
+
 /// A network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Netns {

@@ -27,6 +27,8 @@ pub enum Op {
         /// Which.
         link: IfName,
     },
+    /// `ip link set`: an existing link gets the addresses, sizes, group and bridge that are given
+    LinkSet(Link),
     /// `ip link set … up` or `down`
     LinkUp {
         /// Where.

@@ -26,6 +26,7 @@ pub fn command(op: &Op) -> String {
         Op::NetnsAdd(path) => netns_add(path),
         Op::NetnsDel(path) => netns_del(path),
         Op::LinkAdd(link) => link_add(link),
+        Op::LinkSet(link) => link_set(link),
         Op::LinkDel { netns, link } => format!("{} link del dev {}", ip(netns), quote(link)),
         Op::LinkUp { netns, link, up } => {
             let way = if *up { "up" } else { "down" };
@@ -70,6 +71,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::NetnsAdd(_) => "netns add",
         Op::NetnsDel(_) => "netns del",
         Op::LinkAdd(_) => "link add",
+        Op::LinkSet(_) => "link set",
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
         Op::PortSet(_) => "port set",
@@ -189,7 +191,12 @@ fn inside(netns: &Netns) -> String {
 
 fn netns_add(path: &Path) -> String {
     match netns_name(path) {
-        Some(name) => format!("ip netns add {}", quote(name)),
+        Some(name) => format!(
+            "ip netns add {}\nip -n {} link set dev lo alias {}",
+            quote(name),
+            quote(name),
+            quote(crate::model::netns_alias(path)),
+        ),
         None => {
             let path = quote_path(path);
             format!("touch {path} && unshare --net={path} true")
@@ -252,6 +259,25 @@ fn link_add(link: &Link) -> String {
                 word(peer_place(peer_netns));
             }
         }
+    }
+    text
+}
+
+/// What can be changed of a link that is there.
+fn link_set(link: &Link) -> String {
+    let mut text = format!("{} link set dev {}", ip(&link.netns), quote(&link.name));
+    if let Some(mtu) = link.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    if let Some(mac) = link.mac {
+        text += &format!(" address {mac}");
+    }
+    text += &format!(" group {:#x}", link.group);
+    if let Some(master) = &link.master {
+        text += &format!(" master {}", quote(master));
+    }
+    if link.up {
+        text += " up";
     }
     text
 }

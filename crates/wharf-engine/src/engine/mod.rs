@@ -4,7 +4,10 @@
 //! A verb that fails takes back what it did. A process that dies in the middle leaves a journal entry; the
 //! next engine that opens finishes or undoes its work (`recover`).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::rc::Weak;
 
 use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::name::{ContainerName, NetworkName};
@@ -21,6 +24,7 @@ use crate::store::{JournalEntry, RunStore, StateStore, Work};
 mod connect;
 mod container;
 mod foreign;
+mod gc;
 mod host;
 mod identity;
 mod join;
@@ -28,7 +32,9 @@ mod lock;
 mod lost;
 mod network;
 mod ports;
+mod rebuild;
 mod recover;
+mod repair;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
@@ -41,6 +47,7 @@ pub struct Engine {
     kernel: NetlinkKernel,
     me: ProcessRef,
     notes: Vec<Note>,
+    host_lock: RefCell<Weak<File>>,
 }
 
 impl Engine {
@@ -58,6 +65,7 @@ impl Engine {
             kernel: NetlinkKernel::new(),
             me,
             notes: Vec::new(),
+            host_lock: RefCell::default(),
         };
         engine.settle()?;
         engine.recover()?;
@@ -153,7 +161,7 @@ impl Engine {
         let Err(mut error) = execute(&mut self.kernel, plan) else {
             return Ok(());
         };
-        if rules_missing(&error) && error.left.is_empty() && self.rebuild_rules().is_ok() {
+        if rules_missing(&error) && error.left.is_empty() && self.mend(Mode::Apply).is_ok() {
             match execute(&mut self.kernel, plan) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,

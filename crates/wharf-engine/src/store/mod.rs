@@ -18,6 +18,7 @@ use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::network::NetworkSpec;
 
 use crate::error::EngineError;
+use crate::failpoint;
 
 mod leases;
 mod ports;
@@ -210,7 +211,32 @@ impl RunStore {
     /// # Errors
     /// LMDB's: a full disk, above all.
     pub fn commit(&self, txn: RwTxn<'_>) -> Result<(), EngineError> {
-        txn.commit().map_err(|e| self.store.fail(e))
+        failpoint::step();
+        txn.commit().map_err(|e| self.store.fail(e))?;
+        failpoint::step();
+        Ok(())
+    }
+
+    /// Reads everything once.
+    ///
+    /// # Errors
+    /// Something in it cannot be read.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.read(|txn| {
+            self.meta.iter(txn)?.try_for_each(|item| item.map(|_| ()))?;
+            self.networks
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.containers
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.journal
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.all_leases(txn)?;
+            self.all_ports(txn)?;
+            Ok(())
+        })
     }
 
     /// A change in one piece.
@@ -304,7 +330,10 @@ impl StateStore {
         let put = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.put(&mut txn, spec.name.as_str(), spec)?;
-            txn.commit()
+            failpoint::step();
+            txn.commit()?;
+            failpoint::step();
+            Ok(())
         })();
         put.map_err(|e| self.store.fail(e))
     }
@@ -317,7 +346,10 @@ impl StateStore {
         let delete = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.delete(&mut txn, name)?;
-            txn.commit()
+            failpoint::step();
+            txn.commit()?;
+            failpoint::step();
+            Ok(())
         })();
         delete.map_err(|e| self.store.fail(e))
     }

@@ -7,11 +7,13 @@ mod args;
 mod container;
 mod context;
 mod files;
+mod gc;
 mod manual;
 mod names;
 mod network;
 mod port;
 mod process;
+mod repair;
 mod topology;
 
 use clap::error::ErrorKind as ClapKind;
@@ -77,6 +79,10 @@ enum Command {
     Apply(topology::ApplyArgs),
     /// Remove the networks and containers of a file
     Destroy(topology::DestroyArgs),
+    /// Mend in the kernel what is not as wharf made it
+    Repair(repair::RepairArgs),
+    /// Remove what belongs to nobody: what dead containers and lost records left
+    Gc(gc::GcArgs),
     /// See container networking grow step by step, in private namespaces
     Tour(tour::TourArgs),
     /// Print a completion script for a shell
@@ -118,6 +124,8 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Plan(args) => topology::plan(&args, ctx),
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
+        Command::Repair(args) => repair::run(&args, ctx),
+        Command::Gc(args) => gc::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),

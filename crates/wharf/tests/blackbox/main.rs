@@ -3,9 +3,11 @@
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
 mod common;
+mod crash;
 mod dry_run;
 mod errors;
 mod errors_state;
+mod gc;
 mod guards;
 mod guards_network;
 mod lifecycle;
@@ -13,6 +15,7 @@ mod networks;
 mod options;
 mod publish;
 mod reachability;
+mod repair;
 mod run;
 mod state;
 mod story;

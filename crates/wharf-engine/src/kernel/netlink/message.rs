@@ -85,6 +85,27 @@ pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawF
     request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
 }
 
+/// `RTM_NEWLINK` on a link that is there.
+pub(crate) fn link_set(link: &Link, master: Option<u32>) -> Request {
+    let mut message = by_name(&link.name);
+    let attributes = &mut message.attributes;
+    attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    attributes.push(LinkAttribute::Group(link.group));
+    attributes.extend(master.map(LinkAttribute::Controller));
+    if link.up {
+        set_up(&mut message, true);
+    }
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on the loopback interface: its alias, by which the namespace is known.
+pub(crate) fn loopback_alias(alias: String) -> Request {
+    let mut message = by_name(&IfName::loopback());
+    message.attributes.push(LinkAttribute::IfAlias(alias));
+    request(Message::NewLink(message), 0)
+}
+
 fn set_up(message: &mut LinkMessage, up: bool) {
     message.header.change_mask = LinkFlags::Up;
     message.header.flags = if up {

@@ -9,6 +9,8 @@ use wharf_core::model::{LinkKind, Netns};
 use wharf_core::name::IfName;
 use wharf_core::op::Op;
 
+use crate::failpoint;
+
 use super::socket::{Answer, Request};
 use super::{Failure, NetlinkKernel, message, netns, sysctl};
 
@@ -31,7 +33,7 @@ pub(super) struct Run<'a> {
 /// Where an operation takes effect.
 pub(super) fn place(op: &Op) -> &Netns {
     match op {
-        Op::LinkAdd(link) => &link.netns,
+        Op::LinkAdd(link) | Op::LinkSet(link) => &link.netns,
         Op::LinkDel { netns, .. }
         | Op::LinkUp { netns, .. }
         | Op::AddrAdd { netns, .. }
@@ -45,7 +47,7 @@ pub(super) fn place(op: &Op) -> &Netns {
 /// The link whose number the message needs.
 fn needs(op: &Op) -> Option<&IfName> {
     match op {
-        Op::LinkAdd(link) => link.master.as_ref(),
+        Op::LinkAdd(link) | Op::LinkSet(link) => link.master.as_ref(),
         Op::AddrAdd { link, .. }
         | Op::AddrDel { link, .. }
         | Op::NeighAdd { link, .. }
@@ -105,9 +107,15 @@ impl<'a> Run<'a> {
     pub(super) fn all(&mut self) -> Result<(), Failure> {
         let mut at = 0;
         while at < self.ops.len() {
+            failpoint::step();
             at = self.step(at)?;
+            if failpoint::is_armed() {
+                self.flush()?;
+            }
         }
-        self.flush()
+        self.flush()?;
+        failpoint::step();
+        Ok(())
     }
 
     /// Carries out, or puts on the pile, the operation at `at` and perhaps others behind it; where to go on.
@@ -116,6 +124,10 @@ impl<'a> Run<'a> {
             Op::NetnsAdd(path) => {
                 self.flush()?;
                 self.netns_add(path).map_err(|e| Failure::io(at, &e))?;
+                // Goes out with the first messages for it, and tells from then on who made it.
+                self.place = Netns::Path(path.clone());
+                let alias = wharf_core::model::netns_alias(path);
+                self.waiting.push((at, message::loopback_alias(alias)));
             }
             Op::NetnsDel(path) => {
                 self.flush()?;
@@ -179,6 +191,7 @@ impl<'a> Run<'a> {
             for (i, op) in ops.iter().enumerate() {
                 reached = at + i;
                 if let Op::SysctlSet { key, value, .. } = op {
+                    failpoint::step();
                     sysctl::set(key, value)?;
                     applied[i] = true;
                 }
@@ -234,6 +247,7 @@ impl<'a> Run<'a> {
                 self.known.remove(&(link.netns.clone(), link.name.clone()));
                 message::link_add(link, link.master.is_some().then_some(index), inside)
             }
+            Op::LinkSet(link) => message::link_set(link, link.master.is_some().then_some(index)),
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
             Op::PortSet(port) => {
                 let ipv6 = *self.ipv6.get_or_insert_with(sysctl::has_ipv6);
@@ -304,7 +318,8 @@ impl<'a> Run<'a> {
         let mut failed = None;
         for (at, answer) in places.into_iter().zip(answers) {
             let fine = answer.errno == 0 || nothing_there(self.ops[at], answer.errno);
-            self.applied[at] = fine;
+            // A namespace is there, even if its mark could not be set.
+            self.applied[at] = fine || matches!(self.ops[at], Op::NetnsAdd(_));
             if !fine && failed.is_none() {
                 failed = Some(Failure::new(at, answer.errno, answer.detail));
             }
