@@ -68,7 +68,7 @@ fn die_at_every_step(scene: &[&str], line: &str, back: &[&str]) {
     for command in scene {
         host.w(command).ok();
     }
-    let (before, known_before) = (Snapshot::of(&host), known(&host));
+    let (mut before, known_before) = (Snapshot::of(&host), known(&host));
     let mut deaths = 0;
     for step in 1..MOST {
         let got = dying_at(&host, step, line);
@@ -87,17 +87,18 @@ fn die_at_every_step(scene: &[&str], line: &str, back: &[&str]) {
         if known_now == known_before {
             let difference = before.difference_on(&host);
             assert!(difference.is_empty(), "{what}, undone:\n{difference}");
-        } else {
-            for command in back {
-                host.w(command).ok();
-            }
-            assert_eq!(known(&host), known_before, "{what}, and back");
-            let difference = before.difference_on(&host);
-            assert!(
-                difference.is_empty(),
-                "{what}, finished, and back:\n{difference}"
-            );
+            continue;
         }
+        for command in back {
+            host.w(command).ok();
+        }
+        assert_eq!(known(&host), known_before, "{what}, and back");
+        // New cables have new names and hardware addresses.
+        let difference = before.difference_on(&host);
+        let lines = difference.lines().iter();
+        let lines: Vec<_> = lines.filter(|line| !line.contains("veth")).collect();
+        assert!(lines.is_empty(), "{what}, finished, and back:\n{lines:#?}");
+        before = Snapshot::of(&host);
     }
     assert!(
         deaths > 3,
@@ -383,4 +384,39 @@ fn at_random_moments_in_parallel() {
     with_network.assert_same(&host, "random deaths");
     remove(&host, &["kept"], &["A"]);
     bare.assert_same(&host, "random deaths");
+}
+
+#[test]
+fn run_in_the_background() {
+    require!();
+    die_at_every_step(
+        &[],
+        "run -d --name c1 --network A -p 8080:80 -- sleep 1000",
+        &["rm -f c1"],
+    );
+}
+
+#[test]
+fn adopt() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    host.sh("ip netns add mine; ip netns exec mine ip link set lo up");
+    let before = Snapshot::of(&host);
+    let inside = Snapshot::of_netns(&host.container("mine"));
+    for step in 1..MOST {
+        let line = "create c1 --netns /run/netns/mine --network A -p 8080:80";
+        let got = dying_at(&host, step, line);
+        host.w("rm -f c1").ok();
+        sound(&host, &format!("step {step}"));
+        let difference = before.difference_on(&host);
+        assert!(difference.is_empty(), "step {step}:\n{difference}");
+        let difference = inside.difference(&Snapshot::of_netns(&host.container("mine")));
+        assert!(difference.is_empty(), "inside, step {step}:\n{difference}");
+        if got.code.is_some() {
+            assert!(step > 5, "{}", got.transcript());
+            return;
+        }
+    }
+    panic!("it never came to its end");
 }
