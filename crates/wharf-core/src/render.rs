@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
-use crate::model::{Link, LinkKind, Netns, Port};
+use crate::model::{Link, LinkKind, Netns, PolicyRule, Port, RuleAction};
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
@@ -45,6 +45,13 @@ pub fn command(op: &Op) -> String {
         }
         Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
         Op::RouteDel(r) => route("del", r),
+        Op::RuleAdd(r) => policy_rule("add", r),
+        Op::RuleDel(r) => policy_rule("del", r),
+        Op::BlackholeAdd { dst, table } => format!(
+            "ip route add blackhole {dst} table {table} proto {}",
+            crate::model::ROUTE_PROTOCOL
+        ),
+        Op::BlackholeDel { dst, table } => format!("ip route del blackhole {dst} table {table}"),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
             format!("ip neigh replace {addr} lladdr {mac} dev {dev} nud permanent")
@@ -79,6 +86,10 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::AddrDel { .. } => "addr del",
         Op::RouteAdd(_) => "route add",
         Op::RouteDel(_) => "route del",
+        Op::RuleAdd(_) => "rule add",
+        Op::RuleDel(_) => "rule del",
+        Op::BlackholeAdd { .. } => "route add",
+        Op::BlackholeDel { .. } => "route del",
         Op::NeighAdd { .. } => "neigh add",
         Op::NeighDel { .. } => "neigh del",
         Op::FdbAdd { .. } => "fdb add",
@@ -315,6 +326,30 @@ fn route(verb: &str, r: &RouteOp) -> String {
         quote(&r.link),
         crate::model::ROUTE_PROTOCOL,
     )
+}
+
+fn policy_rule(verb: &str, r: &PolicyRule) -> String {
+    let family = match r.family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    };
+    let mut text = format!("ip {family} rule {verb} priority {}", r.priority);
+    if let Some(from) = r.from {
+        text += &format!(" from {from}");
+    }
+    if let Some(mark) = r.mark {
+        text += &format!(" fwmark {mark:#x}/{mark:#x}");
+    }
+    if let Some(iif) = &r.iif {
+        text += &format!(" iif {}", quote(iif));
+    }
+    text += &match r.action {
+        RuleAction::Goto(to) => format!(" goto {to}"),
+        RuleAction::Lookup(table) => format!(" lookup {table}"),
+        RuleAction::Nop => " nop".to_owned(),
+        RuleAction::Blackhole => " blackhole".to_owned(),
+    };
+    text + &format!(" protocol {}", crate::model::ROUTE_PROTOCOL)
 }
 
 fn destination(dst: IpNet) -> String {

@@ -15,6 +15,7 @@ use wharf_core::plan::{Plan, Undo};
 use crate::api::Note;
 use crate::engine::Engine;
 use crate::error::EngineError;
+use crate::kernel::netlink::has_ipv6;
 
 /// What the run store remembers of the host, under these keys.
 mod key {
@@ -60,6 +61,16 @@ impl HostPart {
         };
         self.borrowed.iter().map(one).collect()
     }
+}
+
+/// What keeps forbidden what is forbidden when the rules are gone.
+pub(super) fn backstop() -> Vec<Resource> {
+    let families: &[Family] = if has_ipv6() {
+        &Family::BOTH
+    } else {
+        &[Family::V4]
+    };
+    compile::backstop::shared(families)
 }
 
 /// The rules that all networks share, with those that hold back other flows.
@@ -110,6 +121,8 @@ impl Engine {
             }
         } else {
             let all = shared_rules(part.host_links.as_deref().or(known_links.as_deref()));
+            let mut all = all;
+            all.extend(backstop());
             part.plan = diff(&all, &[], "the rules all networks share are not there yet");
         }
         for b in &part.borrowed {
@@ -235,6 +248,7 @@ impl Engine {
                 plan.push(set(was), Undo::Ops(vec![set(is)]), because);
             }
         }
+        plan.append(diff(&[], &backstop(), because));
         let del = Table::ALL
             .into_iter()
             .map(|t| Change::Del(Object::Table(t)))

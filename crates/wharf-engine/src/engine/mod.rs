@@ -35,6 +35,9 @@ mod ports;
 mod rebuild;
 mod recover;
 mod repair;
+mod serve;
+
+pub use serve::{Event, serve};
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;

@@ -27,7 +27,7 @@ use crate::engine::{Engine, Networks, identity};
 use crate::error::EngineError;
 use crate::observe::{LinkInfo, OwnNetwork, Published};
 use crate::process::liveness;
-use crate::store::{LiveNetwork, RunStore, StateStore};
+use crate::store::{LiveNetwork, RunStore, StateStore, can_be_read};
 
 /// How many rules let a container use nothing of the host but its answers to pings.
 const RULES_FOR_NONE: usize = 3;
@@ -39,13 +39,10 @@ impl Engine {
     /// A store can be neither read nor put aside; as [`Engine::open`].
     pub fn open_anew(dirs: &Dirs) -> Result<(Self, Vec<Finding>), EngineError> {
         let mut aside = Vec::new();
-        if RunStore::open(&dirs.run).and_then(|s| s.check()).is_err() {
+        if !readable(|| RunStore::open(&dirs.run).and_then(|s| s.check()))? {
             aside.extend(put_aside(&dirs.run)?);
         }
-        if StateStore::open(&dirs.state)
-            .and_then(|s| s.networks())
-            .is_err()
-        {
+        if !readable(|| StateStore::open(&dirs.state).and_then(|s| s.check()))? {
             aside.extend(put_aside(&dirs.state)?);
         }
         Ok((Self::open(dirs)?, aside))
@@ -235,6 +232,10 @@ impl Engine {
         };
         write(txn).map_err(|e| self.run.fail(e))
     }
+}
+
+fn readable(read: impl FnOnce() -> Result<(), EngineError>) -> Result<bool, EngineError> {
+    can_be_read(|| read().is_ok()).map_err(|e| failed("look at the store", &e))
 }
 
 fn put_aside(dir: &std::path::Path) -> Result<Option<Finding>, EngineError> {

@@ -12,14 +12,14 @@ use wharf_core::attach::{Container, Phase};
 use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::{Resource, ResourceKey};
-use wharf_core::name::NetworkName;
+use wharf_core::name::{IfName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome};
-use crate::engine::host::{failed, failed_op, shared_rules};
+use crate::engine::host::{HostPart, backstop, failed, failed_op, shared_rules};
 use crate::engine::{Engine, Networks, applies, identity, journal_key};
 use crate::error::EngineError;
 use crate::kernel::{Kernel, PlanError};
@@ -42,6 +42,15 @@ struct Desired {
     rest: Vec<Resource>,
     /// Networks whose count of users of the host's loopback is wrong, with the right one.
     miscounted: Vec<LiveNetwork>,
+}
+
+impl Desired {
+    /// With what all networks share.
+    fn share(&mut self, host_links: Option<&[IfName]>, part: &HostPart) {
+        self.rules.splice(0..0, shared_rules(host_links));
+        self.rest.splice(0..0, part.sysctls());
+        self.rest.splice(0..0, backstop());
+    }
 }
 
 /// What was found to be done.
@@ -117,8 +126,22 @@ impl Engine {
         Ok((Plan { steps }, findings))
     }
 
-    /// `None` if the ruleset changed between looking and mending.
-    fn repair_once(&mut self, mode: Mode) -> Result<Option<(Plan, Vec<Finding>)>, EngineError> {
+    /// A look without locks: it may take for damage what others are changing at this moment.
+    pub(super) fn is_damaged(&mut self) -> Result<bool, EngineError> {
+        let (live, part) = self.live_networks()?;
+        if live.is_empty() {
+            return Ok(false);
+        }
+        let links = part.host_links.clone().or(self.host_links()?);
+        let view = self.run.view()?;
+        let mut desired = self.desired(&view)?;
+        drop(view);
+        desired.share(links.as_deref(), &part);
+        let repairs = self.compare_with_kernel(&desired)?;
+        Ok(!repairs.findings.is_empty())
+    }
+
+    fn live_networks(&mut self) -> Result<(Vec<NetworkSpec>, HostPart), EngineError> {
         let live: Vec<NetworkSpec> = self.run.read(|txn| {
             let all = self.run.networks.iter(txn)?;
             let all = all
@@ -131,25 +154,37 @@ impl Engine {
                 .collect())
         })?;
         let part = self.host_needs(&live)?;
+        Ok((live, part))
+    }
+
+    fn compare_with_kernel(&mut self, desired: &Desired) -> Result<Repairs, EngineError> {
+        let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
+        let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
+        let seen = seen.map_err(read)?;
+        let there = self.kernel.observe(&desired.rest).map_err(read)?;
+        Ok(repairs(desired, seen, &there))
+    }
+
+    /// `None` if the ruleset changed between looking and mending.
+    fn repair_once(&mut self, mode: Mode) -> Result<Option<(Plan, Vec<Finding>)>, EngineError> {
+        let (live, part) = self.live_networks()?;
         let links = part.host_links.clone().or(self.host_links()?);
         if live.is_empty() {
             return Ok(Some((Plan::default(), Vec::new())));
         }
         let mut txn = self.run.begin()?;
         let mut desired = self.desired(&txn)?;
-        desired.rules.splice(0..0, shared_rules(links.as_deref()));
-        desired.rest.splice(0..0, part.sysctls());
-
+        desired.share(links.as_deref(), &part);
         let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
         let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
         let seen = seen.map_err(read)?;
         let there = self.kernel.observe(&desired.rest).map_err(read)?;
-        let mut repairs = repairs(&desired, seen, &there);
+        let repairs = repairs(&desired, seen, &there);
         let mut plan = Plan::default();
         if !repairs.rules.is_empty() {
             plan.push(Op::Nft(repairs.rules.clone()), NO_WAY_BACK, REASON);
         }
-        plan.append(std::mem::take(&mut repairs.rest));
+        plan.append(repairs.rest.clone());
         if !applies(mode) {
             return Ok(Some((plan, repairs.findings)));
         }
@@ -159,20 +194,11 @@ impl Engine {
                 return Ok(None);
             }
         }
-        let rest = Plan {
-            steps: plan
-                .steps
-                .iter()
-                .filter(|s| !matches!(s.op, Op::Nft(_)))
-                .cloned()
-                .collect(),
-        };
-        let done = apply_all(&mut self.kernel, &rest);
+        let done = apply_all(&mut self.kernel, &repairs.rest);
         let write = (|| {
             for network in &desired.miscounted {
-                self.run
-                    .networks
-                    .put(&mut txn, network.spec.name.as_str(), network)?;
+                let name = network.spec.name.as_str();
+                self.run.networks.put(&mut txn, name, network)?;
             }
             self.record_host_anew(&mut txn, &part)
         })();
@@ -394,6 +420,8 @@ fn describe(resource: &Resource) -> String {
         Resource::Route {
             netns, dst, via, ..
         } => format!("route {dst} via {via}{}", place(netns)),
+        Resource::Rule(rule) => format!("{} routing rule {}", rule.family, rule.priority),
+        Resource::Blackhole { dst, table } => format!("blackhole {dst} in table {table}"),
         Resource::Neigh { link, addr, .. } => format!("neighbour {addr} on {link}"),
         Resource::Fdb { link, mac } => format!("forwarding entry {mac} of {link}"),
         Resource::Sysctl { netns, key, .. } => {

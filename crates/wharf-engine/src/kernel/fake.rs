@@ -130,6 +130,12 @@ impl FakeKernel {
                 return self.insert(route(r));
             }
             Op::RouteDel(r) => self.remove(&route(r).key()),
+            Op::RuleAdd(rule) => return self.insert(Resource::Rule(rule)),
+            Op::RuleDel(rule) => self.remove(&ResourceKey::Rule(rule)),
+            Op::BlackholeAdd { dst, table } => {
+                return self.insert(Resource::Blackhole { dst, table });
+            }
+            Op::BlackholeDel { dst, table } => self.remove(&ResourceKey::Blackhole(dst, table)),
             Op::NeighAdd { link, addr, mac } => {
                 self.need_link(&host, &link)?;
                 self.replace(Resource::Neigh { link, addr, mac });

@@ -11,9 +11,12 @@ use ipnet::IpNet;
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
+use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
-use wharf_core::addr::Mac;
-use wharf_core::model::{Link, LinkKind, Netns, Port, Resource};
+use wharf_core::addr::{Family, Mac};
+use wharf_core::model::{
+    Link, LinkKind, Netns, PolicyRule, Port, ROUTE_PROTOCOL, Resource, RuleAction,
+};
 use wharf_core::name::IfName;
 
 use super::{LinkInfo, RouteInfo};
@@ -22,6 +25,8 @@ use crate::process::netns;
 
 /// `RT_TABLE_MAIN`.
 const MAIN: u32 = 254;
+/// `RTN_BLACKHOLE`.
+const BLACKHOLE: u8 = 6;
 
 /// One namespace as it is. Empty if it cannot be entered.
 #[derive(Default)]
@@ -48,6 +53,7 @@ impl NetlinkKernel {
     pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
         let mut places: HashMap<Netns, Place> = HashMap::new();
         let mut seen = Vec::new();
+        let mut rules: Option<Vec<PolicyRule>> = None;
         // Ends of cables that are there, but not under their name where they were put: their owner's doing.
         let mut hidden: HashSet<(Netns, IfName)> = HashSet::new();
         for resource in wanted {
@@ -60,6 +66,13 @@ impl NetlinkKernel {
             let found = match resource {
                 Resource::Nft(_) => None,
                 Resource::Netns(path) => netns::open(path).is_ok().then(|| resource.clone()),
+                Resource::Rule(rule) => {
+                    if rules.is_none() {
+                        rules = Some(self.rules()?);
+                    }
+                    let there = rules.iter().flatten().any(|is| is == rule);
+                    there.then(|| resource.clone())
+                }
                 Resource::Sysctl {
                     netns, key, link, ..
                 } => {
@@ -105,10 +118,27 @@ impl NetlinkKernel {
             for message in self.neighbours(AddressFamily::Bridge)? {
                 found.forwarding.extend(forwarding(&message));
             }
-        } else {
-            found.routes = self.routes(place)?;
         }
+        found.routes = self.routes(place)?;
         Ok(found)
+    }
+
+    /// Wharf's rules of policy routing.
+    fn rules(&mut self) -> io::Result<Vec<PolicyRule>> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut ask = RuleMessage::default();
+            ask.header.family = family;
+            let answers = match self.rt(&Netns::Host)?.dump(&Message::GetRule(ask)) {
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+                other => other?,
+            };
+            all.extend(answers.iter().filter_map(|m| match m {
+                Message::NewRule(message) => policy_rule(message),
+                _ => None,
+            }));
+        }
+        Ok(all)
     }
 
     /// All permanent neighbours of the host, with the number of their link.
@@ -130,6 +160,47 @@ impl NetlinkKernel {
         };
         Ok(answers.into_iter().filter_map(own).collect())
     }
+}
+
+/// A rule of wharf's, by its protocol number.
+fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
+    let family = match message.header.family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    let (mut from, mut iif, mut mark, mut to, mut ours) = (None, None, None, None, false);
+    let (mut priority, mut table) = (0, u32::from(message.header.table));
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Source(addr) => {
+                from = IpNet::new(*addr, message.header.src_len).ok();
+            }
+            RuleAttribute::Iifname(name) if name == "lo" => iif = Some(IfName::loopback()),
+            RuleAttribute::Iifname(name) => iif = name.parse::<IfName>().ok(),
+            RuleAttribute::FwMark(bits) if *bits != 0 => mark = Some(*bits),
+            RuleAttribute::Goto(number) => to = Some(*number),
+            RuleAttribute::Table(number) => table = *number,
+            RuleAttribute::Protocol(by) => ours = u8::from(*by) == ROUTE_PROTOCOL,
+            _ => {}
+        }
+    }
+    let action = match (message.header.action, to) {
+        (Action::Goto, Some(to)) => RuleAction::Goto(to),
+        (Action::ToTable, _) => RuleAction::Lookup(table),
+        (Action::Nop, _) => RuleAction::Nop,
+        (Action::Blackhole, _) => RuleAction::Blackhole,
+        _ => return None,
+    };
+    ours.then_some(PolicyRule {
+        family,
+        priority,
+        from,
+        iif,
+        mark,
+        action,
+    })
 }
 
 /// The container's end of a cable.
@@ -171,7 +242,9 @@ fn places_of(resource: &Resource) -> Vec<Netns> {
         | Resource::Up { netns, .. }
         | Resource::Addr { netns, .. }
         | Resource::Route { netns, .. } => vec![netns.clone()],
-        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) => Vec::new(),
+        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) | Resource::Rule(_) => {
+            Vec::new()
+        }
         _ => vec![Netns::Host],
     }
 }
@@ -260,7 +333,13 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
             let place = host?;
             place.forwarding.contains(&(place.index(link)?, *mac))
         }
-        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) => false,
+        Resource::Blackhole { dst, table } => host?
+            .routes
+            .iter()
+            .any(|r| (r.table, r.dst, r.kind) == (*table, *dst, BLACKHOLE)),
+        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) | Resource::Rule(_) => {
+            false
+        }
     };
     there.then(|| wanted.clone())
 }

@@ -14,6 +14,7 @@ mod network;
 mod port;
 mod process;
 mod repair;
+mod serve;
 mod topology;
 
 use clap::error::ErrorKind as ClapKind;
@@ -83,6 +84,8 @@ enum Command {
     Repair(repair::RepairArgs),
     /// Remove what belongs to nobody: what dead containers and lost records left
     Gc(gc::GcArgs),
+    /// Watch, and mend at once what others change of wharf's
+    Serve(serve::ServeArgs),
     /// See container networking grow step by step, in private namespaces
     Tour(tour::TourArgs),
     /// Print a completion script for a shell
@@ -125,6 +128,7 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
         Command::Repair(args) => repair::run(&args, ctx),
+        Command::Serve(args) => serve::run(&args, ctx),
         Command::Gc(args) => gc::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),

@@ -15,7 +15,7 @@ use wharf_testkit::{Echo, Host, Output, Snapshot, addr, require};
 /// More steps than any command makes.
 const MOST: u64 = 400;
 /// Random rounds of the usual suite, over all threads.
-const ROUNDS: u64 = 160;
+const ROUNDS: u64 = 400;
 
 fn dying_at(host: &Host, step: u64, line: &str) -> Output {
     let args: Vec<_> = line.split_whitespace().collect();

@@ -68,6 +68,8 @@ fn removes(op: &Op) -> bool {
             | Op::LinkUp { up: false, .. }
             | Op::AddrDel { .. }
             | Op::RouteDel(_)
+            | Op::RuleDel(_)
+            | Op::BlackholeDel { .. }
             | Op::NeighDel { .. }
             | Op::FdbDel { .. }
     )
@@ -257,6 +259,10 @@ impl<'a> Run<'a> {
             Op::AddrDel { addr, .. } => message::addr_del(index, *addr),
             Op::RouteAdd(route) => message::route_add(index, route),
             Op::RouteDel(route) => message::route_del(index, route),
+            Op::RuleAdd(rule) => message::rule_add(rule),
+            Op::RuleDel(rule) => message::rule_del(rule),
+            Op::BlackholeAdd { dst, table } => message::blackhole_add(*dst, *table),
+            Op::BlackholeDel { dst, table } => message::blackhole_del(*dst, *table),
             Op::NeighAdd { addr, mac, .. } => message::neigh_add(index, *addr, *mac),
             Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
             Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
