@@ -9,14 +9,16 @@ use std::path::{Path, PathBuf};
 
 use heed::RwTxn;
 use wharf_core::attach::Container;
-use wharf_core::model::{Netns, netns_alias};
+use wharf_core::compile;
+use wharf_core::model::{Netns, Resource, netns_alias};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_core::publish::PortMapping;
 
 use crate::api::{Finding, Mode, Outcome};
-use crate::engine::host::failed;
+use crate::engine::findings::describe;
+use crate::engine::host::{backstop, failed};
 use crate::engine::repair::apply_all;
 use crate::engine::{Engine, applies};
 use crate::error::EngineError;
@@ -78,7 +80,7 @@ impl Engine {
             }
         }
         let mut unknown = Garbage::default();
-        let spaces = self.spaces();
+        let (spaces, neighbours) = (self.spaces(), self.neighbours_of_bridges()?);
         let txn = self.run.begin()?;
         let all = self.run.containers.iter(&txn);
         let containers: Vec<Container> = all
@@ -88,19 +90,7 @@ impl Engine {
         let links = links.map_err(|e| failed("list links", &e))?;
         lost_cables(&links, &spaces, &containers, &mut unknown);
         lost_namespaces(&spaces, &containers, &mut unknown);
-        let networks = self.run.networks.iter(&txn);
-        let bridges: Vec<IfName> = networks
-            .and_then(|all| all.map(|i| i.map(|(_, n)| n.spec.bridge)).collect())
-            .map_err(|e| self.run.fail(e))?;
-        let neighbours = self.kernel.permanent_neighbours();
-        let neighbours = neighbours.map_err(|e| failed("list neighbours", &e))?;
-        for (index, addr) in neighbours {
-            let bridge = links.iter().find(|l| l.index == index);
-            let bridge = bridge.and_then(|l| bridges.iter().find(|b| b.as_str() == l.name));
-            if let Some(bridge) = bridge {
-                lost_neighbour(bridge, addr, &containers, &mut unknown);
-            }
-        }
+        lost_neighbours(&neighbours, &links, &containers, &mut unknown);
         let living = |c: &&Container| !dead.contains(&c.name);
         let owners: HashMap<&ContainerName, &Container> = containers
             .iter()
@@ -122,6 +112,9 @@ impl Engine {
         let rules = self.mend_strange(mode)?;
         garbage.plan.append(rules.0);
         garbage.findings.extend(rules.1);
+        let routing = self.lost_routing(mode)?;
+        garbage.plan.append(routing.plan);
+        garbage.findings.extend(routing.findings);
         let host = self.lost_host(mode)?;
         garbage.plan.append(host.plan);
         garbage.findings.extend(host.findings);
@@ -150,6 +143,50 @@ impl Engine {
             self.run.write(|txn| self.forget_host(txn))?;
         }
         Ok(garbage)
+    }
+
+    /// Routing rules and ways to nowhere of networks that are not there.
+    fn lost_routing(&mut self, mode: Mode) -> Result<Garbage, EngineError> {
+        let mut wanted: Vec<Resource> = self.run.read(|txn| {
+            let mut all = Vec::new();
+            for item in self.run.networks.iter(txn)? {
+                all.extend(compile::backstop::network(&item?.1.spec));
+            }
+            Ok(all)
+        })?;
+        if !wanted.is_empty() {
+            wanted.extend(backstop());
+        }
+        let there = self.kernel.own_routing(compile::backstop::TABLE);
+        let there = there.map_err(|e| failed("look for routing rules", &e))?;
+        let mut garbage = Garbage::default();
+        for resource in there.iter().filter(|r| !wanted.contains(r)) {
+            if let Some(op) = Op::remove(resource) {
+                garbage.plan.push(op, NO_WAY_BACK, "its network is gone");
+                garbage.find(describe(resource), "its network is gone");
+            }
+        }
+        if applies(mode) {
+            apply_all(&mut self.kernel, &garbage.plan)?;
+        }
+        Ok(garbage)
+    }
+
+    /// Permanent neighbours on the bridges of networks, with the number of the bridge.
+    fn neighbours_of_bridges(&mut self) -> Result<Vec<(IfName, u32, IpAddr)>, EngineError> {
+        let read = |e: std::io::Error| failed("list neighbours", &e);
+        let bridges: Vec<IfName> = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| n.spec.bridge)).collect()
+        })?;
+        let links = self.kernel.links(&Netns::Host).map_err(read)?;
+        let all = self.kernel.permanent_neighbours().map_err(read)?;
+        let on_bridge = |(index, addr): (u32, IpAddr)| {
+            let link = links.iter().find(|l| l.index == index)?;
+            let bridge = bridges.iter().find(|b| b.as_str() == link.name)?;
+            Some((bridge.clone(), index, addr))
+        };
+        Ok(all.into_iter().filter_map(on_bridge).collect())
     }
 
     /// Every namespace that has a name or processes, the own one apart.
@@ -288,26 +325,36 @@ fn lost_cables(
     }
 }
 
-/// An entry of a network's bridge for an address that no container has.
-fn lost_neighbour(bridge: &IfName, addr: IpAddr, containers: &[Container], garbage: &mut Garbage) {
-    let has = |c: &Container| {
-        let mut addresses = c.attachments.iter().flat_map(|a| &a.addresses);
-        addresses.any(|net| net.addr() == addr)
-    };
-    if containers.iter().any(has) {
-        return;
+/// Entries of networks' bridges for addresses that no container has.
+fn lost_neighbours(
+    neighbours: &[(IfName, u32, IpAddr)],
+    links: &[LinkInfo],
+    containers: &[Container],
+    garbage: &mut Garbage,
+) {
+    for (bridge, index, addr) in neighbours {
+        let still = links
+            .iter()
+            .any(|l| l.index == *index && l.name == bridge.as_str());
+        let has = |c: &Container| {
+            let mut addresses = c.attachments.iter().flat_map(|a| &a.addresses);
+            addresses.any(|net| net.addr() == *addr)
+        };
+        if !still || containers.iter().any(has) {
+            continue;
+        }
+        let op = Op::NeighDel {
+            link: bridge.clone(),
+            addr: *addr,
+        };
+        garbage
+            .plan
+            .push(op, NO_WAY_BACK, "no container has the address");
+        garbage.find(
+            format!("neighbour {addr} on {bridge}"),
+            "its container is gone",
+        );
     }
-    let op = Op::NeighDel {
-        link: bridge.clone(),
-        addr,
-    };
-    garbage
-        .plan
-        .push(op, NO_WAY_BACK, "no container has the address");
-    garbage.find(
-        format!("neighbour {addr} on {bridge}"),
-        "its container is gone",
-    );
 }
 
 fn lost_namespaces(spaces: &[Space], containers: &[Container], garbage: &mut Garbage) {

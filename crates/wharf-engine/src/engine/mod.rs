@@ -23,6 +23,7 @@ use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
 mod connect;
 mod container;
+mod findings;
 mod foreign;
 mod gc;
 mod host;

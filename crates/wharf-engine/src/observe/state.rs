@@ -123,6 +123,19 @@ impl NetlinkKernel {
         Ok(found)
     }
 
+    /// Wharf's rules of policy routing, and its destinations without a way in `table`.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn own_routing(&mut self, table: u32) -> io::Result<Vec<Resource>> {
+        let rules = self.rules()?.into_iter().map(Resource::Rule);
+        let routes = self.routes(&Netns::Host)?.into_iter();
+        let ours =
+            routes.filter(|r| (r.table, r.kind, r.protocol) == (table, BLACKHOLE, ROUTE_PROTOCOL));
+        let ours = ours.map(|r| Resource::Blackhole { dst: r.dst, table });
+        Ok(rules.chain(ours).collect())
+    }
+
     /// Wharf's rules of policy routing.
     fn rules(&mut self) -> io::Result<Vec<PolicyRule>> {
         let mut all = Vec::new();

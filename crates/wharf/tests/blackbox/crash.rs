@@ -420,3 +420,32 @@ fn adopt() {
     }
     panic!("it never came to its end");
 }
+
+#[test]
+fn rebuild() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "kept", "A", 1, 99, "-p 7000:80");
+    let _web = Echo::tcp(&host.container("kept"), "kept", 80);
+    let before = Snapshot::of(&host);
+    let stores = format!("/run/wharf/db {}/db", host.state_dir().display());
+    for step in 1..MOST {
+        host.sh(&format!("rm -r {stores}"));
+        let got = dying_at(&host, step, "repair --rebuild");
+        host.w("repair --rebuild").ok();
+        assert_eq!(names(&host.w("ps --json").json()), ["kept"], "step {step}");
+        sound(&host, &format!("rebuild at step {step}"));
+        let difference = before.difference_on(&host);
+        assert!(
+            difference.is_empty(),
+            "rebuild at step {step}:\n{difference}"
+        );
+        if got.code.is_some() {
+            assert!(step > 5, "{}", got.transcript());
+            break;
+        }
+    }
+    assert_eq!(host.outside().tcp(addr::HOST4, 7000).by(), Some("kept"));
+    remove(&host, &["kept"], &["A"]);
+}

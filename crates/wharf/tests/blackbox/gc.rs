@@ -59,6 +59,46 @@ fn a_dead_container_is_removed_and_a_living_one_is_not() {
     container(&host, "next", "A", 1, 11, "-p 8080:80");
 }
 
+/// Without networks wharf has nothing on the host.
+#[test]
+fn what_networks_shared_goes_when_there_is_none() {
+    require!();
+    let host = host();
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    host.sh(&format!(
+        "rm -r /run/wharf/db {}/db; nft flush ruleset; ip link del wharf-a",
+        host.state_dir().display()
+    ));
+    let found = removed(&host, "gc --json");
+    let named = |part: &str| found.iter().any(|object| object.contains(part));
+    assert!(
+        named("routing rule 113") && named("blackhole 10.88.1.0/24"),
+        "{found:?}"
+    );
+    let rules = host.sh("ip rule; ip -6 rule; nft list tables");
+    assert!(
+        !rules.contains("119") && !rules.contains("wharf"),
+        "{rules}"
+    );
+    // The next network finds nothing in its way, be it what a lost one left.
+    host.sh("ip -4 rule add priority 119 nop protocol 119");
+    network(&host, "A", 1, "--bridge wharf-a");
+    host.w("network rm A").ok();
+    let difference = bare.difference_on(&host);
+    let lines = difference.lines().iter();
+    // Nobody knew any more that wharf had turned it on.
+    let lines: Vec<_> = lines
+        .filter(|line| {
+            !line.contains("forward")
+                && !line.contains("redirects")
+                && !line.contains("anycast")
+                && !line.contains("accept_ra")
+        })
+        .collect();
+    assert!(lines.is_empty(), "{lines:#?}");
+}
+
 /// Records are put back to an earlier state: what was made since is in no record, what was removed is in one.
 #[test]
 fn what_is_in_no_record_is_removed() {

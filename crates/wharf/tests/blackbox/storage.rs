@@ -78,6 +78,43 @@ fn a_full_disk_loses_nothing() {
     }
 }
 
+/// The state store on a file system that fills up while networks are made.
+#[test]
+fn a_full_state_directory_leaves_no_half_networks() {
+    require!();
+    let host = host();
+    let state = host.state_dir();
+    host.sh(&format!(
+        "mount -t tmpfs -o mode=700,size=64k tmpfs {}",
+        state.display()
+    ));
+    let mut made = Vec::new();
+    let mut failed = None;
+    for n in 0..60 {
+        let before = Snapshot::of(&host);
+        let got = host.w(&format!("network create n{n} --subnet 10.99.{n}.0/24"));
+        if got.code != Some(0) {
+            before.assert_same(&host, "a network that could not be kept");
+            failed = Some(got);
+            break;
+        }
+        made.push(format!("n{n}"));
+    }
+    let failed = failed.expect("60 networks do not fit");
+    assert_eq!(failed.code, Some(1), "{}", failed.transcript());
+    assert!(failed.stderr.contains("pace"), "{}", failed.transcript());
+    let mut there = names(&host.w("network ls --json").json());
+    there.sort();
+    made.sort();
+    assert_eq!(there, made);
+    assert_eq!(
+        host.w("repair --json").json(),
+        serde_json::json!({"mended": []})
+    );
+    host.sh(&format!("mount -o remount,size=4m {}", state.display()));
+    host.w(&format!("network rm {}", made.join(" "))).ok();
+}
+
 #[test]
 fn a_read_only_state_directory_changes_nothing() {
     require!();

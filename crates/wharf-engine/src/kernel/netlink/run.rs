@@ -81,6 +81,11 @@ fn nothing_there(op: &Op, errno: i32) -> bool {
         && (missing(errno) || (matches!(op, Op::FdbDel { .. }) && errno == libc::EOPNOTSUPP))
 }
 
+/// Routing rules and ways to nowhere are only wharf's: one that is there is as good as a new one.
+fn there_already(op: &Op, errno: i32) -> bool {
+    matches!(op, Op::RuleAdd(_) | Op::BlackholeAdd { .. }) && errno == libc::EEXIST
+}
+
 /// The ways in which the kernel says "not there".
 fn missing(errno: i32) -> bool {
     matches!(
@@ -323,7 +328,10 @@ impl<'a> Run<'a> {
         let asked = question.and_then(|_| answers.pop());
         let mut failed = None;
         for (at, answer) in places.into_iter().zip(answers) {
-            let fine = answer.errno == 0 || nothing_there(self.ops[at], answer.errno);
+            let op = self.ops[at];
+            let fine = answer.errno == 0
+                || nothing_there(op, answer.errno)
+                || there_already(op, answer.errno);
             // A namespace is there, even if its mark could not be set.
             self.applied[at] = fine || matches!(self.ops[at], Op::NetnsAdd(_));
             if !fine && failed.is_none() {
