@@ -297,9 +297,11 @@ impl Owner<'_> {
         let name = format!("t{}x{}", self.thread, random(4));
         let there = self.acknowledged.contains(&name);
         let port = 8000 + self.thread * 100 + random(50);
-        let line = match (there, random(3)) {
+        let line = match (there, random(12)) {
+            (_, 0) => "repair".to_owned(),
+            (_, 1) => "gc".to_owned(),
             (false, _) => format!("create {name} --network A -p {port}:80"),
-            (true, 0) => format!("port add {name} {port}:81"),
+            (true, 2..6) => format!("port add {name} {port}:81"),
             (true, _) => format!("rm -f {name}"),
         };
         // Most die at a step, some by a signal at any moment, some not at all.

@@ -269,6 +269,14 @@ fn no_packet_gets_in_while_rules_are_flushed_and_mended() {
             host.sh("ip link del wharf-a");
         }
         host.w("repair").ok();
+        // Both tables made anew in one transaction.
+        host.sh("nft add chain inet wharf mine");
+        let said = host.w("repair").ok();
+        assert!(
+            said.stdout.contains("mended chain inet wharf mine"),
+            "{}",
+            said.transcript()
+        );
         eventually("more of the floods", || {
             let more = floods.iter().zip(&sent).all(|(f, was)| f.sent() > was + 20);
             more.then_some(())

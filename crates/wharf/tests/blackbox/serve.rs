@@ -33,27 +33,45 @@ fn what_others_remove_is_there_again_within_a_second() {
         b"flood",
     );
     let heard = wharf_testkit::Sniffer::start(&a1, "eth0");
-    for script in [
-        "nft flush ruleset",
-        "nft flush chain inet wharf forward",
-        "nft delete element inet wharf bridges '{ wharf-a }'",
-        "ip link del wharf-a",
-        "ip addr flush dev wharf-a",
-        "ip -4 rule del priority 113",
-        "ip route flush table 119",
-        "nft flush ruleset; ip link set wharf-a down",
+    for (script, mended) in [
+        ("nft flush ruleset", "nft list chain inet wharf forward"),
+        (
+            "nft flush chain inet wharf forward",
+            "nft list chain inet wharf forward | grep transit",
+        ),
+        (
+            "nft delete element inet wharf bridges '{ wharf-a }'",
+            "nft get element inet wharf bridges '{ wharf-a }'",
+        ),
+        (
+            "ip link del wharf-a",
+            "ip link show master wharf-a | grep veth",
+        ),
+        (
+            "ip addr flush dev wharf-a",
+            "ip addr show dev wharf-a | grep 10.88.1.1/24",
+        ),
+        ("ip -4 rule del priority 113", "ip rule | grep ^113:"),
+        (
+            "ip route flush table 119",
+            "ip route show table 119 | grep 10.88.1.0/24",
+        ),
+        (
+            "nft flush ruleset; ip link set wharf-a down",
+            "nft list table inet wharf && ip link show up dev wharf-a | grep wharf-a",
+        ),
     ] {
         host.sh(script);
         let start = Instant::now();
-        loop {
-            let got = host.w("repair --dry-run --json").json();
-            if got["mended"] == serde_json::json!([]) {
-                break;
-            }
+        while host.command("sh").args(["-c", mended]).run().code != Some(0) {
             let late = start.elapsed();
-            assert!(late < SOON, "{script}: not mended after {late:?}: {got:#}");
+            assert!(late < SOON, "{script}: not mended after {late:?}");
         }
         eprintln!("`{script}` was mended within {:?}", start.elapsed());
+        eventually("all of it is mended", || {
+            let left = host.w("repair --dry-run --json").json();
+            (left["mended"] == serde_json::json!([])).then_some(())
+        });
         for v6 in [false, true] {
             assert_eq!(
                 host.outside().tcp(addr::host(v6), 8080).by(),
