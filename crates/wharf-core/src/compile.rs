@@ -16,6 +16,7 @@ use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::PortMapping;
 
+pub mod backstop;
 mod base;
 mod rules;
 
@@ -32,6 +33,7 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
             .into_iter()
             .map(|e| Resource::Nft(Object::Element(e))),
     );
+    all.extend(backstop::network(net));
     all.push(Resource::Link(Link {
         netns: Netns::Host,
         name: net.bridge.clone(),
@@ -59,11 +61,6 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
     all
 }
 
-/// The alias by which a network's bridge is known as wharf's.
-pub fn bridge_alias(net: &NetworkSpec) -> String {
-    format!("wharf:network:{}", net.name)
-}
-
 /// The alias by which a container's cable is known as wharf's.
 pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
     format!("wharf:{}:{}", container.name, attachment.network)
@@ -89,6 +86,9 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
         bridge_sysctl(net, "ipv4", "accept_redirects", "0"),
         bridge_sysctl(net, "ipv4", "send_redirects", "0"),
     ];
+    for (name, value) in backstop::bridge_settings(net) {
+        all.push(bridge_sysctl(net, "ipv4", name, value));
+    }
     if net.has_v6() {
         for (name, value) in [
             ("accept_ra", "0"),
@@ -136,6 +136,12 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
         ),
         element(
             Table::Inet,
+            "seen_by",
+            vec![name()],
+            goto(rules::chain_name(net, "seen")),
+        ),
+        element(
+            Table::Inet,
             "forward_in",
             vec![name()],
             goto(rules::chain_name(net, "in")),
@@ -174,6 +180,14 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
             vec![Field::Net(subnet.subnet)],
             None,
         ));
+        if rules::is_direct(net, family) {
+            all.push(element(
+                Table::Inet,
+                by_family(family, "direct_nets4", "direct_nets6"),
+                vec![Field::Net(subnet.subnet)],
+                None,
+            ));
+        }
         if net.has_gateway_address(family) {
             all.push(element(
                 Table::Inet,

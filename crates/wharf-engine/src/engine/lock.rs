@@ -2,13 +2,18 @@
 
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
+use std::rc::Rc;
 
 use crate::engine::Engine;
 use crate::error::EngineError;
 
 impl Engine {
-    /// Waits for the lock; dropping the file gives it back, and so does the death of the process.
-    pub(super) fn lock_host(&self) -> Result<File, EngineError> {
+    /// Waits for the lock; dropping the file gives it back, and so does the death of the process. Who has it already
+    /// gets it again.
+    pub(super) fn lock_host(&self) -> Result<Rc<File>, EngineError> {
+        if let Some(held) = self.host_lock.borrow().upgrade() {
+            return Ok(held);
+        }
         let path = self.dirs.run.join("host.lock");
         let failed = |e: std::io::Error| EngineError::Store {
             path: path.clone(),
@@ -22,6 +27,8 @@ impl Engine {
             .open(&path)
             .map_err(failed)?;
         file.lock().map_err(failed)?;
+        let file = Rc::new(file);
+        *self.host_lock.borrow_mut() = Rc::downgrade(&file);
         Ok(file)
     }
 }

@@ -4,7 +4,10 @@
 //! A verb that fails takes back what it did. A process that dies in the middle leaves a journal entry; the
 //! next engine that opens finishes or undoes its work (`recover`).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::rc::Weak;
 
 use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::name::{ContainerName, NetworkName};
@@ -21,7 +24,9 @@ use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
 mod connect;
 mod container;
+mod findings;
 mod foreign;
+mod gc;
 mod host;
 mod identity;
 mod join;
@@ -29,7 +34,12 @@ mod lock;
 mod lost;
 mod network;
 mod ports;
+mod rebuild;
 mod recover;
+mod repair;
+mod serve;
+
+pub use serve::{Event, serve};
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
@@ -44,6 +54,7 @@ pub struct Engine {
     /// The inode of the namespace that is the host.
     own_netns: u64,
     notes: Vec<Note>,
+    host_lock: RefCell<Weak<File>>,
 }
 
 impl Engine {
@@ -62,6 +73,7 @@ impl Engine {
             me,
             own_netns: 0,
             notes: Vec::new(),
+            host_lock: RefCell::default(),
         };
         engine.settle()?;
         engine.recover()?;
@@ -170,7 +182,7 @@ impl Engine {
         let Err(mut error) = execute(&mut self.kernel, plan) else {
             return Ok(());
         };
-        if rules_missing(&error) && error.left.is_empty() && self.rebuild_rules().is_ok() {
+        if rules_missing(&error) && error.left.is_empty() && self.mend(Mode::Apply).is_ok() {
             match execute(&mut self.kernel, plan) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,

@@ -30,7 +30,7 @@ impl Engine {
                 continue;
             }
             match key.split_once('/') {
-                Some(("network", name)) => self.recover_network(&key, name)?,
+                Some(("network", name)) => self.recover_network(&key, name, &entry)?,
                 Some(("container", name)) => self.recover_container(&key, name, &entry)?,
                 _ => self
                     .run
@@ -55,8 +55,16 @@ impl Engine {
             .collect())
     }
 
-    /// A network half made or half removed goes; if its definition is kept it comes up again when needed.
-    fn recover_network(&mut self, key: &str, name: &str) -> Result<(), EngineError> {
+    /// A network half made or half removed goes; one that was being brought up only comes up again when needed.
+    fn recover_network(
+        &mut self,
+        key: &str,
+        name: &str,
+        entry: &JournalEntry,
+    ) -> Result<(), EngineError> {
+        if entry.work == Work::NetworkDown {
+            self.state()?.delete(name)?;
+        }
         let live = self.run.read(|txn| self.run.networks.get(txn, name))?;
         let Some(live) = live else {
             return self

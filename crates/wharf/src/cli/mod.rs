@@ -7,11 +7,14 @@ mod args;
 mod container;
 mod context;
 mod files;
+mod gc;
 mod manual;
 mod names;
 mod network;
 mod port;
 mod process;
+mod repair;
+mod serve;
 mod topology;
 mod trace;
 
@@ -80,6 +83,12 @@ enum Command {
     Destroy(topology::DestroyArgs),
     /// Say whether a packet would arrive, and if not, what is to blame
     Trace(trace::TraceArgs),
+    /// Mend in the kernel what is not as wharf made it
+    Repair(repair::RepairArgs),
+    /// Remove what belongs to nobody: what dead containers and lost records left
+    Gc(gc::GcArgs),
+    /// Watch, and mend at once what others change of wharf's
+    Serve(serve::ServeArgs),
     /// See container networking grow step by step, in private namespaces
     Tour(tour::TourArgs),
     /// Print a completion script for a shell
@@ -122,6 +131,9 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
         Command::Trace(args) => trace::run(&args, ctx),
+        Command::Repair(args) => repair::run(&args, ctx),
+        Command::Serve(args) => serve::run(&args, ctx),
+        Command::Gc(args) => gc::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),

@@ -3,9 +3,12 @@
 //! Every test makes a host of its own. Needs root, or `unshare -Urnm`; `WHARF_BIN` names another binary to judge.
 
 mod common;
+mod crash;
 mod dry_run;
 mod errors;
 mod errors_state;
+mod fail_closed;
+mod gc;
 mod guards;
 mod guards_network;
 mod lifecycle;
@@ -13,8 +16,11 @@ mod networks;
 mod options;
 mod publish;
 mod reachability;
+mod repair;
 mod run;
+mod serve;
 mod state;
+mod storage;
 mod story;
 mod topology_file;
 mod trace;

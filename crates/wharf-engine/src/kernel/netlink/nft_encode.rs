@@ -104,7 +104,7 @@ fn set_ref(table: Table, name: &str) -> SetRef {
     SetRef::new(family(table), Table::NAME, name)
 }
 
-fn chain(c: &Chain) -> nf::Chain {
+pub(crate) fn chain(c: &Chain) -> nf::Chain {
     let base = c.base.map(
         |Base {
              nat,
@@ -163,7 +163,7 @@ fn data_type(fields: &[FieldType]) -> DataType {
     }
 }
 
-fn set(s: &Set) -> nf::Set {
+pub(crate) fn set(s: &Set) -> nf::Set {
     let (family, key) = (family(s.table), data_type(&s.key));
     let mut set = match s.data.as_slice() {
         [] => nf::Set::new(family, Table::NAME, &s.name, &key),
@@ -177,7 +177,7 @@ fn set(s: &Set) -> nf::Set {
 }
 
 /// The elements of the kernel that make one of the core: two for a prefix in a set of single prefixes.
-fn elements(e: &Element) -> Vec<nf::Element> {
+pub(crate) fn elements(e: &Element) -> Vec<nf::Element> {
     let data = e.data.as_ref().map(data);
     let mut made = match e.key.as_slice() {
         [Field::Net(net)] => {
