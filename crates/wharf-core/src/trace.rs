@@ -10,12 +10,16 @@
 //! * `packet`, `query`: what is sent, and what was asked;
 //! * `owner`: whose a chain or rule is;
 //! * `walk`: the way of the packet and of its answer;
-//! * `report`: the answer, as `wharf trace --json` prints it.
+//! * `report`: the answer, as `wharf trace --json` prints it;
+//! * `doctor`: what is wrong with the whole host, without a question about a flow;
+//! * `exposure`: who reaches which published port, and who claims otherwise.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
+pub mod doctor;
 pub mod env;
 pub mod eval;
+pub mod exposure;
 pub mod owner;
 pub mod packet;
 pub mod query;

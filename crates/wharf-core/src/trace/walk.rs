@@ -20,6 +20,7 @@ mod missing;
 mod mtu;
 mod neighbour;
 mod noroute;
+pub(in crate::trace) mod outlook;
 mod outside;
 mod owner;
 mod published;
@@ -169,6 +170,8 @@ struct Walk<'a> {
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
     ttl_by: Option<(SpaceId, String)>,
+    /// The link by which a client comes in whose namespace is not looked for.
+    wire: Option<u32>,
     /// Forwardings already done, to notice circles.
     circle: Vec<(SpaceId, u32, IpAddr, IpAddr)>,
 }
@@ -199,6 +202,7 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            wire: None,
             circle: Vec::new(),
         }
     }

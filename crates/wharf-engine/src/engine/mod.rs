@@ -14,6 +14,7 @@ use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::op::Op;
 use wharf_core::plan::Plan;
+use wharf_core::trace::doctor::Differences;
 
 use crate::api::{Dirs, Mode, NetworkView, Note, ObjectName};
 use crate::error::EngineError;
@@ -158,6 +159,20 @@ impl Engine {
             containers: self.containers()?,
             processes: true,
             ..Ask::default()
+        })
+    }
+
+    /// What the kernel has and the store does not know, and the other way round. Nothing is changed.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn differences(&mut self) -> Result<Differences, EngineError> {
+        let pairs = |found: Vec<crate::api::Finding>| {
+            found.into_iter().map(|f| (f.object, f.was)).collect()
+        };
+        Ok(Differences {
+            changed: pairs(self.repair(Mode::DryRun)?.value),
+            left: pairs(self.gc(Mode::DryRun)?.value),
         })
     }
 

@@ -6,6 +6,8 @@
 mod args;
 mod container;
 mod context;
+mod doctor;
+mod exposure;
 mod files;
 mod gc;
 mod manual;
@@ -83,6 +85,10 @@ enum Command {
     Destroy(topology::DestroyArgs),
     /// Say whether a packet would arrive, and if not, what is to blame
     Trace(trace::TraceArgs),
+    /// Look for what is wrong with this host's container networking
+    Doctor(doctor::DoctorArgs),
+    /// Show who can really reach each published port
+    Exposure(exposure::ExposureArgs),
     /// Mend in the kernel what is not as wharf made it
     Repair(repair::RepairArgs),
     /// Remove what belongs to nobody: what dead containers and lost records left
@@ -131,6 +137,8 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
         Command::Trace(args) => trace::run(&args, ctx),
+        Command::Doctor(args) => doctor::run(&args, ctx),
+        Command::Exposure(args) => exposure::run(&args, ctx),
         Command::Repair(args) => repair::run(&args, ctx),
         Command::Serve(args) => serve::run(&args, ctx),
         Command::Gc(args) => gc::run(&args, ctx),

@@ -124,7 +124,7 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
 }
 
 /// What wharf knows; without privileges nothing, and the rest is explained all the same.
-fn known(ctx: &Context) -> Result<Ask, CommandError> {
+pub(super) fn known(ctx: &Context) -> Result<Ask, CommandError> {
     let privileges = CommandError::from(EngineError::Privileges).kind;
     match ctx.engine() {
         Ok(mut engine) => Ok(engine.ask()?),
