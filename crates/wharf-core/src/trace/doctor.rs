@@ -161,18 +161,28 @@ impl Finding {
     }
 }
 
+/// The most commands of one finding.
+const MOST_FIXES: usize = 24;
+
 /// The findings so far, each once.
 #[derive(Debug, Default)]
 struct Findings(Vec<Finding>);
 
 impl Findings {
-    /// Adds; of two that are the same the first stays, with the worse severity.
+    /// Adds; of two that are the same the first stays, with the worse severity and what mends both.
     fn add(&mut self, finding: Finding) {
         let same = |f: &&mut Finding| {
             (f.code, &f.netns, &f.object) == (finding.code, &finding.netns, &finding.object)
         };
         match self.0.iter_mut().find(same) {
-            Some(known) => known.severity = known.severity.min(finding.severity),
+            Some(known) => {
+                known.severity = known.severity.min(finding.severity);
+                for fix in finding.fix {
+                    if known.fix.len() < MOST_FIXES && !known.fix.contains(&fix) {
+                        known.fix.push(fix);
+                    }
+                }
+            }
             None => self.0.push(finding),
         }
     }
@@ -233,9 +243,7 @@ impl<'a> Scene<'a> {
                     id,
                     space,
                     link: space.link_named(attachment.interface.as_str()),
-                    cable: state
-                        .host()
-                        .link_named(attachment.host_interface.as_str()),
+                    cable: state.host().link_named(attachment.host_interface.as_str()),
                 });
             }
         }
@@ -248,6 +256,35 @@ impl<'a> Scene<'a> {
 
     fn bridge(&self, net: &NetworkSpec) -> Option<&'a Link> {
         self.host().link_named(net.bridge.as_str())
+    }
+
+    /// Something of a container's own links, or of its bridge, was found: what else would be found follows from that.
+    fn is_broken(&self, member: &Member, found: &Findings) -> bool {
+        let bridge = member.net.bridge.as_str();
+        let cable = member.attachment.host_interface.as_str();
+        let of_link = |code: Kind| {
+            matches!(
+                code,
+                Kind::Flow(
+                    Code::LinkDown
+                        | Code::NoCarrier
+                        | Code::NotOnBridge
+                        | Code::BridgeDown
+                        | Code::BridgePortBlocked
+                        | Code::NoAddress
+                        | Code::WrongPrefixLength
+                        | Code::NoRoute
+                        | Code::DuplicateAddress
+                        | Code::DuplicateMac
+                        | Code::Ipv6Disabled
+                )
+            )
+        };
+        found.0.iter().any(|f| {
+            let here = f.netns == member.name() && f.netns != "host";
+            let outside = f.netns == "host" && (f.object == bridge || f.object == cable);
+            f.severity == Severity::Error && of_link(f.code) && (here || outside)
+        })
     }
 
     fn of_net<'s>(&'s self, net: &'s NetworkSpec) -> impl Iterator<Item = &'s Member<'a>> {

@@ -351,19 +351,28 @@ impl Look<'_> {
     fn neighbour(&self, link: u32) -> Option<IpAddr> {
         let host = self.state.host();
         let own = outlook::addresses(host, self.family).find(|a| a.link == link)?;
-        let place = crate::trace::state::Place { space: HOST, index: link };
-        let read = outlook::stations(self.state, place).into_iter().find_map(|p| {
-            let space = &self.state.spaces[p.space];
-            let mut near = outlook::addresses(space, self.family);
-            near.find(|a| a.link == p.index && own.net.contains(&a.net.addr()))
-        });
+        let place = crate::trace::state::Place {
+            space: HOST,
+            index: link,
+        };
+        let read = outlook::stations(self.state, place)
+            .into_iter()
+            .find_map(|p| {
+                let space = &self.state.spaces[p.space];
+                let mut near = outlook::addresses(space, self.family);
+                near.find(|a| a.link == p.index && own.net.contains(&a.net.addr()))
+            });
         let any = || own.net.hosts().take(4).find(|h| *h != own.net.addr());
         read.map(|a| a.net.addr()).or_else(any)
     }
 
     /// A neighbour may send what nobody else can: a packet to a loopback address.
     fn loopback_by_wire(&self, addresses: &[(u32, IpAddr)], all: &mut Vec<Reach>) {
-        let Some(ip) = self.asked.bound.filter(|ip| ip.is_loopback() && ip.is_ipv4()) else {
+        let Some(ip) = self
+            .asked
+            .bound
+            .filter(|ip| ip.is_loopback() && ip.is_ipv4())
+        else {
             return;
         };
         let mut links: Vec<u32> = addresses.iter().map(|(link, _)| *link).collect();

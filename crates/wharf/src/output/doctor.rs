@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn the_worst_with_its_fix() {
-        let summary = "The host passes no IPv4 packets on for containers of the network with the long name.";
+        let summary =
+            "The host passes no IPv4 packets on for containers of the network with the long name.";
         let found = [Finding::new(
             Severity::Error,
             Code::ForwardingDisabled,

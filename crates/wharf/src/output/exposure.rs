@@ -54,7 +54,12 @@ fn one(out: &mut String, port: &PublishedPort) {
     }
     for claim in &port.claims {
         let says = if claim.open { "opens" } else { "closes" };
-        let line = format!("{} {says} {}: {}", owner(claim.owner), claim.address, claim.rule);
+        let line = format!(
+            "{} {says} {}: {}",
+            owner(claim.owner),
+            claim.address,
+            claim.rule
+        );
         wrap(out, "  firewall: ", "    ", &line);
     }
     for difference in &port.differs {

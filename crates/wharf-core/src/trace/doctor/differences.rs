@@ -28,8 +28,18 @@ impl Differences {
     /// Adds what differs to what was found by looking.
     pub fn join(&self, findings: Vec<Finding>) -> Vec<Finding> {
         let mut all = findings;
+        let known: Vec<String> = all.iter().map(|f| f.object.clone()).collect();
+        let told = |object: &str| {
+            let mut words = object.split([' ', ',']);
+            words.any(|word| known.iter().any(|k| k == word))
+        };
         let (rules, others): (Vec<_>, Vec<_>) = self.changed.iter().partition(|(o, _)| is_rule(o));
+        if !rules.is_empty() {
+            // What packets meet follows from it.
+            all.retain(|f| f.owner != Owner::Wharf || f.fix != ["wharf repair"]);
+        }
         all.extend(rules_changed(&rules));
+        let others: Vec<_> = others.into_iter().filter(|(o, _)| !told(o)).collect();
         all.extend(objects_changed(&others));
         all.extend(self.left.iter().map(left));
         sorted(all)

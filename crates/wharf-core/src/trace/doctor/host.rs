@@ -140,12 +140,18 @@ fn stale(scene: &Scene, found: &mut Findings) {
         };
         let word = if asked.protocol == UDP { "udp" } else { "tcp" };
         found.add(
-            Finding::new(Warning, Code::ConntrackStale, "host", flow.text.clone(), what)
-                .evidence(format!("conntrack -L: {}", flow.text))
-                .fix(format!(
-                    "conntrack -D -p {word} -d {} --dport {}",
-                    asked.dst, asked.dport
-                )),
+            Finding::new(
+                Warning,
+                Code::ConntrackStale,
+                "host",
+                flow.text.clone(),
+                what,
+            )
+            .evidence(format!("conntrack -L: {}", flow.text))
+            .fix(format!(
+                "conntrack -D -p {word} -d {} --dport {}",
+                asked.dst, asked.dport
+            )),
         );
     }
 }
@@ -192,9 +198,14 @@ fn tables(space: &Space, found: &mut Findings) {
         found.add(
             Finding::new(severity, Code::ConntrackFull, &space.name, name, what)
                 .owner(Owner::Kernel)
-                .evidence(format!("{enter}sysctl net.netfilter.nf_conntrack_count: {count}"))
+                .evidence(format!(
+                    "{enter}sysctl net.netfilter.nf_conntrack_count: {count}"
+                ))
                 // The limit is the machine's, and set outside of containers.
-                .fix(format!("sysctl -w {name}={}", u64::from(most.max(32_768)) * 2)),
+                .fix(format!(
+                    "sysctl -w {name}={}",
+                    u64::from(most.max(32_768)) * 2
+                )),
         );
     }
     let (first, last) = outlook::port_range(space);
@@ -213,7 +224,11 @@ fn tables(space: &Space, found: &mut Findings) {
                 .fix(format!("{enter}sysctl -w {name}=\"1024 65535\"")),
         );
     }
-    for socket in space.sockets.iter().filter(|s| s.backlog > 0 && s.queue > s.backlog) {
+    for socket in space
+        .sockets
+        .iter()
+        .filter(|s| s.backlog > 0 && s.queue > s.backlog)
+    {
         let end = outlook::show_end(socket.addr, socket.port);
         let what = format!(
             "The program that listens on {end} in {} does not take its connections: {} wait, {} may.",
@@ -228,7 +243,10 @@ fn tables(space: &Space, found: &mut Findings) {
 }
 
 fn echoes(space: &Space, host: bool, found: &mut Findings) {
-    for name in ["net.ipv4.icmp_echo_ignore_all", "net.ipv6.icmp.echo_ignore_all"] {
+    for name in [
+        "net.ipv4.icmp_echo_ignore_all",
+        "net.ipv6.icmp.echo_ignore_all",
+    ] {
         if space.sysctl(name) != Some(1) {
             continue;
         }
@@ -255,14 +273,26 @@ fn traffic_control(scene: &Scene, id: SpaceId, link: &Link, found: &mut Findings
         };
         let (show, undo) = match (tc.text.starts_with("qdisc"), tc.ingress) {
             (true, _) => ("qdisc show", format!("qdisc del dev {name} root")),
-            (false, true) => ("filter show ingress", format!("filter del dev {name} ingress")),
-            (false, false) => ("filter show egress", format!("filter del dev {name} egress")),
+            (false, true) => (
+                "filter show ingress",
+                format!("filter del dev {name} ingress"),
+            ),
+            (false, false) => (
+                "filter show egress",
+                format!("filter del dev {name} egress"),
+            ),
         };
         let what = format!("Traffic control at {name} in {} drops {some}.", space.name);
         found.add(
-            Finding::new(Warning, Code::TrafficControl, &space.name, tc.text.clone(), what)
-                .evidence(format!("{enter}tc {show} dev {name}: {}", tc.text))
-                .fix(format!("{enter}tc {undo}")),
+            Finding::new(
+                Warning,
+                Code::TrafficControl,
+                &space.name,
+                tc.text.clone(),
+                what,
+            )
+            .evidence(format!("{enter}tc {show} dev {name}: {}", tc.text))
+            .fix(format!("{enter}tc {undo}")),
         );
     }
     if link.xdp {
@@ -274,12 +304,21 @@ fn traffic_control(scene: &Scene, id: SpaceId, link: &Link, found: &mut Findings
                 index: link.index,
             }
         };
-        let what = format!("An XDP program at {name} in {} decides about every packet.", space.name);
+        let what = format!(
+            "An XDP program at {name} in {} decides about every packet.",
+            space.name
+        );
         found.add(
-            Finding::new(Info, Code::TrafficControl, &space.name, format!("{name} xdp"), what)
-                .owner(outlook::owner_of(scene.state, place))
-                .evidence(format!("{enter}ip -details link show {name}: xdp"))
-                .fix(format!("{enter}ip link set {name} xdp off")),
+            Finding::new(
+                Info,
+                Code::TrafficControl,
+                &space.name,
+                format!("{name} xdp"),
+                what,
+            )
+            .owner(outlook::owner_of(scene.state, place))
+            .evidence(format!("{enter}ip -details link show {name}: xdp"))
+            .fix(format!("{enter}ip link set {name} xdp off")),
         );
     }
 }

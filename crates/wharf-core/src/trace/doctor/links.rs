@@ -71,7 +71,8 @@ fn cable(scene: &Scene, member: &Member, found: &mut Findings) {
         found.add(
             of_wharf(Finding::new(Error, Code::LinkDown, "host", name, what))
                 .evidence(format!("ip link show {name}: no UP"))
-                .fix(format!("ip link set {name} up")),
+                .fix(format!("ip link set {name} up"))
+                .fix("wharf repair"),
         );
     }
     let Some(bridge) = scene.bridge(member.net) else {
@@ -107,9 +108,15 @@ fn port(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
         let word = word.get(usize::from(port.state)).copied().unwrap_or("?");
         let what = format!("The bridge port {name} of {} is {word}.", member.name());
         found.add(
-            of_wharf(Finding::new(Error, Code::BridgePortBlocked, "host", name, what))
-                .evidence(format!("bridge -d link show dev {name}: state {word}"))
-                .fix(format!("bridge link set dev {name} state 3")),
+            of_wharf(Finding::new(
+                Error,
+                Code::BridgePortBlocked,
+                "host",
+                name,
+                what,
+            ))
+            .evidence(format!("bridge -d link show dev {name}: state {word}"))
+            .fix(format!("bridge link set dev {name} state 3")),
         );
     }
     if port.isolated && member.net.icc {
@@ -125,9 +132,15 @@ fn port(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
         );
         let severity = if alone { Warning } else { Error };
         found.add(
-            of_wharf(Finding::new(severity, Code::BridgePortBlocked, "host", name, what))
-                .evidence(format!("bridge -d link show dev {name}: isolated on"))
-                .fix(format!("bridge link set dev {name} isolated off")),
+            of_wharf(Finding::new(
+                severity,
+                Code::BridgePortBlocked,
+                "host",
+                name,
+                what,
+            ))
+            .evidence(format!("bridge -d link show dev {name}: isolated on"))
+            .fix(format!("bridge link set dev {name} isolated off")),
         );
     }
 }
@@ -196,10 +209,16 @@ fn addresses(member: &Member, link: &Link, found: &mut Findings) {
             None => {
                 let what = format!("{who} lost the address {} that wharf gave it.", net.addr());
                 found.add(
-                    of_wharf(Finding::new(Error, Code::NoAddress, who, net.to_string(), what))
-                        .evidence(format!("{show}: no {net}"))
-                        .fix(format!("{enter}ip addr add {net} dev {name}"))
-                        .fix("wharf repair"),
+                    of_wharf(Finding::new(
+                        Error,
+                        Code::NoAddress,
+                        who,
+                        net.to_string(),
+                        what,
+                    ))
+                    .evidence(format!("{show}: no {net}"))
+                    .fix(format!("{enter}ip addr add {net} dev {name}"))
+                    .fix("wharf repair"),
                 );
             }
             Some(a) if a.dad_failed => {
@@ -240,13 +259,16 @@ fn gateways(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
         };
         // `0.0.0.0/1` and `128.0.0.0/1` do as well.
         let leads = space.routes.iter().any(|r| {
-            Family::of_net(r.dst) == *family && r.dst.prefix_len() <= 1 && r.kind == RouteKind::Unicast
+            Family::of_net(r.dst) == *family
+                && r.dst.prefix_len() <= 1
+                && r.kind == RouteKind::Unicast
         });
         let six = if *family == Family::V6 { "-6 " } else { "" };
         if leads || scene.state.unread.iter().any(|u| u.netns == who) {
             continue;
         }
-        let what = format!("{who} has no default route for {family}: it reaches its own network only.");
+        let what =
+            format!("{who} has no default route for {family}: it reaches its own network only.");
         found.add(
             Finding::new(Error, Code::NoRoute, who, "default", what)
                 .evidence(format!("{enter}ip {six}route show default: nothing"))

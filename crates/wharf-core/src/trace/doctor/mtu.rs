@@ -41,7 +41,10 @@ fn ends(member: &Member, inside: bool, link: &Link, cable: &Link) -> Finding {
     let right = member.net.mtu;
     let finding = Finding::new(Warning, Code::MtuExceeded, netns, object, what)
         .owner(Owner::Wharf)
-        .evidence(format!("{enter}ip link show {}: mtu {}", link.name, link.mtu))
+        .evidence(format!(
+            "{enter}ip link show {}: mtu {}",
+            link.name, link.mtu
+        ))
         .evidence(format!("ip link show {}: mtu {}", cable.name, cable.mtu));
     let finding = match link.mtu == right {
         true => finding,
@@ -63,7 +66,10 @@ fn beside(scene: &Scene, member: &Member, cable: &Link, bridge: &Link) -> Findin
     );
     let right = member.net.mtu;
     let finding = Finding::new(Warning, Code::MtuExceeded, "host", cable.name.clone(), what)
-        .owner(outlook::owner_of(scene.state, super::host_place(cable.index)))
+        .owner(outlook::owner_of(
+            scene.state,
+            super::host_place(cable.index),
+        ))
         .evidence(format!("ip link show {}: mtu {}", cable.name, cable.mtu))
         .evidence(format!("ip link show {}: mtu {}", bridge.name, bridge.mtu));
     if cable.mtu == right {

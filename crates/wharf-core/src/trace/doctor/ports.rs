@@ -37,7 +37,9 @@ fn listener(scene: &Scene, name: &str, mapping: &PortMapping, found: &mut Findin
         let meets = match bound {
             // Only what both answer to is taken away.
             None => mapping.serves(family) && !socket.addr.is_loopback(),
-            Some(ip) => socket.addr == ip || socket.addr.is_unspecified() && Family::of(ip) == family,
+            Some(ip) => {
+                socket.addr == ip || socket.addr.is_unspecified() && Family::of(ip) == family
+            }
         };
         if socket.protocol != l4 || !within || !meets || socket.remote.is_some() {
             continue;
@@ -49,22 +51,22 @@ fn listener(scene: &Scene, name: &str, mapping: &PortMapping, found: &mut Findin
         let word = mapping.protocol.as_str();
         let flag = if word == "udp" { "-uln" } else { "-tln" };
         found.add(
-            Finding::new(Warning, Code::PublishShadowed, "host", format!("{end}/{word}"), what)
-                .evidence(format!("ss {flag} sport = :{}", socket.port))
-                .evidence(format!("wharf port ls {name}"))
-                .fix(format!("wharf port rm {name} {mapping}")),
+            Finding::new(
+                Warning,
+                Code::PublishShadowed,
+                "host",
+                format!("{end}/{word}"),
+                what,
+            )
+            .evidence(format!("ss {flag} sport = :{}", socket.port))
+            .evidence(format!("wharf port ls {name}"))
+            .fix(format!("wharf port rm {name} {mapping}")),
         );
     }
 }
 
 /// The host's firewall says that the port is closed, and does not see its packets.
-fn bypass(
-    scene: &Scene,
-    name: &str,
-    mapping: &PortMapping,
-    family: Family,
-    found: &mut Findings,
-) {
+fn bypass(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found: &mut Findings) {
     let Some(l4) = walked(mapping.protocol) else {
         return;
     };
@@ -80,7 +82,10 @@ fn bypass(
         port,
     };
     let fits = |addr: &std::net::IpAddr| mapping.bound_to().is_none_or(|ip| ip == *addr);
-    for (link, addr) in outside_addresses(state, family).into_iter().filter(|(_, a)| fits(a)) {
+    for (link, addr) in outside_addresses(state, family)
+        .into_iter()
+        .filter(|(_, a)| fits(a))
+    {
         let at = At {
             hook: Hook::Input,
             iif: Some(link),
@@ -122,9 +127,11 @@ fn bypass(
             .owner(blame.owner)
             .evidence(format!("nft -a list ruleset: {}", blame.text))
             .evidence(format!("wharf port ls {name}: {mapping}"));
-        found.add(finding.fix(format!("wharf port rm {name} {mapping}")).fix(format!(
-            "wharf port add {name} 127.0.0.1:{spec}"
-        )));
+        found.add(
+            finding
+                .fix(format!("wharf port rm {name} {mapping}"))
+                .fix(format!("wharf port add {name} 127.0.0.1:{spec}")),
+        );
         break;
     }
 }

@@ -24,7 +24,8 @@ const ANY_PORT: u16 = 80;
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
     for member in &scene.members {
         for family in Family::BOTH {
-            if member.attachment.address(family).is_some() {
+            let known = scene.is_broken(member, found);
+            if !known && member.attachment.address(family).is_some() {
                 outward(scene, member, family, found);
                 from_host(scene, member, family, found);
                 sibling(scene, member, family, found);
@@ -68,20 +69,82 @@ fn shown(from: &str, to: &str, l4: L4, port: u16) -> String {
     }
 }
 
-/// All causes of a report, the first one first.
+/// The first cause of a report, and of the others those that do not follow from it.
 fn causes(report: Report) -> impl Iterator<Item = Cause> {
-    report.cause.into_iter().chain(report.also)
+    let apart = |cause: &Cause| {
+        matches!(
+            cause.code,
+            Code::FirewallRule
+                | Code::FirewallPolicy
+                | Code::BridgeNetfilter
+                | Code::RouteRejects
+                | Code::TrafficControl
+                | Code::MtuExceeded
+        )
+    };
+    report
+        .cause
+        .into_iter()
+        .chain(report.also.into_iter().filter(apart))
+}
+
+/// What lets the networks of wharf through a policy, whichever way the packet went that met it.
+fn widen(scene: &Scene, cause: &mut Cause) {
+    if cause.code != Code::FirewallPolicy {
+        return;
+    }
+    let bridges = || {
+        let nets = scene.state.networks.iter();
+        nets.filter(|n| scene.bridge(n).is_some())
+            .map(|n| n.bridge.as_str())
+    };
+    let first = cause.fix.first().cloned().unwrap_or_default();
+    let both = |a: &dyn Fn(&str) -> String, b: &dyn Fn(&str) -> String| {
+        bridges()
+            .flat_map(|br| [a(br), b(br)])
+            .collect::<Vec<String>>()
+    };
+    let chain = cause
+        .object
+        .rsplit(' ')
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let insert = format!("nft insert rule {}", cause.object);
+    cause.fix = match first.split_once(" -I ") {
+        Some((tool, rest))
+            if rest.starts_with("DOCKER-USER ") || rest.starts_with(&format!("{chain} -i ")) =>
+        {
+            let at = rest.split(' ').next().unwrap_or_default();
+            both(&|br| format!("{tool} -I {at} -i {br} -j ACCEPT"), &|br| {
+                format!("{tool} -I {at} -o {br} -j ACCEPT")
+            })
+        }
+        _ if first.starts_with("ufw route ") => {
+            both(&|br| format!("ufw route allow in on {br}"), &|br| {
+                format!("ufw route allow out on {br}")
+            })
+        }
+        _ if first.starts_with(&insert) && cause.object.to_lowercase().contains("forward") => {
+            both(&|br| format!("{insert} iifname {br} accept"), &|br| {
+                format!("{insert} oifname {br} accept")
+            })
+        }
+        _ => return,
+    };
 }
 
 /// Puts down what stopped a promised packet. `counts` says of each cause whether and how much.
 fn put_down(
+    scene: &Scene,
     report: Report,
     command: &str,
     found: &mut Findings,
     counts: impl Fn(&Cause) -> Option<super::Severity>,
 ) {
-    for cause in causes(report) {
+    for mut cause in causes(report) {
         if let Some(severity) = counts(&cause) {
+            widen(scene, &mut cause);
             let mut finding = Finding::of(cause, severity);
             finding.evidence.push(command.to_owned());
             found.add(finding);
@@ -133,7 +196,7 @@ fn outward(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
     };
     let command = shown(who, &to.to_string(), L4::Tcp, 443);
     let translated = net.masquerade && net.settings.gateway_mode(family) == GatewayMode::Nat;
-    put_down(report, &command, found, |cause| {
+    put_down(scene, report, &command, found, |cause| {
         let ours = is_ours(scene, &cause.netns);
         match cause.code {
             code if of_program(code) => None,
@@ -164,14 +227,20 @@ fn from_host(scene: &Scene, member: &Member, family: Family, found: &mut Finding
         port: ANY_PORT,
     };
     let command = shown("host", member.name(), L4::Tcp, ANY_PORT);
-    put_down(trace(scene.state, &query), &command, found, |cause| {
-        let theirs = of_program(cause.code) || of_firewall(cause.code);
-        match cause.code {
-            _ if theirs => None,
-            Code::MtuExceeded => Some(Warning),
-            _ => is_ours(scene, &cause.netns).then_some(Error),
-        }
-    });
+    put_down(
+        scene,
+        trace(scene.state, &query),
+        &command,
+        found,
+        |cause| {
+            let theirs = of_program(cause.code) || of_firewall(cause.code);
+            match cause.code {
+                _ if theirs => None,
+                Code::MtuExceeded => Some(Warning),
+                _ => is_ours(scene, &cause.netns).then_some(Error),
+            }
+        },
+    );
 }
 
 /// A container reaches the next one of its network.
@@ -187,7 +256,11 @@ fn sibling(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
     let Some(next) = here.and_then(|at| all.get((at + 1) % all.len())) else {
         return;
     };
-    let Some(addr) = next.attachment.address(family).filter(|_| next.id != member.id) else {
+    let Some(addr) = next
+        .attachment
+        .address(family)
+        .filter(|_| next.id != member.id)
+    else {
         return;
     };
     let query = Query {
@@ -197,16 +270,22 @@ fn sibling(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
         port: ANY_PORT,
     };
     let command = shown(member.name(), next.name(), L4::Tcp, ANY_PORT);
-    put_down(trace(scene.state, &query), &command, found, |cause| {
-        let inside = cause.netns != scene.host().name;
-        match cause.code {
-            code if of_program(code) => None,
-            // What a container's own rules refuse is its own choice.
-            code if of_firewall(code) && inside => Some(Info),
-            Code::MtuExceeded => Some(Warning),
-            _ => is_ours(scene, &cause.netns).then_some(Error),
-        }
-    });
+    put_down(
+        scene,
+        trace(scene.state, &query),
+        &command,
+        found,
+        |cause| {
+            let inside = cause.netns != scene.host().name;
+            match cause.code {
+                code if of_program(code) => None,
+                // What a container's own rules refuse is its own choice.
+                code if of_firewall(code) && inside => Some(Info),
+                Code::MtuExceeded => Some(Warning),
+                _ => is_ours(scene, &cause.netns).then_some(Error),
+            }
+        },
+    );
 }
 
 /// A network without containers: would the host's rules let one out?
@@ -242,6 +321,8 @@ fn empty(scene: &Scene, net: &crate::network::NetworkSpec, family: Family, found
         }
     }
     if let Some(cause) = stopped.into_iter().next() {
+        let mut cause = cause;
+        widen(scene, &mut cause);
         let mut finding = Finding::of(cause, Error);
         finding
             .evidence
@@ -269,10 +350,13 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         return;
     };
     let id = scene.state.container_space(name);
-    let carried = scene.members.iter().any(|m| {
-        m.name() == name && m.attachment.address(family).is_some() && !m.net.internal
-    });
-    if id.is_none() || !carried {
+    let carried = scene
+        .members
+        .iter()
+        .any(|m| m.name() == name && m.attachment.address(family).is_some() && !m.net.internal);
+    let of_name = |m: &&Member| m.name() == name;
+    let mut own = scene.members.iter().filter(of_name);
+    if id.is_none() || !carried || own.any(|m| scene.is_broken(m, found)) {
         return;
     }
     let query = Query {
@@ -286,13 +370,19 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         return;
     }
     let command = shown(from, &addr.to_string(), l4, port);
-    put_down(report, &command, found, |cause| match cause.code {
+    put_down(scene, report, &command, found, |cause| match cause.code {
         // A program that is not there yet will come.
         Code::NotListening => Some(Info),
+        // A program that serves one family only is usual; one that serves itself only is a slip.
+        Code::ListeningElsewhere if !on_loopback(&cause.object) => Some(Info),
         Code::MtuExceeded | Code::ListeningElsewhere | Code::AcceptQueueFull => Some(Warning),
         Code::EchoIgnored => None,
         _ => is_ours(scene, &cause.netns).then_some(Error),
     });
+}
+
+fn on_loopback(end: &str) -> bool {
+    end.starts_with("127.") || end.starts_with("[::1]")
 }
 
 /// Who is to reach a mapping, and at which address.
@@ -314,8 +404,8 @@ fn asker(
     }
     let host = scene.host();
     let up = outlook::uplinks(scene.state, family);
-    let own = up.iter().find_map(|index| {
-        outlook::addresses(host, family).find(|a| a.link == *index)
-    });
+    let own = up
+        .iter()
+        .find_map(|index| outlook::addresses(host, family).find(|a| a.link == *index));
     Some((Source::Outside(None), "outside", own?.net.addr()))
 }

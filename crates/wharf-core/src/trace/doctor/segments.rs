@@ -37,10 +37,7 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
 }
 
 fn link<'a>(scene: &Scene<'a>, place: Place) -> (&'a Space, Option<&'a Link>) {
-    (
-        &scene.state.spaces[place.space],
-        scene.state.link(place),
-    )
+    (&scene.state.spaces[place.space], scene.state.link(place))
 }
 
 /// Who has which address; those that two have are found.
@@ -166,7 +163,11 @@ fn neighbours(
 ) {
     let (space, dev) = link(scene, at);
     let dev = dev.map_or("?", |l| l.name.as_str());
-    for n in space.neighbours.iter().filter(|n| n.link == at.index && !n.proxy) {
+    for n in space
+        .neighbours
+        .iter()
+        .filter(|n| n.link == at.index && !n.proxy)
+    {
         let Some(owner) = owners.get(&n.addr).filter(|o| o.len() == 1 && o[0] != at) else {
             continue;
         };

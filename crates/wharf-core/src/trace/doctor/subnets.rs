@@ -63,8 +63,7 @@ fn others<'a>(scene: &Scene<'a>) -> Vec<Other<'a>> {
     }
     let asked = |table: u32| {
         let mut rules = host.rules.iter();
-        table == 254
-            || rules.any(|r| r.action == crate::trace::state::RuleAction::Table(table))
+        table == 254 || rules.any(|r| r.action == crate::trace::state::RuleAction::Table(table))
     };
     for route in host.routes.iter().filter(|r| is_plain(r) && asked(r.table)) {
         let mut hops = route.hops.iter();

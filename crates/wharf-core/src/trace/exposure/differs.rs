@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::trace::doctor::of_program;
 use crate::trace::report::{Cause, Owner};
 
-use super::{Side, PublishedPort, Reach};
+use super::{PublishedPort, Reach, Side};
 
 /// Something that is not as somebody says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -85,7 +85,11 @@ fn wider(port: &PublishedPort, all: &mut Vec<Difference>) {
     let Some(bound) = port.asked.bound else {
         return;
     };
-    for reach in port.reach.iter().filter(|r| r.open && r.from == Side::Outside) {
+    for reach in port
+        .reach
+        .iter()
+        .filter(|r| r.open && r.from == Side::Outside)
+    {
         let by = reach.by.as_deref().unwrap_or("a link");
         // The loopback address itself, asked for by a neighbour.
         let summary = match (bound.is_loopback(), reach.ip == bound) {

@@ -45,7 +45,10 @@ pub(super) fn published(state: &ObservedState) -> Vec<PublishedPort> {
             continue;
         }
         done.push(key);
-        let alike: Vec<&Hit> = hits.iter().filter(|h| (h.l4, h.port, h.to) == key).collect();
+        let alike: Vec<&Hit> = hits
+            .iter()
+            .filter(|h| (h.l4, h.port, h.to) == key)
+            .collect();
         all.extend(entries(state, hit, &alike));
     }
     all
@@ -70,11 +73,13 @@ fn entries(state: &ObservedState, hit: &Hit, alike: &[&Hit]) -> Vec<PublishedPor
 fn entry(state: &ObservedState, hit: &Hit, bound: Option<IpAddr>) -> PublishedPort {
     let (to, inner) = hit.to;
     let mut spaces = state.spaces.iter().enumerate();
-    let owner = spaces.find(|(id, s)| {
-        *id != HOST && s.addrs.iter().any(|a| a.net.addr() == to)
-    });
+    let owner = spaces.find(|(id, s)| *id != HOST && s.addrs.iter().any(|a| a.net.addr() == to));
     let family = Family::of(hit.at);
-    let any = if family == Family::V4 { "0.0.0.0" } else { "::" };
+    let any = if family == Family::V4 {
+        "0.0.0.0"
+    } else {
+        "::"
+    };
     PublishedPort {
         container: Some(owner.map_or(to.to_string(), |(_, s)| s.name.clone())),
         owner: hit.rule.owner,
@@ -199,7 +204,10 @@ fn ports(rules: &Ruleset) -> Vec<u16> {
         let Some(place) = place else {
             continue;
         };
-        let keys = set.elements.iter().filter_map(|e| e.from.get(place..place + 2));
+        let keys = set
+            .elements
+            .iter()
+            .filter_map(|e| e.from.get(place..place + 2));
         keys.filter_map(two).for_each(&mut add);
     }
     all

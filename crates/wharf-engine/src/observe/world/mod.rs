@@ -142,7 +142,11 @@ pub fn world(ask: &Ask) -> ObservedState {
     let mut fresh = chosen.clone();
     while let Some(at) = fresh.pop_first() {
         let of_host = at == HOST || !ask.all;
-        let flows = if of_host { &flows } else { &flows::Wanted::Nothing };
+        let flows = if of_host {
+            &flows
+        } else {
+            &flows::Wanted::Nothing
+        };
         full::read(&mut known[at], flows, &mut unread);
         for router in routers(&known, at) {
             if chosen.len() < MOST_FULL && chosen.insert(router) {
