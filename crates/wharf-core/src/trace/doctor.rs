@@ -186,6 +186,13 @@ impl Findings {
             None => self.0.push(finding),
         }
     }
+
+    /// Something was found that a code says of a namespace, whatever the object was called.
+    fn knows(&self, code: Code, netns: &str) -> bool {
+        let all = &self.0;
+        all.iter()
+            .any(|f| f.code == Kind::Flow(code) && f.netns == netns)
+    }
 }
 
 /// A container on a network, with what was read of it.
@@ -277,13 +284,20 @@ impl<'a> Scene<'a> {
                         | Code::DuplicateAddress
                         | Code::DuplicateMac
                         | Code::Ipv6Disabled
+                        | Code::SpoofGuard
                 )
             )
         };
         found.0.iter().any(|f| {
             let here = f.netns == member.name() && f.netns != "host";
             let outside = f.netns == "host" && (f.object == bridge || f.object == cable);
-            f.severity == Severity::Error && of_link(f.code) && (here || outside)
+            let lost = f.code == Code::RouteConflict.into() && f.netns == "host" && {
+                let prefix = f.object.split(' ').next().unwrap_or_default();
+                let prefix = prefix.parse::<ipnet::IpNet>().ok();
+                let mut own = member.attachment.addresses.iter();
+                prefix.is_some_and(|p| own.any(|a| p.contains(&a.addr())))
+            };
+            f.severity == Severity::Error && (of_link(f.code) && (here || outside) || lost)
         })
     }
 

@@ -29,9 +29,16 @@ impl Differences {
     pub fn join(&self, findings: Vec<Finding>) -> Vec<Finding> {
         let mut all = findings;
         let known: Vec<String> = all.iter().map(|f| f.object.clone()).collect();
+        let repaired: Vec<String> = all
+            .iter()
+            .filter(|f| f.fix.iter().any(|fix| fix == "wharf repair"))
+            .map(|f| format!("/{}", f.netns))
+            .collect();
         let told = |object: &str| {
-            let mut words = object.split([' ', ',']);
-            words.any(|word| known.iter().any(|k| k == word))
+            known
+                .iter()
+                .any(|k| k.len() > 3 && object.contains(k.as_str()))
+                || repaired.iter().any(|netns| object.ends_with(netns))
         };
         let (rules, others): (Vec<_>, Vec<_>) = self.changed.iter().partition(|(o, _)| is_rule(o));
         if !rules.is_empty() {
@@ -41,7 +48,11 @@ impl Differences {
         all.extend(rules_changed(&rules));
         let others: Vec<_> = others.into_iter().filter(|(o, _)| !told(o)).collect();
         all.extend(objects_changed(&others));
-        all.extend(self.left.iter().map(left));
+        for item in &self.left {
+            let same = |f: &Finding| f.code == HostCode::Leftover.into() && f.object == item.0;
+            all.retain(|f| !same(f));
+            all.push(left(item));
+        }
         sorted(all)
     }
 }

@@ -6,7 +6,7 @@ use crate::trace::state::{Link, RouteKind};
 use crate::trace::walk::outlook;
 
 use super::Severity::{Error, Warning};
-use super::{Finding, Findings, Member, Scene, host_place};
+use super::{Finding, Findings, HostCode, Member, Scene, host_place};
 
 /// `BR_STATE_FORWARDING`.
 const FORWARDING: u8 = 3;
@@ -41,6 +41,24 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
                 .fix("wharf repair"),
             ),
             _ => {}
+        }
+    }
+    for container in &scene.state.containers {
+        let name = container.name.as_str();
+        if scene.state.container_space(name).is_none() {
+            let path = container.netns.path.display();
+            let what = format!("The namespace of {name} is not at {path} any more.");
+            found.add(
+                of_wharf(Finding::new(
+                    Warning,
+                    HostCode::Leftover,
+                    "host",
+                    format!("container {name}"),
+                    what,
+                ))
+                .evidence(format!("ls {path}"))
+                .fix(format!("wharf rm -f {name}")),
+            );
         }
     }
     for member in &scene.members {
@@ -180,8 +198,25 @@ fn interface(scene: &Scene, member: &Member, found: &mut Findings) {
         );
         return;
     }
+    hardware(member, link, found);
     addresses(member, link, found);
     gateways(scene, member, link, found);
+}
+
+/// The hardware address that wharf gave; frames from another one are not taken.
+fn hardware(member: &Member, link: &Link, found: &mut Findings) {
+    let (right, enter) = (member.attachment.mac, &member.space.enter);
+    let Some(mac) = link.mac.filter(|mac| *mac != right) else {
+        return;
+    };
+    let (who, name) = (member.name(), &link.name);
+    let what = format!("{name} in {who} has the MAC address {mac}; wharf gave it {right}.");
+    found.add(
+        Finding::new(Error, Code::SpoofGuard, who, name.clone(), what)
+            .evidence(format!("{enter}ip link show {name}: {mac}"))
+            .fix(format!("{enter}ip link set {name} address {right}"))
+            .fix("wharf repair"),
+    );
 }
 
 fn addresses(member: &Member, link: &Link, found: &mut Findings) {
@@ -273,9 +308,10 @@ fn gateways(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
             Finding::new(Error, Code::NoRoute, who, "default", what)
                 .evidence(format!("{enter}ip {six}route show default: nothing"))
                 .fix(format!(
-                    "{enter}ip {six}route add default via {gateway} dev {}",
+                    "{enter}ip {six}route replace default via {gateway} dev {}",
                     link.name
-                )),
+                ))
+                .fix("wharf repair"),
         );
     }
 }

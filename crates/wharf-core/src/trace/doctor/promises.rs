@@ -143,6 +143,17 @@ fn put_down(
     counts: impl Fn(&Cause) -> Option<super::Severity>,
 ) {
     for mut cause in causes(report) {
+        // By looking at the segment it was found already, with its remedy.
+        let twice = matches!(
+            cause.code,
+            Code::DuplicateAddress
+                | Code::DuplicateMac
+                | Code::NeighbourWrong
+                | Code::RouteConflict
+        );
+        if twice && found.knows(cause.code, &cause.netns) {
+            continue;
+        }
         if let Some(severity) = counts(&cause) {
             widen(scene, &mut cause);
             let mut finding = Finding::of(cause, severity);
@@ -200,7 +211,9 @@ fn outward(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
         let ours = is_ours(scene, &cause.netns);
         match cause.code {
             code if of_program(code) => None,
-            Code::MtuExceeded => ours.then_some(Warning),
+            // Cables and bridges were compared already.
+            Code::MtuExceeded if cause.owner == Owner::Wharf || cause.netns != "host" => None,
+            Code::MtuExceeded => Some(Warning),
             // Without masquerade the way back is others' to provide.
             Code::NoMasquerade if !translated => None,
             Code::NoReturnRoute | Code::NoRoute if !ours => (!translated).then_some(Warning),
@@ -236,7 +249,7 @@ fn from_host(scene: &Scene, member: &Member, family: Family, found: &mut Finding
             let theirs = of_program(cause.code) || of_firewall(cause.code);
             match cause.code {
                 _ if theirs => None,
-                Code::MtuExceeded => Some(Warning),
+                Code::MtuExceeded => None,
                 _ => is_ours(scene, &cause.netns).then_some(Error),
             }
         },
@@ -250,7 +263,7 @@ fn sibling(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
     }
     let all: Vec<&Member> = scene
         .of_net(member.net)
-        .filter(|m| m.attachment.address(family).is_some())
+        .filter(|m| m.attachment.address(family).is_some() && !scene.is_broken(m, found))
         .collect();
     let here = all.iter().position(|m| m.id == member.id);
     let Some(next) = here.and_then(|at| all.get((at + 1) % all.len())) else {
@@ -281,7 +294,7 @@ fn sibling(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
                 code if of_program(code) => None,
                 // What a container's own rules refuse is its own choice.
                 code if of_firewall(code) && inside => Some(Info),
-                Code::MtuExceeded => Some(Warning),
+                Code::MtuExceeded => None,
                 _ => is_ours(scene, &cause.netns).then_some(Error),
             }
         },
@@ -375,8 +388,8 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         Code::NotListening => Some(Info),
         // A program that serves one family only is usual; one that serves itself only is a slip.
         Code::ListeningElsewhere if !on_loopback(&cause.object) => Some(Info),
-        Code::MtuExceeded | Code::ListeningElsewhere | Code::AcceptQueueFull => Some(Warning),
-        Code::EchoIgnored => None,
+        Code::ListeningElsewhere | Code::AcceptQueueFull => Some(Warning),
+        Code::EchoIgnored | Code::MtuExceeded => None,
         _ => is_ours(scene, &cause.netns).then_some(Error),
     });
 }

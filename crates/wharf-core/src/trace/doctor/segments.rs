@@ -182,7 +182,12 @@ fn neighbours(
             NeighbourState::Stale | NeighbourState::Delay | NeighbourState::Probe => Info,
             NeighbourState::Incomplete | NeighbourState::Failed => continue,
         };
-        if mac != right {
+        // What wharf gave stands in the entry, and the interface was changed: that is found there.
+        let given = scene.members.iter().any(|m| {
+            let mut own = m.attachment.addresses.iter();
+            m.attachment.mac == mac && own.any(|net| net.addr() == n.addr)
+        });
+        if mac != right && !given {
             found.add(wrong_neighbour(space, dev, n, (mac, right), severity));
         }
     }

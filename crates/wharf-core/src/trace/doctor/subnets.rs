@@ -6,12 +6,12 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, overlap};
 use crate::network::NetworkSpec;
-use crate::trace::report::Owner;
+use crate::trace::report::{Code, Owner};
 use crate::trace::state::{Link, Route, RouteKind};
 use crate::trace::walk::outlook;
 
 use super::Severity::{Error, Info, Warning};
-use super::{Finding, Findings, HostCode, Scene, Severity, links};
+use super::{Finding, Findings, HostCode, Kind, Scene, Severity, links};
 
 /// The table of local addresses.
 const LOCAL: u32 = 255;
@@ -123,9 +123,14 @@ fn collision(scene: &Scene, net: &NetworkSpec, subnet: IpNet, other: &Other) -> 
             net.name, other.net
         ),
     };
+    // Where it takes packets away it is what `trace` finds as well.
+    let code = match severity {
+        Error => Kind::from(Code::RouteConflict),
+        _ => HostCode::SubnetCollision.into(),
+    };
     let mut finding = Finding::new(
         severity,
-        HostCode::SubnetCollision,
+        code,
         "host",
         format!("{} dev {dev}", other.net),
         what,

@@ -275,7 +275,11 @@ impl<'a> Walk<'a> {
     }
 
     fn ttl_spent(&self, id: SpaceId, packet: &Packet) -> Fault {
-        let from = self.origin.filter(|_| !self.reply);
+        let from = if self.reply {
+            self.replier
+        } else {
+            self.origin
+        };
         if let Some((space, rule)) = &self.ttl_by {
             let what = format!("{rule} sets the TTL too low for the way to {}.", packet.dst);
             return Fault::new(Code::TtlExpired, *space, rule.clone(), what)
