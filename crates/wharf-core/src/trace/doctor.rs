@@ -23,6 +23,7 @@ use serde::Serialize;
 
 use crate::attach::{Attachment, Container, Phase};
 use crate::network::NetworkSpec;
+use crate::trace::Tracer;
 use crate::trace::report::{Cause, Code, Owner};
 use crate::trace::state::{HOST, Link, ObservedState, Place, Space, SpaceId};
 
@@ -226,6 +227,7 @@ impl Member<'_> {
 /// What was read, arranged by network.
 struct Scene<'a> {
     state: &'a ObservedState,
+    tracer: Tracer<'a>,
     members: Vec<Member<'a>>,
 }
 
@@ -254,7 +256,11 @@ impl<'a> Scene<'a> {
                 });
             }
         }
-        Self { state, members }
+        Self {
+            state,
+            tracer: Tracer::new(state),
+            members,
+        }
     }
 
     fn host(&self) -> &'a Space {

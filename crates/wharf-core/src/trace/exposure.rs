@@ -22,7 +22,7 @@ use crate::trace::report::{Cause, Code, Owner, Report, Verdict};
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{HOST, ObservedState, SpaceId};
 use crate::trace::walk::outlook::{self, At};
-use crate::trace::{L4, trace};
+use crate::trace::{L4, Tracer};
 
 pub use differs::Difference;
 
@@ -188,8 +188,9 @@ pub fn exposure(state: &ObservedState) -> Exposure {
     if state.spaces.is_empty() {
         return Exposure { ports: Vec::new() };
     }
+    let tracer = Tracer::new(state);
     let mut ports = published(state);
-    ports.extend(foreign::published(state));
+    ports.extend(foreign::published(state, &tracer));
     for port in &mut ports {
         let asked = port.asked;
         for family in Family::BOTH.into_iter().filter(|f| asked.serves(*f)) {
@@ -198,6 +199,7 @@ pub fn exposure(state: &ObservedState) -> Exposure {
             };
             let look = Look {
                 state,
+                tracer: &tracer,
                 asked,
                 l4,
                 family,
@@ -253,6 +255,7 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
 /// One port in one family.
 struct Look<'a> {
     state: &'a ObservedState,
+    tracer: &'a Tracer<'a>,
     asked: Asked,
     l4: L4,
     family: Family,
@@ -269,7 +272,7 @@ impl Look<'_> {
     }
 
     fn ask(&self, from: Side, by: Option<String>, source: Source, ip: IpAddr) -> Reach {
-        let report = trace(self.state, &self.query(source, Target::Address(ip)));
+        let report = self.tracer.trace(&self.query(source, Target::Address(ip)));
         self.reached(from, by, ip, report)
     }
 
@@ -383,7 +386,7 @@ impl Look<'_> {
             };
             let by = self.state.host().link(link).map(|l| l.name.clone());
             let query = self.query(Source::Outside(Some(near)), Target::Address(ip));
-            let report = outlook::by_wire(self.state, &query, link);
+            let report = outlook::by_wire(self.tracer, &query, link);
             all.push(self.reached(Side::Outside, by, ip, report));
         }
     }
@@ -432,7 +435,7 @@ impl Look<'_> {
             };
             let src = outlook::stranger(self.state, self.family);
             let query = self.query(Source::Outside(None), Target::Address(ip));
-            let judged = outlook::judge(self.state, &query, at, src, ip);
+            let judged = outlook::judge(self.tracer, &query, at, src, ip);
             let Some(blame) = judged.blame.filter(|b| b.owner != Owner::Wharf) else {
                 continue;
             };

@@ -32,10 +32,13 @@ mod socket;
 mod target;
 mod wharf_rules;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use crate::trace::env::{Blame, CtState};
+use crate::trace::env::{Blame, CtState, Env, Run};
+use crate::trace::eval::Rules;
 use crate::trace::packet::Packet;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Cause, Code, Hop, HopVerdict, Report, Verdict};
@@ -44,6 +47,7 @@ use crate::trace::state::{ObservedState, Place, PolicyRule, Space, SpaceId};
 
 use fault::Fault;
 use route::Skip;
+use segment::Segment;
 
 /// Stations after which a packet is taken to go in circles; more than a TTL lasts on one host.
 const MOST_STEPS: usize = 300;
@@ -52,10 +56,64 @@ const MOST_CAUSES: usize = 8;
 
 /// Walks one packet and its answer.
 pub fn trace(state: &ObservedState, query: &Query) -> Report {
+    Tracer::new(state).trace(query)
+}
+
+/// Walks several packets over one state: what is looked up in rules, and who hangs on which wire, is put in order once.
+pub struct Tracer<'a> {
+    state: &'a ObservedState,
+    rules: Vec<Rules<'a>>,
+    segments: RefCell<BTreeMap<Place, Rc<Segment>>>,
+}
+
+impl<'a> Tracer<'a> {
+    /// For a state.
+    pub fn new(state: &'a ObservedState) -> Self {
+        let rules = state
+            .spaces
+            .iter()
+            .map(|s| Rules::new(&s.ruleset))
+            .collect();
+        Self {
+            state,
+            rules,
+            segments: RefCell::default(),
+        }
+    }
+
+    /// Walks one packet and its answer.
+    pub fn trace(&self, query: &Query) -> Report {
+        walked(self, query)
+    }
+}
+
+/// What a walk needs of a [`Tracer`].
+trait Whole {
+    fn run(&self, space: SpaceId, env: &Env<'_>, packet: Packet, ct: &mut CtState) -> Run;
+    fn segment(&self, from: Place) -> Rc<Segment>;
+}
+
+impl Whole for Tracer<'_> {
+    fn run(&self, space: SpaceId, env: &Env<'_>, packet: Packet, ct: &mut CtState) -> Run {
+        self.rules[space].run(env, packet, ct)
+    }
+
+    fn segment(&self, from: Place) -> Rc<Segment> {
+        let known = self.segments.borrow().get(&from).cloned();
+        known.unwrap_or_else(|| {
+            let found = Rc::new(segment::segment(self.state, from));
+            self.segments.borrow_mut().insert(from, Rc::clone(&found));
+            found
+        })
+    }
+}
+
+fn walked(tracer: &Tracer, query: &Query) -> Report {
+    let state = tracer.state;
     if state.spaces.is_empty() {
         return ends::nothing_read(query);
     }
-    let first = Walk::new(state, query).through(false);
+    let first = Walk::new(tracer, query).through(false);
     // To a port that the target publishes, and not to be had directly, the published one is meant.
     if first.verdict != Verdict::Delivered
         && ends::publishes(state, query)
@@ -64,7 +122,7 @@ pub fn trace(state: &ObservedState, query: &Query) -> Report {
             (Source::Space(_, _), Target::Space(_))
         )
     {
-        return Walk::new(state, query).through(true);
+        return Walk::new(tracer, query).through(true);
     }
     first
 }
@@ -131,6 +189,8 @@ struct Passed {
 
 /// The walk so far.
 struct Walk<'a> {
+    /// What is the same in all walks of a state.
+    whole: &'a dyn Whole,
     state: &'a ObservedState,
     query: &'a Query,
     causes: Vec<(Cause, Verdict)>,
@@ -177,9 +237,10 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(state: &'a ObservedState, query: &'a Query) -> Self {
+    fn new(tracer: &'a Tracer<'_>, query: &'a Query) -> Self {
         Self {
-            state,
+            whole: tracer,
+            state: tracer.state,
             query,
             causes: Vec::new(),
             hops: Vec::new(),

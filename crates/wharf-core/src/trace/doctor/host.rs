@@ -20,6 +20,7 @@ const NEARLY: u64 = 90;
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
     forwarding(scene, found);
     bridge_netfilter(scene, found);
+    no_way_out(scene, found);
     stale(scene, found);
     let concerned = scene.members.iter().map(|m| m.id).chain([HOST]);
     let mut seen: Vec<SpaceId> = Vec::new();
@@ -91,6 +92,21 @@ fn forwarding(scene: &Scene, found: &mut Findings) {
             );
         }
     }
+}
+
+/// A host may be alone; containers then reach what is near only.
+fn no_way_out(scene: &Scene, found: &mut Findings) {
+    let nets = scene.state.networks.iter();
+    let used = nets.filter(|n| !n.internal && scene.bridge(n).is_some());
+    let four = used.filter(|n| n.subnet(Family::V4).is_some()).count();
+    if four == 0 || super::promises::leads_out(scene, Family::V4) {
+        return;
+    }
+    let what = "The host has no default route: containers reach what is near only.";
+    found.add(
+        Finding::new(Info, Code::NoRoute, "host", "default", what)
+            .evidence("ip route show default: nothing"),
+    );
 }
 
 /// Frames inside bridges are shown to IP rules, and these drop what no rule accepts.

@@ -92,7 +92,7 @@ fn bypass(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, foun
             oif: None,
         };
         let src = outlook::stranger(state, family);
-        let judged = outlook::judge(state, &query, at, src, addr);
+        let judged = outlook::judge(&scene.tracer, &query, at, src, addr);
         let Some(blame) = judged.blame.filter(|b| b.owner != Owner::Wharf) else {
             continue;
         };
@@ -104,34 +104,32 @@ fn bypass(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, foun
             target: Target::Address(addr),
             ..query.clone()
         };
-        if closed_by(&crate::trace::trace(state, &asked)).is_some() {
+        if closed_by(&scene.tracer.trace(&asked)).is_some() {
             continue;
         }
-        let (severity, how) = match blame.handle {
-            Some(_) => (Warning, format!("a rule: {}", blame.text)),
-            None => (Info, "its policy".to_owned()),
-        };
-        let word = mapping.protocol.as_str();
-        let what = format!(
-            "The firewall closes port {port}/{word} of the host by {how}, but it is published for {name} and open."
-        );
-        let inner = mapping.container;
-        let spec = format!("{}:{inner}/{word}", mapping.host);
         let shown = outlook::shown(&blame);
-        let object = if blame.handle.is_some() {
-            shown
-        } else {
-            format!("{shown} ({port}/{word})")
+        let word = mapping.protocol.as_str();
+        let finding = match blame.handle {
+            Some(_) => {
+                let what = format!(
+                    "A rule of the firewall closes port {port}/{word} of the host, but it is published for {name} and open."
+                );
+                let spec = format!("127.0.0.1:{}:{}/{word}", mapping.host, mapping.container);
+                Finding::new(Warning, HostCode::FirewallBypassed, "host", shown, what)
+                    .evidence(format!("nft -a list ruleset: {}", blame.text))
+                    .evidence(format!("wharf port ls {name}: {mapping}"))
+                    .fix(format!("wharf port rm {name} {mapping}"))
+                    .fix(format!("wharf port add {name} {spec}"))
+            }
+            // That is how published ports are; nobody wrote down that this one is to be closed.
+            None => {
+                let what = "The firewall closes what no rule opens, but published ports go past it and are open.";
+                Finding::new(Info, HostCode::FirewallBypassed, "host", shown, what)
+                    .evidence(format!("port {port}/{word} is published for {name}"))
+                    .evidence("wharf exposure")
+            }
         };
-        let finding = Finding::new(severity, HostCode::FirewallBypassed, "host", object, what)
-            .owner(blame.owner)
-            .evidence(format!("nft -a list ruleset: {}", blame.text))
-            .evidence(format!("wharf port ls {name}: {mapping}"));
-        found.add(
-            finding
-                .fix(format!("wharf port rm {name} {mapping}"))
-                .fix(format!("wharf port add {name} 127.0.0.1:{spec}")),
-        );
+        found.add(finding.owner(blame.owner));
         break;
     }
 }

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use crate::addr::Family;
 use crate::options::GatewayMode;
 use crate::publish::{PortMapping, Protocol};
+use crate::trace::L4;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Cause, Code, Owner, Report, Verdict};
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{HOST, RouteKind};
 use crate::trace::walk::outlook::{self, At};
-use crate::trace::{L4, trace};
 
 use super::Severity::{Error, Info, Warning};
 use super::{Finding, Findings, Member, Scene};
@@ -163,7 +163,7 @@ fn put_down(
     }
 }
 
-fn leads_out(scene: &Scene, family: Family) -> bool {
+pub(super) fn leads_out(scene: &Scene, family: Family) -> bool {
     scene.host().routes.iter().any(|r| {
         let hops = !r.hops.is_empty();
         r.dst.prefix_len() <= 1
@@ -190,7 +190,7 @@ fn outward(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
     };
     let mut first: Option<Report> = None;
     for (l4, port) in ASKED {
-        let report = trace(scene.state, &ask(l4, port));
+        let report = scene.tracer.trace(&ask(l4, port));
         let firewall = report.cause.as_ref().is_some_and(|c| of_firewall(c.code));
         let fails = first.get_or_insert(report);
         if !firewall {
@@ -242,7 +242,7 @@ fn from_host(scene: &Scene, member: &Member, family: Family, found: &mut Finding
     let command = shown("host", member.name(), L4::Tcp, ANY_PORT);
     put_down(
         scene,
-        trace(scene.state, &query),
+        scene.tracer.trace(&query),
         &command,
         found,
         |cause| {
@@ -285,7 +285,7 @@ fn sibling(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
     let command = shown(member.name(), next.name(), L4::Tcp, ANY_PORT);
     put_down(
         scene,
-        trace(scene.state, &query),
+        scene.tracer.trace(&query),
         &command,
         found,
         |cause| {
@@ -328,7 +328,7 @@ fn empty(scene: &Scene, net: &crate::network::NetworkSpec, family: Family, found
             l4,
             port,
         };
-        match outlook::judge(scene.state, &query, at, src, to).cause {
+        match outlook::judge(&scene.tracer, &query, at, src, to).cause {
             Some(cause) if cause.owner != Owner::Wharf => stopped.push(cause),
             _ => return,
         }
@@ -378,10 +378,11 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         l4,
         port,
     };
-    let report = trace(scene.state, &query);
+    let report = scene.tracer.trace(&query);
     if report.verdict == Verdict::Delivered && report.also.is_empty() {
         return;
     }
+    let routed = leads_out(scene, family);
     let command = shown(from, &addr.to_string(), l4, port);
     put_down(scene, report, &command, found, |cause| match cause.code {
         // A program that is not there yet will come.
@@ -390,6 +391,8 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         Code::ListeningElsewhere if !on_loopback(&cause.object) => Some(Info),
         Code::ListeningElsewhere | Code::AcceptQueueFull => Some(Warning),
         Code::EchoIgnored | Code::MtuExceeded => None,
+        // Without a default route there are no clients beyond it.
+        Code::NoRoute | Code::NoReturnRoute if !routed => None,
         _ => is_ours(scene, &cause.netns).then_some(Error),
     });
 }

@@ -132,7 +132,10 @@ fn collision(scene: &Scene, net: &NetworkSpec, subnet: IpNet, other: &Other) -> 
         severity,
         code,
         "host",
-        format!("{} dev {dev}", other.net),
+        match inside {
+            true => format!("{} dev {dev}", other.net),
+            false => format!("{} dev {dev} ({})", other.net, net.name),
+        },
         what,
     )
     .owner(owner)

@@ -119,7 +119,8 @@ fn wider(port: &PublishedPort, all: &mut Vec<Difference>) {
 fn narrower(port: &PublishedPort, all: &mut Vec<Difference>) {
     let meant = |r: &&Reach| match r.from {
         Side::Loopback => port.asked.bound.is_none_or(|b| b.is_loopback()) && port.is_wharfs(),
-        Side::Host => is_meant(port, r.ip),
+        // What others' rules do for the host's own packets is their affair.
+        Side::Host => is_meant(port, r.ip) && port.is_wharfs(),
         Side::Outside => is_meant(port, r.ip) && !r.ip.is_loopback(),
         Side::Network | Side::Sibling => false,
     };

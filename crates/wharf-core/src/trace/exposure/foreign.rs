@@ -4,13 +4,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::addr::Family;
-use crate::trace::L4;
 use crate::trace::env::Blame;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::Owner;
 use crate::trace::ruleset::{Expr, Hook, Match, Ruleset, TableFamily};
 use crate::trace::state::{HOST, ObservedState};
 use crate::trace::walk::outlook::{self, At};
+use crate::trace::{L4, Tracer};
 
 use super::{Asked, PublishedPort, outside_addresses};
 
@@ -26,7 +26,7 @@ struct Hit {
     rule: Blame,
 }
 
-pub(super) fn published(state: &ObservedState) -> Vec<PublishedPort> {
+pub(super) fn published(state: &ObservedState, tracer: &Tracer) -> Vec<PublishedPort> {
     let rules = &state.host().ruleset;
     if !translates(rules) {
         return Vec::new();
@@ -34,7 +34,7 @@ pub(super) fn published(state: &ObservedState) -> Vec<PublishedPort> {
     let mut hits: Vec<Hit> = Vec::new();
     for port in ports(rules) {
         for l4 in [L4::Tcp, L4::Udp] {
-            hits.extend(asked(state, l4, port));
+            hits.extend(asked(state, tracer, l4, port));
         }
     }
     let mut all: Vec<PublishedPort> = Vec::new();
@@ -102,7 +102,7 @@ fn entry(state: &ObservedState, hit: &Hit, bound: Option<IpAddr>) -> PublishedPo
 }
 
 /// Where a port of the host's addresses is translated to, by others than wharf.
-fn asked(state: &ObservedState, l4: L4, port: u16) -> Vec<Hit> {
+fn asked(state: &ObservedState, tracer: &Tracer, l4: L4, port: u16) -> Vec<Hit> {
     let mut all = Vec::new();
     for family in Family::BOTH {
         let src = outlook::stranger(state, family);
@@ -133,7 +133,7 @@ fn asked(state: &ObservedState, l4: L4, port: u16) -> Vec<Hit> {
                 l4,
                 port,
             };
-            let judged = outlook::judge(state, &query, at, src, ip);
+            let judged = outlook::judge(tracer, &query, at, src, ip);
             let Some(rule) = judged.translated.filter(|b| b.owner != Owner::Wharf) else {
                 continue;
             };

@@ -11,14 +11,14 @@ use crate::trace::report::{Cause, Report};
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{Address, HOST, Link, ObservedState, Place, Route, Space};
 
-use super::Walk;
 use super::hooks::{Site, Sort};
 use super::segment::{last, segment};
+use super::{Tracer, Walk};
 use super::{ends, outside, owner, route, rules};
 
 /// Walks a packet of a client that is on the wire of a link of the host.
-pub(in crate::trace) fn by_wire(state: &ObservedState, query: &Query, link: u32) -> Report {
-    let mut walk = Walk::new(state, query);
+pub(in crate::trace) fn by_wire(tracer: &Tracer, query: &Query, link: u32) -> Report {
+    let mut walk = Walk::new(tracer, query);
     walk.wire = Some(link);
     walk.through(false)
 }
@@ -50,13 +50,14 @@ pub(in crate::trace) struct At {
 
 /// Judges a packet from `src` to `dst`, as the query's protocol and port have it.
 pub(in crate::trace) fn judge(
-    state: &ObservedState,
+    tracer: &Tracer,
     query: &Query,
     at: At,
     src: IpAddr,
     dst: IpAddr,
 ) -> Judged {
-    let walk = Walk::new(state, query);
+    let state = tracer.state;
+    let walk = Walk::new(tracer, query);
     let packet = walk.packet(HOST, src, dst, query.port);
     let mut site = Site::new(HOST, at.hook, Sort::Ip);
     (site.iif, site.oif) = (at.iif, at.oif);
