@@ -4,9 +4,11 @@
 
 mod common;
 mod crash;
+mod doctor;
 mod dry_run;
 mod errors;
 mod errors_state;
+mod exposure;
 mod fail_closed;
 mod gc;
 mod guards;

@@ -10,7 +10,7 @@ use crate::trace::L4;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Cause, Code, Owner, Report, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, RouteKind};
+use crate::trace::state::HOST;
 use crate::trace::walk::outlook::{self, At};
 
 use super::Severity::{Error, Info, Warning};
@@ -88,6 +88,14 @@ fn causes(report: Report) -> impl Iterator<Item = Cause> {
         .chain(report.also.into_iter().filter(apart))
 }
 
+fn is_forward(scene: &Scene, object: &str) -> bool {
+    let mut chains = scene.host().ruleset.chains.iter();
+    chains.any(|c| {
+        let hook = c.base.as_ref().map(|b| b.hook);
+        hook == Some(Hook::Forward) && object.ends_with(&format!(" {} {}", c.table, c.name))
+    })
+}
+
 /// What lets the networks of wharf through a policy, whichever way the packet went that met it.
 fn widen(scene: &Scene, cause: &mut Cause) {
     if cause.code != Code::FirewallPolicy {
@@ -125,7 +133,7 @@ fn widen(scene: &Scene, cause: &mut Cause) {
                 format!("ufw route allow out on {br}")
             })
         }
-        _ if first.starts_with(&insert) && cause.object.to_lowercase().contains("forward") => {
+        _ if first.starts_with(&insert) && is_forward(scene, &cause.object) => {
             both(&|br| format!("{insert} iifname {br} accept"), &|br| {
                 format!("{insert} oifname {br} accept")
             })
@@ -164,13 +172,7 @@ fn put_down(
 }
 
 pub(super) fn leads_out(scene: &Scene, family: Family) -> bool {
-    scene.host().routes.iter().any(|r| {
-        let hops = !r.hops.is_empty();
-        r.dst.prefix_len() <= 1
-            && Family::of_net(r.dst) == family
-            && r.kind == RouteKind::Unicast
-            && hops
-    })
+    outlook::leads_out(scene.host(), family)
 }
 
 /// A container reaches the outside by the network that carries its default route.
@@ -215,7 +217,7 @@ fn outward(scene: &Scene, member: &Member, family: Family, found: &mut Findings)
             Code::MtuExceeded if cause.owner == Owner::Wharf || cause.netns != "host" => None,
             Code::MtuExceeded => Some(Warning),
             // Without masquerade the way back is others' to provide.
-            Code::NoMasquerade if !translated => None,
+            Code::NoMasquerade | Code::NoReturnRoute if !translated && ours => Some(Info),
             Code::NoReturnRoute | Code::NoRoute if !ours => (!translated).then_some(Warning),
             _ => ours.then_some(Error),
         }
@@ -392,7 +394,7 @@ fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found:
         Code::ListeningElsewhere | Code::AcceptQueueFull => Some(Warning),
         Code::EchoIgnored | Code::MtuExceeded => None,
         // Without a default route there are no clients beyond it.
-        Code::NoRoute | Code::NoReturnRoute if !routed => None,
+        Code::NoRoute | Code::NoReturnRoute | Code::ReversePathFilter if !routed => None,
         _ => is_ours(scene, &cause.netns).then_some(Error),
     });
 }

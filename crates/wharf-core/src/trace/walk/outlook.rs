@@ -107,6 +107,19 @@ pub(in crate::trace) fn addresses(space: &Space, family: Family) -> impl Iterato
     ends::addresses(space, family)
 }
 
+/// Whether the space has a way to everybody, be it one that refuses.
+pub(in crate::trace) fn leads_out(space: &Space, family: Family) -> bool {
+    // Addresses that nobody has (RFC 5737, RFC 3849).
+    let far: IpAddr = match family {
+        Family::V4 => std::net::Ipv4Addr::new(192, 0, 2, 50).into(),
+        Family::V6 => std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x50).into(),
+    };
+    !matches!(
+        route::lookup(space, &route::Ask::to(far), &route::Skip::default()),
+        route::Found::Nothing
+    )
+}
+
 /// Whose a link is.
 pub(in crate::trace) fn owner_of(
     state: &ObservedState,
