@@ -230,6 +230,8 @@ struct Walk<'a> {
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
     ttl_by: Option<(SpaceId, String)>,
+    /// What wharf's routing would refuse, if its packet rules do not say it better.
+    held: Option<(Verdict, Fault)>,
     /// The link by which a client comes in whose namespace is not looked for.
     wire: Option<u32>,
     /// Forwardings already done, to notice circles.
@@ -263,6 +265,7 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            held: None,
             wire: None,
             circle: Vec::new(),
         }
@@ -404,6 +407,9 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(mut self, ends: ends::Ends<'a>) -> Report {
+        if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
+            self.blame(verdict, "route", fault);
+        }
         for unread in &self.state.unread {
             let text = format!(
                 "{} of {} could not be read: {}",

@@ -37,7 +37,8 @@ pub fn world(toml: &str) -> World {
     }
     w.state.networks = networks;
     w.state.containers = containers;
-    for resource in compile::base().iter().chain(&resources) {
+    let routing = compile::backstop::shared(&Family::BOTH);
+    for resource in compile::base().iter().chain(&routing).chain(&resources) {
         add(&mut w, resource);
     }
     // As the engine does where a port is published on the host's own loopback.

@@ -2,7 +2,7 @@
 
 use crate::addr::Family;
 use crate::publish::PortMapping;
-use crate::trace::env::Ending;
+use crate::trace::env::{Blame, Ending};
 use crate::trace::exposure::{closed_by, outside_addresses};
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Code, Owner};
@@ -107,29 +107,31 @@ fn bypass(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, foun
         if closed_by(&scene.tracer.trace(&asked)).is_some() {
             continue;
         }
-        let shown = outlook::shown(&blame);
-        let word = mapping.protocol.as_str();
-        let finding = match blame.handle {
-            Some(_) => {
-                let what = format!(
-                    "A rule of the firewall closes port {port}/{word} of the host, but it is published for {name} and open."
-                );
-                let spec = format!("127.0.0.1:{}:{}/{word}", mapping.host, mapping.container);
-                Finding::new(Warning, HostCode::FirewallBypassed, "host", shown, what)
-                    .evidence(format!("nft -a list ruleset: {}", blame.text))
-                    .evidence(format!("wharf port ls {name}: {mapping}"))
-                    .fix(format!("wharf port rm {name} {mapping}"))
-                    .fix(format!("wharf port add {name} {spec}"))
-            }
-            // That is how published ports are; nobody wrote down that this one is to be closed.
-            None => {
-                let what = "The firewall closes what no rule opens, but published ports go past it and are open.";
-                Finding::new(Info, HostCode::FirewallBypassed, "host", shown, what)
-                    .evidence(format!("port {port}/{word} is published for {name}"))
-                    .evidence("wharf exposure")
-            }
-        };
+        let finding = passed_by(name, mapping, &blame);
         found.add(finding.owner(blame.owner));
         break;
     }
+}
+
+/// A rule that says so is contradicted; a policy closes everything, and nobody wrote down that it means this port.
+fn passed_by(name: &str, mapping: &PortMapping, blame: &Blame) -> Finding {
+    let shown = outlook::shown(blame);
+    let (port, word) = (mapping.host.first(), mapping.protocol.as_str());
+    let code = HostCode::FirewallBypassed;
+    if blame.handle.is_none() {
+        let what =
+            "The firewall closes what no rule opens, but published ports go past it and are open.";
+        return Finding::new(Info, code, "host", shown, what)
+            .evidence(format!("port {port}/{word} is published for {name}"))
+            .evidence("wharf exposure");
+    }
+    let what = format!(
+        "A rule of the firewall closes port {port}/{word} of the host, but it is published for {name} and open."
+    );
+    let spec = format!("127.0.0.1:{}:{}/{word}", mapping.host, mapping.container);
+    Finding::new(Warning, code, "host", shown, what)
+        .evidence(format!("nft -a list ruleset: {}", blame.text))
+        .evidence(format!("wharf port ls {name}: {mapping}"))
+        .fix(format!("wharf port rm {name} {mapping}"))
+        .fix(format!("wharf port add {name} {spec}"))
 }
