@@ -41,7 +41,7 @@ pub struct Packet {
     pub l4: L4,
     /// Source port; the identifier of an echo.
     pub sport: u16,
-    /// Destination port; 0 for an echo.
+    /// Destination port; 0 for an echo, type and code (`type << 8 | code`) of any other ICMP message.
     pub dport: u16,
     /// It is the answer: an echo reply, a SYN-ACK, a datagram back.
     pub reply: bool,

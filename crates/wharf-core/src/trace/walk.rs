@@ -18,6 +18,7 @@ mod hooks;
 mod host;
 mod missing;
 mod mtu;
+mod nearer;
 mod neighbour;
 mod noroute;
 mod outside;
@@ -27,7 +28,9 @@ mod reply;
 mod route;
 mod rules;
 mod segment;
+mod show;
 mod socket;
+mod source;
 mod target;
 mod wharf_rules;
 

@@ -196,6 +196,55 @@ fn an_odd_mtu_alone_is_no_fault() {
     assert!(also(&report).is_empty(), "{report:#?}");
 }
 
+/// Unless the message that says so is dropped.
+#[test]
+fn a_narrow_uplink_that_nobody_tells_of() {
+    let narrow = |w: &mut World| {
+        w.get(HOST, "up0").mtu = 1300;
+        let out = w.outside();
+        w.get(out, "eth0").mtu = 1300;
+    };
+    let mut w = World::demo();
+    narrow(&mut w);
+    assert!(
+        also(&w.ask("c1", "192.0.2.50", Udp, 53))
+            .iter()
+            .all(|c| c != "mtu-exceeded")
+    );
+    let c1 = w.id("c1");
+    let chain = w.chain(c1, TableFamily::Inet, "f", "in", Hook::Input, 0, false);
+    let test = vec![
+        matches(Match::Proto(1)),
+        matches(Match::IcmpType(3, 0, 255)),
+        drops(),
+    ];
+    rule(chain, test, "icmp type destination-unreachable drop");
+    w.listen("outside", Udp, "0.0.0.0", 53);
+    let report = w.ask("c1", "192.0.2.50", Udp, 53);
+    assert_eq!(report.verdict, Verdict::Delivered, "{report:#?}");
+    assert_eq!(also(&report), ["mtu-exceeded"]);
+    assert_eq!(report.also[0].object, "inet f in handle 2");
+    // Echoes pass that rule, and answers to them too.
+    assert_eq!(also(&w.ask("c1", "192.0.2.50", Icmp, 0)), ["mtu-exceeded"]);
+    // A connection keeps to the smaller end's size and needs no message.
+    w.listen("outside", Tcp, "0.0.0.0", 80);
+    assert!(also(&w.ask("c1", "192.0.2.50", Tcp, 80)).is_empty());
+}
+
+/// What only the program can know is a note.
+#[test]
+fn an_answer_from_another_address() {
+    let mut w = World::demo();
+    w.listen("host", Udp, "0.0.0.0", 53);
+    let report = w.ask("c1", "10.0.2.2", Udp, 53);
+    assert_eq!(report.verdict, Verdict::Delivered);
+    assert!(
+        report.notes[0].contains("answers from 172.18.0.1"),
+        "{report:#?}"
+    );
+    assert!(w.ask("c1", "172.18.0.1", Udp, 53).notes.is_empty());
+}
+
 #[test]
 fn hundreds_of_other_rules_change_nothing() {
     let mut w = World::demo();

@@ -66,15 +66,18 @@ fn ipv6_udp_and_echo() {
     assert!(reads(case, Header::Network, 4, &[0, 40, 17, 64]));
     assert!(reads(case, Header::Network, 38, &[0, 5]));
     assert!(reads(case, Header::Transport, 2, &[0, 80, 0, 40]));
-    case.packet.l4 = L4::Icmp;
+    (case.packet.l4, case.packet.dport) = (L4::Icmp, 0);
     assert!(reads(case, Header::Network, 6, &[58]));
     assert!(reads(case, Header::Transport, 0, &[128, 0]));
     assert!(reads(case, Header::Transport, 4, &[0x9c, 0x40]));
     let case = &mut Case::at(Hook::Forward);
-    case.packet.l4 = L4::Icmp;
+    (case.packet.l4, case.packet.dport) = (L4::Icmp, 0);
     assert!(reads(case, Header::Transport, 0, &[8, 0]));
     case.packet.reply = true;
     assert!(reads(case, Header::Transport, 0, &[0, 0]));
+    // Fragmentation needed.
+    case.packet.dport = 0x0304;
+    assert!(reads(case, Header::Transport, 0, &[3, 4]));
 }
 
 #[test]

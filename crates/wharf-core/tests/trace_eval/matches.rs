@@ -110,7 +110,7 @@ fn ports_flags_and_types() {
     assert!(says(case, &Match::TcpFlags(0x17, 0x12), false));
     case.packet.dport = 22;
     assert!(says(case, &Match::Socket, false));
-    case.packet.l4 = L4::Icmp;
+    (case.packet.l4, case.packet.dport) = (L4::Icmp, 0);
     check(
         case,
         &[(Match::IcmpType(0, 0, 255), Match::IcmpType(8, 0, 255))],
@@ -118,7 +118,7 @@ fn ports_flags_and_types() {
     assert!(says(case, &Match::IcmpType(255, 0, 255), false));
     assert!(!says(case, &Match::Dport(0, 65535), false));
     let six = &mut Case::with(Hook::Forward, packet6());
-    six.packet.l4 = L4::Icmp;
+    (six.packet.l4, six.packet.dport) = (L4::Icmp, 0);
     check(
         six,
         &[(Match::IcmpType(128, 0, 0), Match::IcmpType(128, 1, 1))],

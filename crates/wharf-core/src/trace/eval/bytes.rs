@@ -132,7 +132,7 @@ impl Headers {
     }
 
     fn icmp(&mut self, packet: &Packet) {
-        self.known(&[icmp_type(packet), 0]);
+        self.known(&[icmp_type(packet), icmp_code(packet)]);
         self.unknown(2);
         let id = if packet.sport == 0 {
             packet.dport
@@ -214,11 +214,17 @@ pub(super) fn tcp_flags(packet: &Packet) -> u8 {
 /// The ICMP type of the packet.
 pub(super) fn icmp_type(packet: &Packet) -> u8 {
     match (packet.family(), packet.reply) {
+        _ if packet.dport != 0 => packet.dport.to_be_bytes()[0],
         (Family::V4, false) => 8,
         (Family::V4, true) => 0,
         (Family::V6, false) => 128,
         (Family::V6, true) => 129,
     }
+}
+
+/// The code of an ICMP packet; an echo's is 0.
+pub(super) fn icmp_code(packet: &Packet) -> u8 {
+    packet.dport.to_be_bytes()[1]
 }
 
 /// The Ethernet protocol.

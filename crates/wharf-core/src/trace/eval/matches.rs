@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::bytes::{icmp_type, tcp_flags};
+use super::bytes::{icmp_code, icmp_type, tcp_flags};
 use super::machine::{Machine, Step, World};
 use super::read::{fib_oif, nfproto, pkt_type};
 use super::step::{limit, test as decided};
@@ -119,7 +119,7 @@ impl<'a> Machine<'a> {
             }
             (Match::IcmpType(kind, first, last), L4::Icmp) => {
                 let any = *kind == ANY_TYPE && self.packet.dst.is_ipv4();
-                let code = (*first..=*last).contains(&0);
+                let code = (*first..=*last).contains(&icmp_code(&self.packet));
                 (any || (*kind == icmp_type(&self.packet) && code)).into()
             }
             _ => Says::Never,

@@ -10,6 +10,7 @@ use crate::trace::state::{Address, HOST, ObservedState, Place, Space, SpaceId};
 
 use super::fault::Fault;
 use super::route::{self, Ask, Found, Refuser, Skip};
+use super::source;
 use super::{Arrival, Enter, Step, Walk, outside};
 
 /// Both ends, and the first step.
@@ -58,7 +59,7 @@ pub(super) fn publishes(state: &ObservedState, query: &Query) -> bool {
 
 /// Links that may carry addresses of a family, loopback apart.
 pub(super) fn addresses(space: &Space, family: Family) -> impl Iterator<Item = &Address> {
-    route::usable_addresses(space).filter(move |a| {
+    source::usable_addresses(space).filter(move |a| {
         Family::of_net(a.net) == family && !a.net.addr().is_loopback() && a.scope == 0
     })
 }
@@ -295,7 +296,7 @@ pub(super) fn pick_source(space: &Space, dst: IpAddr) -> Option<IpAddr> {
     for _ in 0..8 {
         match route::lookup(space, &Ask::to(dst), &skip) {
             Found::Route(chosen) => {
-                if let Some(src) = route::choose_source(space, &chosen, dst) {
+                if let Some(src) = source::choose_source(space, &chosen, dst) {
                     return Some(src);
                 }
                 break;

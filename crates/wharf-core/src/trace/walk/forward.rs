@@ -12,6 +12,7 @@ use super::hooks::{Site, Sort};
 use super::host::leads_by;
 use super::owner::holders;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
+use super::show;
 use super::{Arrival, Passed, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -44,6 +45,9 @@ impl<'a> Walk<'a> {
             packet.ttl = 64;
         }
         packet.ttl -= 1;
+        if out.mtu < self.full {
+            self.check_too_big(id, link, &out, &packet);
+        }
         self.full = self.full.min(out.mtu);
         let mut site = Site::new(id, Hook::Forward, Sort::Ip);
         (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
@@ -125,7 +129,7 @@ impl<'a> Walk<'a> {
             r.kind == RouteKind::Unicast
                 && r.table == route::MAIN
                 && r.dst.contains(&dst)
-                && route::show_route(space, r, None) != text
+                && show::show_route(space, r, None) != text
         })
     }
 
@@ -166,7 +170,7 @@ impl<'a> Walk<'a> {
         let mut ask = Ask::to(packet.src);
         ask.src = Some(packet.dst);
         let back = match route::lookup(space, &ask, &Skip::default()) {
-            Found::Route(c) => route::show_route(space, c.route, c.hop),
+            Found::Route(c) => show::show_route(space, c.route, c.hop),
             _ => "no route".to_owned(),
         };
         let what = format!(
@@ -316,7 +320,7 @@ impl<'a> Walk<'a> {
         let mut ask = Ask::of(packet, None);
         ask.src = None;
         let shown = match route::lookup(space, &ask, &Skip::default()) {
-            Found::Route(c) => route::show_route(space, c.route, c.hop),
+            Found::Route(c) => show::show_route(space, c.route, c.hop),
             _ => packet.dst.to_string(),
         };
         let fault = self.round_trip(id, &shown);

@@ -11,6 +11,7 @@ use super::host::six;
 use super::neighbour::asks_with;
 use super::route;
 use super::segment::{Segment, last, segment};
+use super::source;
 use super::{Arrival, Emit, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -103,7 +104,7 @@ impl<'a> Walk<'a> {
         let mut found: Vec<(bool, IpAddr)> = Vec::new();
         let mut others: Vec<IpAddr> = Vec::new();
         for place in seg.stations.iter().map(last).filter(|p| p.space != id) {
-            let all = route::usable_addresses(self.space(place.space));
+            let all = source::usable_addresses(self.space(place.space));
             let fit = all.filter(|a| a.link == place.index && own.net.contains(&a.net.addr()));
             if !self.is_router(place.space, own.net.addr()) {
                 others.extend(fit.map(|a| a.net.addr()));
@@ -183,6 +184,14 @@ impl<'a> Walk<'a> {
             return fault.fix(format!("{}ip route del {}", space.enter, emit.text));
         };
         let len = self.common_length(emit, own.net.prefix_len());
+        if let (true, Some(via)) = (len == own.net.prefix_len(), self.right_gateway(emit)) {
+            // Both segments have this prefix: only a route of its own leads over.
+            let (six, bits) = (six(emit.next), Family::of(emit.next).bits());
+            return fault.fix(format!(
+                "{}ip {six}route add {}/{bits} via {via}",
+                space.enter, emit.next
+            ));
+        }
         let fault = fault
             .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
             .fix(format!(

@@ -8,7 +8,8 @@ use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
 use super::hooks::{Site, Sort};
-use super::route::{self, Ask, Chosen, Found, Refuser, show_route, show_rule};
+use super::route::{self, Ask, Chosen, Found, Refuser};
+use super::show::{show_route, show_rule};
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 /// How often a lookup is made again without what was blamed.

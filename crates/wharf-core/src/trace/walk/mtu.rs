@@ -2,18 +2,27 @@
 //!
 //! A router tells the sender that a packet is too large; a bridge, and a cable whose other end is narrower, do not.
 
-use crate::trace::packet::L4;
+use crate::trace::env::{Blame, Ending};
+use crate::trace::packet::{L4, Packet};
 use crate::trace::report::Code;
-use crate::trace::state::{Link, Place};
+use crate::trace::ruleset::Hook;
+use crate::trace::state::{Link, Place, SpaceId};
 
 use super::Walk;
 use super::fault::Fault;
+use super::hooks::{Site, Sort};
+use super::host::Out;
 use super::owner;
 use super::reply::Arrived;
+use super::route;
+use super::rules::object;
 use super::segment::{Leg, is_bridge};
+use super::source;
 
 /// What the kernel allows above a link's MTU where frames are passed on: a VLAN tag (`is_skb_forwardable`).
 const SLACK: u32 = 4;
+/// The state bit of `related`.
+const RELATED: u32 = 4;
 
 impl<'a> Walk<'a> {
     /// Notes a link that a full-size packet does not pass. The sending link itself was asked by routing.
@@ -47,6 +56,85 @@ impl<'a> Walk<'a> {
             fault = fault.fix(format!("{}ip link set {name} mtu {full}", space.enter));
         }
         self.narrow.push((limit, fault));
+    }
+
+    /// A router tells the sender that a packet is too large (RFC 1191, RFC 8201): do rules let it?
+    pub(super) fn check_too_big(
+        &mut self,
+        id: SpaceId,
+        back: &Link,
+        out: &Out<'a>,
+        packet: &Packet,
+    ) {
+        let space = self.space(id);
+        let near = source::usable_addresses(space)
+            .find(|a| a.link == back.index && route::same_family(a.net, packet.src));
+        let Some(own) = near else {
+            return;
+        };
+        let v4 = packet.src.is_ipv4();
+        let error = Packet {
+            src: own.net.addr(),
+            dst: packet.src,
+            l4: L4::Icmp,
+            // Fragmentation needed, packet too big.
+            dport: if v4 { 0x0304 } else { 0x0200 },
+            ttl: 64,
+            len: if v4 { 96 } else { 1280 },
+            ..packet.clone()
+        };
+        let mut sites = vec![
+            (id, Hook::Output, None, Some(back.index)),
+            (id, Hook::Postrouting, None, Some(back.index)),
+        ];
+        let last = if self.reply {
+            self.replier
+        } else {
+            self.origin
+        };
+        if let (Some(end), Some((at, link))) = (last, self.sent_by)
+            && end == at
+        {
+            sites.push((end, Hook::Prerouting, Some(link), None));
+            sites.push((end, Hook::Input, Some(link), None));
+        }
+        let stopped = sites.into_iter().find_map(|(space, hook, iif, oif)| {
+            let mut site = Site::new(space, hook, Sort::Ip);
+            (site.iif, site.oif, site.local) = (iif, oif, iif.is_none());
+            let mut ct = super::conntrack::begun(&error);
+            ct.state = RELATED;
+            let rules = &self.space(space).ruleset;
+            let run = self.evaluate(site, error.clone(), &mut ct, rules);
+            let ends = matches!(run.ending, Ending::Drop | Ending::Reject);
+            run.blame.filter(|_| ends).map(|b| (site, b))
+        });
+        if let Some((site, rule)) = stopped {
+            let fault = self.untold(id, out, site, &rule, &error);
+            self.narrow.push((out.mtu, fault));
+        }
+    }
+
+    fn untold(
+        &self,
+        id: SpaceId,
+        out: &Out<'a>,
+        site: Site,
+        rule: &Blame,
+        error: &Packet,
+    ) -> Fault {
+        let space = self.space(id);
+        let (mtu, full) = (out.mtu, self.full);
+        let name = space.link(out.link).map_or("?", |l| l.name.as_str());
+        let shown = object(rule);
+        let what = format!(
+            "Packets of {full} bytes do not fit {name} ({mtu} bytes), and {shown} drops the message that would tell the sender."
+        );
+        let by_rule = self.fault_of_rule(site, rule, error);
+        Fault::new(Code::MtuExceeded, site.space, shown, what)
+            .owner(rule.owner)
+            .evidence(format!("{}ip link show {name}: mtu {mtu}", space.enter))
+            .evidence(by_rule.evidence.join("; "))
+            .fixes(by_rule.fix)
     }
 
     /// Both ends of a TCP connection keep to the smaller of their MTUs (RFC 9293, 3.7.1).

@@ -13,6 +13,7 @@ use super::host::six;
 use super::owner;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::segment::{Segment, Way, is_bridge, last, segment};
+use super::source;
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 /// Kinds of links that have no neighbours.
@@ -132,7 +133,7 @@ impl<'a> Walk<'a> {
             return false;
         };
         let on_link =
-            route::usable_addresses(space).any(|a| a.link == link.index && a.net.addr() == next);
+            source::usable_addresses(space).any(|a| a.link == link.index && a.net.addr() == next);
         let proxy = space
             .neighbours
             .iter()

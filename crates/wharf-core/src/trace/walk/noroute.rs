@@ -11,8 +11,9 @@ use super::Walk;
 use super::fault::Fault;
 use super::host::{Out, six};
 use super::owner;
-use super::route::{self, Ask, Chosen, Refuser, show_route, show_rule};
+use super::route::{self, Ask, Chosen, Refuser};
 use super::segment::is_bridge;
+use super::show::{show_route, show_rule};
 
 impl<'a> Walk<'a> {
     /// A link that is down took its routes with it, and a wider route now catches the packet.

@@ -298,7 +298,7 @@ impl<'a> Walk<'a> {
         Fault::new(Code::NoMasquerade, router, dev.clone(), what)
             .owner(rule.owner)
             .evidence(format!("{}nft -a list ruleset: {}", space.enter, rule.text))
-            .fixes(masquerade(&space.enter, client, &dev, "ct status dnat "))
+            .fixes(self.masquerade(router, client, &dev, "ct status dnat "))
     }
 
     /// Beyond an unread wire: can an answer to this source come back?
@@ -388,20 +388,24 @@ impl<'a> Walk<'a> {
         ));
         match net {
             Some(_) => fault.owner(Owner::Wharf).fix("wharf repair"),
-            None => fault.fixes(masquerade(&space.enter, src, dev, "")),
+            None => fault.fixes(self.masquerade(place.space, src, dev, "")),
         }
     }
-}
 
-/// Commands for a masquerade rule in a table of its own.
-fn masquerade(enter: &str, src: IpAddr, dev: &str, more: &str) -> Vec<String> {
-    let family = if src.is_ipv4() { "ip" } else { "ip6" };
-    let table = format!("{enter}nft add table {family} masquerade");
-    let chain = format!(
-        "{enter}nft 'add chain {family} masquerade postrouting {{ type nat hook postrouting priority 100; }}'"
-    );
-    let rule = format!(
-        "{enter}nft add rule {family} masquerade postrouting {more}{family} saddr {src} oifname {dev} masquerade"
-    );
-    vec![table, chain, rule]
+    /// Commands for a masquerade rule in a table of its own, for the source's whole segment.
+    fn masquerade(&self, id: SpaceId, src: IpAddr, dev: &str, more: &str) -> Vec<String> {
+        let space = self.space(id);
+        let enter = &space.enter;
+        let family = if src.is_ipv4() { "ip" } else { "ip6" };
+        let near = space.addrs.iter().find(|a| a.net.contains(&src));
+        let from = near.map_or(src.to_string(), |a| a.net.trunc().to_string());
+        let chain = "{ type nat hook postrouting priority 100; }";
+        vec![
+            format!("{enter}nft add table {family} masquerade"),
+            format!("{enter}nft 'add chain {family} masquerade postrouting {chain}'"),
+            format!(
+                "{enter}nft add rule {family} masquerade postrouting {more}{family} saddr {from} oifname {dev} masquerade"
+            ),
+        ]
+    }
 }

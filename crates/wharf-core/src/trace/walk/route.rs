@@ -8,14 +8,12 @@ use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::trace::packet::Packet;
-use crate::trace::state::{
-    Address, Link, NextHop, PolicyRule, Route, RouteKind, RuleAction, Space,
-};
+use crate::trace::state::{Link, NextHop, PolicyRule, Route, RouteKind, RuleAction, Space};
 
 /// `RT_TABLE_LOCAL`, `RT_TABLE_MAIN`, `RT_TABLE_DEFAULT`.
-const LOCAL: u32 = 255;
+pub(super) const LOCAL: u32 = 255;
 pub(super) const MAIN: u32 = 254;
-const DEFAULT: u32 = 253;
+pub(super) const DEFAULT: u32 = 253;
 
 /// A question to the routing of a space.
 #[derive(Debug, Clone, Copy)]
@@ -301,144 +299,7 @@ pub(super) fn is_local(space: &Space, addr: IpAddr) -> bool {
             && same_family(r.dst, addr)
             && r.dst.contains(&addr)
     });
-    listed || usable_addresses(space).any(|a| a.net.addr() == addr)
-}
-
-/// Addresses that are not waiting for, or failed, duplicate detection.
-pub(super) fn usable_addresses(space: &Space) -> impl Iterator<Item = &Address> {
-    space.addrs.iter().filter(|a| !a.dad_failed && !a.tentative)
-}
-
-/// The source address the kernel chooses for a route.
-pub(super) fn choose_source(space: &Space, chosen: &Chosen, dst: IpAddr) -> Option<IpAddr> {
-    if let Some(src) = chosen.route.prefsrc {
-        return Some(src);
-    }
-    if matches!(chosen.route.kind, RouteKind::Local) {
-        return Some(dst);
-    }
-    let link = chosen.hop.and_then(|h| h.link);
-    let near = chosen.hop.and_then(|h| h.via).unwrap_or(dst);
-    match Family::of(dst) {
-        Family::V4 => source_v4(space, link, near),
-        Family::V6 => source_v6(space, link, dst),
-    }
-}
-
-fn source_v4(space: &Space, link: Option<u32>, near: IpAddr) -> Option<IpAddr> {
-    let fit: Vec<&Address> = usable_addresses(space)
-        .filter(|a| a.net.addr().is_ipv4() && a.scope < 254)
-        .collect();
-    let on = |a: &&&Address| Some(a.link) == link;
-    fit.iter()
-        .filter(on)
-        .find(|a| a.net.contains(&near) || a.peer == Some(near))
-        .or_else(|| fit.iter().find(on))
-        .or_else(|| fit.iter().find(|a| a.scope == 0))
-        .map(|a| a.net.addr())
-}
-
-/// RFC 6724, section 5, as far as one host's addresses differ.
-fn source_v6(space: &Space, link: Option<u32>, dst: IpAddr) -> Option<IpAddr> {
-    let narrow = |a: IpAddr| matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
-    let unique = |a: IpAddr| matches!(a, IpAddr::V6(v6) if v6.is_unique_local());
-    let common = |a: IpAddr| match (a, dst) {
-        (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a) ^ u128::from(b)).leading_zeros(),
-        _ => 0,
-    };
-    usable_addresses(space)
-        .filter(|a| a.net.addr().is_ipv6() && !a.net.addr().is_loopback())
-        .filter(|a| !narrow(a.net.addr()) || Some(a.link) == link)
-        .max_by_key(|a| {
-            let addr = a.net.addr();
-            (
-                addr == dst,
-                narrow(addr) == narrow(dst),
-                !a.deprecated,
-                Some(a.link) == link,
-                unique(addr) == unique(dst),
-                common(addr),
-            )
-        })
-        .map(|a| a.net.addr())
-}
-
-/// A prefix as `ip route` prints it.
-pub(super) fn show_prefix(net: IpNet) -> String {
-    let whole = Family::of_net(net).bits();
-    match net.prefix_len() {
-        0 => "default".to_owned(),
-        n if n == whole => net.addr().to_string(),
-        _ => net.to_string(),
-    }
-}
-
-/// A route as `ip route` prints its beginning.
-pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) -> String {
-    let kind = match route.kind {
-        RouteKind::Unicast | RouteKind::Other(_) => "",
-        RouteKind::Local => "local ",
-        RouteKind::Broadcast => "broadcast ",
-        RouteKind::Anycast => "anycast ",
-        RouteKind::Multicast => "multicast ",
-        RouteKind::Blackhole => "blackhole ",
-        RouteKind::Unreachable => "unreachable ",
-        RouteKind::Prohibit => "prohibit ",
-        RouteKind::Throw => "throw ",
-    };
-    let mut text = format!("{kind}{}", show_prefix(route.dst));
-    let refuses = matches!(
-        route.kind,
-        RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw
-    );
-    if let Some(hop) = hop.or(route.hops.first()).filter(|_| !refuses) {
-        if let Some(via) = hop.via {
-            text += &format!(" via {via}");
-        }
-        if let Some(link) = hop.link.and_then(|i| space.link(i)) {
-            text += &format!(" dev {}", link.name);
-        }
-    }
-    if !matches!(route.table, MAIN | LOCAL | 0) {
-        text += &format!(" table {}", route.table);
-    }
-    text
-}
-
-/// A policy rule as `ip rule` prints it, without the priority's colon.
-pub(super) fn show_rule(rule: &PolicyRule) -> String {
-    let mut text = String::new();
-    if rule.invert {
-        text += "not ";
-    }
-    text += &format!("from {}", rule.src.map_or("all".to_owned(), show_prefix));
-    if let Some(dst) = rule.dst {
-        text += &format!(" to {}", show_prefix(dst));
-    }
-    if let Some((value, mask)) = rule.mark {
-        text += &match mask {
-            u32::MAX => format!(" fwmark {value:#x}"),
-            _ => format!(" fwmark {value:#x}/{mask:#x}"),
-        };
-    }
-    for (word, name) in [("iif", &rule.iif), ("oif", &rule.oif)] {
-        if let Some(name) = name {
-            text += &format!(" {word} {name}");
-        }
-    }
-    text += &match rule.action {
-        RuleAction::Table(MAIN) => " lookup main".to_owned(),
-        RuleAction::Table(LOCAL) => " lookup local".to_owned(),
-        RuleAction::Table(DEFAULT) => " lookup default".to_owned(),
-        RuleAction::Table(n) => format!(" lookup {n}"),
-        RuleAction::Goto(n) => format!(" goto {n}"),
-        RuleAction::Nop => " nop".to_owned(),
-        RuleAction::Blackhole => " blackhole".to_owned(),
-        RuleAction::Unreachable => " unreachable".to_owned(),
-        RuleAction::Prohibit => " prohibit".to_owned(),
-        RuleAction::Other(n) => format!(" action {n}"),
-    };
-    text
+    listed || super::source::usable_addresses(space).any(|a| a.net.addr() == addr)
 }
 
 /// The route of the main table, whatever the policy rules say.

@@ -7,7 +7,7 @@ use crate::trace::report::{Code, Verdict};
 use crate::trace::state::{Socket, Space, SpaceId};
 
 use super::Walk;
-use super::ends::show_end;
+use super::ends::{pick_source, show_end};
 use super::fault::Fault;
 
 /// The socket that takes a packet, the most particular one first; `iif` is the link it came by.
@@ -82,6 +82,9 @@ impl Walk<'_> {
                 self.blame(Verdict::Dropped, "socket", fault);
             }
             Some(s) => {
+                if s.protocol == L4::Udp && s.addr.is_unspecified() && s.remote.is_none() {
+                    self.note_other_source(id, packet);
+                }
                 let text = format!("takes {shown}");
                 self.hop(id, "socket", &show_end(s.addr, s.port), &text);
             }
@@ -94,6 +97,19 @@ impl Walk<'_> {
                 self.blame(Verdict::Rejected, "socket", fault);
             }
         }
+    }
+
+    /// A program that answers from a socket bound to all addresses answers from the one nearest to the client, unless it
+    /// takes care (`IP_PKTINFO`).
+    fn note_other_source(&mut self, id: SpaceId, packet: &Packet) {
+        let space = self.space(id);
+        let Some(src) = pick_source(space, packet.src).filter(|s| *s != packet.dst) else {
+            return;
+        };
+        self.note(format!(
+            "the program in {} listens on all addresses: unless it takes care, it answers from {src} instead of {}",
+            space.name, packet.dst
+        ));
     }
 
     /// Nothing takes it: does something listen elsewhere?

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::addr::Family;
-use crate::trace::report::{Code, Verdict};
+use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::state::{Address, Place, SpaceId};
 
 use super::Walk;
@@ -44,6 +44,9 @@ impl<'a> Walk<'a> {
         let space = self.space(id);
         let links: Vec<_> = space.links.iter().filter(|l| !l.loopback).collect();
         if asked.is_none() && family == Family::V6 {
+            if let Some(fault) = self.without_v6(id) {
+                return fault;
+            }
             if let Some(fault) = self.v6_off(id) {
                 return fault;
             }
@@ -90,6 +93,34 @@ impl<'a> Walk<'a> {
             fault = fault.fix(format!("{}ip addr show", space.enter));
         }
         fault
+    }
+
+    /// A container whose networks have no IPv6; wharf switches it off there.
+    fn without_v6(&self, id: SpaceId) -> Option<Fault> {
+        let space = self.space(id);
+        let container = self.container(space.container.as_deref()?)?;
+        let first = container.attachments.first()?;
+        let has = |a: &crate::attach::Attachment| a.address(Family::V6).is_some();
+        if container.attachments.iter().any(has) {
+            return None;
+        }
+        let (name, net) = (&container.name, &first.network);
+        let sysctl = format!(
+            "net.ipv6.conf.{}.disable_ipv6",
+            sysctl_name(first.interface.as_str())
+        );
+        if space.sysctl(&sysctl) != Some(1) {
+            return None;
+        }
+        let what = format!("The network {net} of {name} has no IPv6.");
+        Some(
+            Fault::new(Code::Ipv6Disabled, id, sysctl.clone(), what)
+                .owner(Owner::Wharf)
+                .evidence(format!("wharf network inspect {net}: no IPv6 subnet"))
+                .evidence(format!("{}sysctl {sysctl}: 1", space.enter))
+                .fix(format!("wharf network create {net}-v6 --ipv6"))
+                .fix(format!("wharf network connect {net}-v6 {name}")),
+        )
     }
 
     /// IPv6 is switched off, or its addresses are not usable.
