@@ -7,6 +7,7 @@
 //! What stops the packet is written down, and the walk goes on as if it were mended, so that what would bite next is
 //! found too. Everything is bounded. Not here: reading the state, evaluating rules (`eval`).
 
+mod advice;
 mod bridge;
 mod conntrack;
 mod ends;
@@ -25,6 +26,7 @@ mod outside;
 mod owner;
 mod published;
 mod reply;
+mod resolve;
 mod route;
 mod rules;
 mod segment;
@@ -171,7 +173,9 @@ struct Walk<'a> {
     /// Places where packets of that size vanish, and what passes there.
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
-    ttl_by: Option<(SpaceId, String)>,
+    ttl_by: Option<(hooks::Site, Blame)>,
+    /// Who asked for whom, and knows it since.
+    resolved: Vec<(Place, Place)>,
     /// Forwardings already done, to notice circles.
     circle: Vec<(SpaceId, u32, IpAddr, IpAddr)>,
 }
@@ -202,6 +206,7 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            resolved: Vec::new(),
             circle: Vec::new(),
         }
     }

@@ -2,10 +2,12 @@
 
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Verdict};
+use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, Place, TcDrop, TrafficControl};
 
 use super::Walk;
 use super::fault::Fault;
+use super::hooks::{Site, Sort};
 use super::owner;
 use super::segment::{Leg, Way, is_bridge};
 
@@ -18,6 +20,10 @@ impl<'a> Walk<'a> {
             let Some(link) = self.state.link(leg.place) else {
                 continue;
             };
+            // The first link's rules on the way out and the last one's on the way in belong to the IP of their spaces.
+            if link.master.is_some() && !leg.out {
+                packet = self.at_device(*leg, packet);
+            }
             let next = way.get(at + 1);
             let same = next.filter(|n| n.place.space == leg.place.space).copied();
             let bridge = link
@@ -36,8 +42,28 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
+            if let Some(out) = same.filter(|n| n.out)
+                && self
+                    .state
+                    .link(out.place)
+                    .is_some_and(|l| l.master.is_some())
+            {
+                packet = self.at_device(out, packet);
+            }
         }
         packet
+    }
+
+    /// Rules of a bridge's port.
+    fn at_device(&mut self, leg: Leg, packet: Packet) -> Packet {
+        let mut site = Site::new(leg.place.space, Hook::Ingress, Sort::Device);
+        if leg.out {
+            site.hook = Hook::Egress;
+            site.oif = Some(leg.place.index);
+        } else {
+            site.iif = Some(leg.place.index);
+        }
+        self.rules(site, packet)
     }
 
     fn check_link(&mut self, leg: Leg, packet: &Packet) {
@@ -50,7 +76,12 @@ impl<'a> Walk<'a> {
         } else if !link.carrier && !is_bridge(link) && !link.loopback {
             // With its other end read, that end tells why.
             let peer = link.peer.and_then(|p| self.state.link(p));
-            if peer.is_none() && link.kind.as_deref().is_none_or(|k| k == "veth") {
+            if peer.is_none()
+                && link
+                    .kind
+                    .as_deref()
+                    .is_none_or(|k| matches!(k, "veth" | "tun"))
+            {
                 let fault = self.no_carrier(leg.place);
                 self.blame(Verdict::Dropped, "link", fault);
             }
@@ -87,9 +118,7 @@ impl<'a> Walk<'a> {
         Fault::new(Code::NoCarrier, place.space, name, what)
             .owner(owner::of_link(self.state, place))
             .evidence(format!("{}ip link show {name}: NO-CARRIER", space.enter))
-            .fix(format!(
-                "set the other end of {name} up, or plug it in again"
-            ))
+            .fix(format!("{}ip -details link show {name}", space.enter))
     }
 
     fn check_tc(&mut self, place: Place, link: &Link, tc: &TrafficControl, packet: &Packet) {

@@ -28,6 +28,8 @@ pub(super) enum Sort {
     Bridged,
     /// Bridge rules.
     Bridge,
+    /// Rules for ARP.
+    Arp,
     /// Rules of one device.
     Device,
 }
@@ -189,6 +191,7 @@ impl<'a> Walk<'a> {
         let layer = match site.sort {
             Sort::Ip | Sort::Bridged => Layer::Ip,
             Sort::Bridge => Layer::Bridge,
+            Sort::Arp => Layer::Arp,
             Sort::Device => Layer::Device(device.map_or("", |l| l.name.as_str())),
         };
         let fib = SpaceFib(space);
@@ -220,8 +223,14 @@ impl<'a> Walk<'a> {
             }
         }
         if run.packet.ttl != before.ttl {
-            let by = run.seen.last().map(show);
-            self.ttl_by = Some((site.space, by.unwrap_or_else(|| "a rule".to_owned())));
+            let word = |b: &&Blame| {
+                let text = b.text.to_lowercase();
+                ["ttl", "hoplimit", "hl-set", "hl-dec"]
+                    .iter()
+                    .any(|w| text.contains(w))
+            };
+            let by = run.seen.iter().rev().find(word).or(run.seen.last());
+            self.ttl_by = by.map(|rule| (site, rule.clone()));
         }
         if let Some(blame) = &run.blame {
             self.hop(site.space, hook_name(site.hook), &show(blame), "accepts");

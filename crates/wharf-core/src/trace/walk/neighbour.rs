@@ -76,6 +76,9 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
+        if let Some(fault) = self.asked_in_vain(&emit, place) {
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        }
         // A translated packet that goes back out where it came from was meant for somebody who was here.
         let back = self
             .passed
@@ -100,6 +103,66 @@ impl<'a> Walk<'a> {
             from: place,
             packet,
         })
+    }
+
+    /// The kernel asked for the next hop beyond an unread wire, and nobody answered.
+    fn asked_in_vain(&self, emit: &Emit<'a>, place: Place) -> Option<Fault> {
+        let space = self.space(emit.space);
+        let link = self.state.link(place).filter(|l| l.up && l.carrier)?;
+        let entry = space
+            .neighbours
+            .iter()
+            .find(|n| n.link == place.index && n.addr == emit.next && !n.proxy)?;
+        if !matches!(
+            entry.state,
+            NeighbourState::Failed | NeighbourState::Incomplete
+        ) {
+            return None;
+        }
+        let (next, six, dev) = (emit.next, six(emit.next), &link.name);
+        if let Some(rule) = emit.rule {
+            let how = format!("which sends it to {next}, and nobody answers there");
+            return Some(self.policy(emit.space, rule, &how));
+        }
+        let proto = asks_with(next);
+        let what = format!(
+            "Nobody answers {proto} for {next} on {dev} in {}.",
+            space.name
+        );
+        let seen = format!("{}ip {six}neigh show {next} dev {dev}: FAILED", space.enter);
+        if !emit.gateway {
+            return Some(
+                Fault::new(Code::NoSuchDestination, emit.space, next.to_string(), what)
+                    .evidence(seen)
+                    .fix(format!(
+                        "{}ip {six}neigh flush {next} dev {dev}",
+                        space.enter
+                    )),
+            );
+        }
+        let other = self
+            .lost_gateway(emit.space, next)
+            .filter(|(_, via)| *via != next);
+        let fault = match other {
+            Some((_, via)) => {
+                let fault = self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, Some(via));
+                Fault {
+                    summary: what,
+                    ..fault
+                }
+            }
+            None => Fault::new(
+                Code::NeighbourUnreachable,
+                emit.space,
+                format!("{next} dev {dev}"),
+                what,
+            )
+            .fix(format!(
+                "{}ip {six}neigh flush {next} dev {dev}",
+                space.enter
+            )),
+        };
+        Some(fault.evidence(seen))
     }
 
     /// Along a way to the link at its end.
@@ -210,7 +273,13 @@ impl<'a> Walk<'a> {
         let by_wish = owners.iter().find(|w| Some(last(w).space) == wanted);
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
-            let fault = self.duplicate(emit.next, last(&best), last(other));
+            let mut fault = self.duplicate(emit.next, last(&best), last(other));
+            let false_mac = self.state.link(last(other)).and_then(|l| l.mac);
+            if self.known(emit).is_some_and(|e| e.mac == false_mac) {
+                let (enter, dev) = (&self.space(emit.space).enter, &link.name);
+                let (six, next) = (six(emit.next), emit.next);
+                fault = fault.fix(format!("{enter}ip {six}neigh del {next} dev {dev}"));
+            }
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if link.noarp && link.peer.is_some() {
             let place = Place {
@@ -222,12 +291,14 @@ impl<'a> Walk<'a> {
         } else if let Some(entry) = self.known(emit)
             && !macs.contains(&entry.mac)
             && macs.iter().all(Option::is_some)
+            && !self.will_ask_again(entry, last(&best))
         {
             let right = self.state.link(last(&best)).and_then(|l| l.mac);
             let fault = self.wrong_entry(emit, link, entry, right, last(&best));
             self.blame(Verdict::Dropped, "neighbour", fault);
         }
         self.check_same_mac(emit, seg, &best);
+        self.check_resolution(emit, &best);
         let end = last(&best);
         let text = format!(
             "{} at {} in {}",
@@ -242,7 +313,20 @@ impl<'a> Walk<'a> {
         best
     }
 
-    fn duplicate(&self, addr: IpAddr, right: Place, other: Place) -> Fault {
+    /// An entry that was learned while the cable was in another switch of the same host is soon given up.
+    fn will_ask_again(&self, entry: &Neighbour, best: Place) -> bool {
+        let pinned = matches!(
+            entry.state,
+            NeighbourState::Permanent | NeighbourState::NoArp
+        );
+        let links = self.space(best.space).links.iter();
+        !pinned
+            && links
+                .into_iter()
+                .any(|l| l.mac == entry.mac && is_bridge(l))
+    }
+
+    pub(super) fn duplicate(&self, addr: IpAddr, right: Place, other: Place) -> Fault {
         let name = |p: Place| {
             let link = self.state.link(p).map_or("?", |l| l.name.as_str());
             format!("{link} in {}", self.space(p.space).name)

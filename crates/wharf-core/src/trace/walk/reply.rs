@@ -8,7 +8,7 @@ use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::state::{HOST, Place, SpaceId};
 
-use super::ends::{Ends, default_ttl, show_end};
+use super::ends::{Ends, show_end};
 use super::fault::Fault;
 use super::host::six;
 use super::neighbour::is_private;
@@ -44,10 +44,54 @@ impl<'a> Walk<'a> {
             Arrival::Outside { from, packet } => Some(Arrived::Outside { from, packet }),
             Arrival::Local { space, iif, packet } => {
                 self.check_place(ends, space, &packet);
+                if self.check_doubled(ends, space, &packet) {
+                    return None;
+                }
                 self.socket(space, iif, &packet);
                 Some(Arrived::In { space, iif, packet })
             }
         }
+    }
+
+    /// Both places of one address, where they hang on one segment: the space's own and the other one's.
+    fn shared(&self, space: SpaceId, other: SpaceId, addr: IpAddr) -> Option<(Place, Place)> {
+        let all = holders(self.state, addr);
+        let here = all.iter().find(|p| p.space == space)?;
+        let there = all.iter().find(|p| p.space == other)?;
+        let seg = super::segment::segment(self.state, *here);
+        seg.way_to(*there).map(|_| (*here, *there))
+    }
+
+    /// The sender keeps the packet to itself, since it has the address of the one that was meant.
+    fn check_doubled(&mut self, ends: &Ends<'a>, space: SpaceId, packet: &Packet) -> bool {
+        if self.origin != Some(space) || packet.dst.is_loopback() {
+            return false;
+        }
+        let takes = packet.l4 == L4::Icmp
+            || super::socket::takes(self.space(space), packet, None).is_some();
+        let others: Vec<SpaceId> = match ends.to {
+            Some(to) => vec![to],
+            None if takes => Vec::new(),
+            None => holders(self.state, packet.dst)
+                .iter()
+                .map(|p| p.space)
+                .collect(),
+        };
+        let found = others
+            .into_iter()
+            .filter(|other| *other != space)
+            .find_map(|other| self.shared(space, other, packet.dst));
+        let Some((here, there)) = found else {
+            return false;
+        };
+        let fault = self.duplicate(packet.dst, there, here);
+        let verdict = if takes {
+            Verdict::Dropped
+        } else {
+            Verdict::Rejected
+        };
+        self.blame(verdict, "route", fault);
+        true
     }
 
     /// Is it the space that was meant?
@@ -66,6 +110,9 @@ impl<'a> Walk<'a> {
         let Some(to) = ends.to.filter(|to| *to != space && packet.dst == sent.dst) else {
             return;
         };
+        if self.shared(space, to, packet.dst).is_some() {
+            return;
+        }
         let (here, there) = (self.space(space), self.space(to));
         let both = holders(self.state, packet.dst);
         if !both.iter().any(|p| p.space == to) || !both.iter().any(|p| p.space == space) {
@@ -196,7 +243,7 @@ impl<'a> Walk<'a> {
             sport,
             dport,
             reply: true,
-            ttl: default_ttl(self.space(space), packet.dst.is_ipv4()),
+            ttl: self.first_ttl(space, packet.src),
             mark: 0,
             tos: 0,
             src_mac: None,
@@ -247,10 +294,22 @@ impl<'a> Walk<'a> {
             fault = Some(
                 Fault::new(Code::NoReturnRoute, at, packet.dst.to_string(), what)
                     .evidence(format!("{}ip route get {}", space.enter, packet.dst))
-                    .fix(format!(
-                        "{}ip route add {} via GATEWAY",
-                        space.enter, packet.dst
-                    )),
+                    .fix(match self.likely_gateway(at, packet.dst) {
+                        Some((_, via)) => {
+                            format!(
+                                "{}ip {}route replace {} via {via}",
+                                space.enter,
+                                six(via),
+                                packet.dst
+                            )
+                        }
+                        None => format!(
+                            "{}ip {}route get {}",
+                            space.enter,
+                            six(packet.dst),
+                            packet.dst
+                        ),
+                    }),
             );
         }
         if let Some(fault) = fault {
@@ -275,7 +334,17 @@ impl<'a> Walk<'a> {
                     what,
                 )
                 .evidence("the way back differs from the way there")
-                .fix("send the answers back through the host that translates")
+                .fix({
+                    let at = self.replier.unwrap_or(HOST);
+                    let via = self.likely_gateway(at, got.dst).map(|(_, via)| via);
+                    let enter = &self.space(at).enter;
+                    match via {
+                        Some(via) => {
+                            format!("{enter}ip {}route replace {} via {via}", six(via), got.dst)
+                        }
+                        None => format!("{enter}ip {}route get {}", six(got.dst), got.dst),
+                    }
+                })
             }
         };
         self.blame(Verdict::Unanswered, "nat", fault);
@@ -346,10 +415,10 @@ impl<'a> Walk<'a> {
                 "{}ip {six}route add default via {via}",
                 space.enter
             )),
-            None => fault.fix(format!(
-                "{}ip {six}route add {dst} via GATEWAY",
-                space.enter
-            )),
+            None => match self.lost_gateway(id, dst) {
+                Some((_, via)) => fault.fix(self.default_route(id, via)),
+                None => fault.fix(format!("{}ip {six}route show table all", space.enter)),
+            },
         })
     }
 
@@ -401,10 +470,10 @@ impl<'a> Walk<'a> {
         let from = near.map_or(src.to_string(), |a| a.net.trunc().to_string());
         let chain = "{ type nat hook postrouting priority 100; }";
         vec![
-            format!("{enter}nft add table {family} masquerade"),
-            format!("{enter}nft 'add chain {family} masquerade postrouting {chain}'"),
+            format!("{enter}nft add table {family} masq"),
+            format!("{enter}nft 'add chain {family} masq postrouting {chain}'"),
             format!(
-                "{enter}nft add rule {family} masquerade postrouting {more}{family} saddr {from} oifname {dev} masquerade"
+                "{enter}nft add rule {family} masq postrouting {more}{family} saddr {from} oifname {dev} masquerade"
             ),
         ]
     }

@@ -44,7 +44,7 @@ fn by_iptables(blame: &Blame) -> bool {
             && matches!(blame.family, TableFamily::Ip | TableFamily::Ip6)
 }
 
-fn iptables(space: &Space, blame: &Blame) -> String {
+pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     let six = if blame.family == TableFamily::Ip6 {
         "6"
     } else {

@@ -4,17 +4,27 @@
 
 use std::net::IpAddr;
 
+use crate::addr::Mac;
 use crate::network::NetworkSpec;
 use crate::trace::env::Blame;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner};
 use crate::trace::ruleset::TableFamily;
-use crate::trace::state::HOST;
+use crate::trace::state::{HOST, SpaceId};
 
 use super::Walk;
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
+use super::route;
 use super::rules::{family_word, object};
+
+/// What wharf gave a container.
+struct Given {
+    space: SpaceId,
+    link: String,
+    mac: Option<Mac>,
+    nets: Vec<ipnet::IpNet>,
+}
 
 impl<'a> Walk<'a> {
     /// What a drop inside wharf's tables means.
@@ -100,23 +110,84 @@ impl<'a> Walk<'a> {
         };
         let mut fault = renamed(base, Code::SpoofGuard, what);
         let here = site.port_in.or(site.iif).and_then(|i| self.container_at(i));
-        if let Some((enter, link, wanted)) = here {
-            fault = fault
-                .evidence(format!(
-                    "{enter}ip addr show dev {link}: wharf gave it {wanted}"
-                ))
-                .fix(format!("{enter}ip addr replace {wanted} dev {link}"));
-            if wanted.addr() != packet.src {
-                fault = fault.fix(format!("{enter}ip addr del {} dev {link}", packet.src));
-            }
+        if let Some(given) = here {
+            fault = self.as_given(fault, &given, packet);
         } else {
             fault = fault.fix("wharf repair");
         }
         fault
     }
 
-    /// The container behind a port, and the address it was given.
-    fn container_at(&self, port: u32) -> Option<(String, String, ipnet::IpNet)> {
+    /// Evidence and advice: the container is to have the addresses it was given.
+    fn as_given(&self, fault: Fault, given: &Given, packet: &Packet) -> Fault {
+        let Given {
+            space,
+            link,
+            mac,
+            nets,
+        } = given;
+        let (enter, own) = (&self.space(*space).enter, self.space(*space));
+        let mut fault = fault;
+        let (now, index) = own.link_named(link).map_or((None, 0), |l| (l.mac, l.index));
+        if let (Some(mac), true) = (mac, now != *mac) {
+            fault = fault
+                .evidence(format!("{enter}ip link show {link}: wharf gave it {mac}"))
+                .fix(format!("{enter}ip link set {link} address {mac}"));
+        }
+        let wanted = nets.iter().find(|n| route::same_family(**n, packet.src));
+        let Some(wanted) = wanted.filter(|n| n.addr() != packet.src) else {
+            return fault;
+        };
+        fault = fault.evidence(format!(
+            "{enter}ip addr show dev {link}: wharf gave it {wanted}"
+        ));
+        let false_one = own
+            .addrs
+            .iter()
+            .find(|a| a.net.addr() == packet.src && a.link == index);
+        if let Some(a) = false_one {
+            fault = fault.fix(format!("{enter}ip addr del {} dev {link}", a.net));
+        }
+        let nodad = if wanted.addr().is_ipv6() {
+            " nodad"
+        } else {
+            ""
+        };
+        fault = fault.fix(format!("{enter}ip addr replace {wanted} dev {link}{nodad}"));
+        // The routes by the false address went with it.
+        let family = crate::addr::Family::of(packet.src);
+        let gateway = self.state.networks.iter().find_map(|n| {
+            let own = n
+                .subnets
+                .iter()
+                .find(|s| s.subnet.contains(&wanted.addr()))?;
+            Some(own.gateway).filter(|g| crate::addr::Family::of(*g) == family)
+        });
+        match gateway {
+            Some(via) => fault.fix(format!(
+                "{enter}ip {}route replace default via {via}",
+                super::host::six(via)
+            )),
+            None => fault,
+        }
+    }
+
+    /// The fix for a port that was locked to what wharf gave the container there.
+    pub(super) fn as_given_at(&self, port: u32, fault: Fault, packet: &Packet) -> Fault {
+        match self.container_at(port) {
+            Some(given) => {
+                let fault = Fault {
+                    fix: Vec::new(),
+                    ..fault
+                };
+                self.as_given(fault, &given, packet)
+            }
+            None => fault,
+        }
+    }
+
+    /// The container behind a port, and what it was given.
+    fn container_at(&self, port: u32) -> Option<Given> {
         let name = &self.space(HOST).link(port)?.name;
         let (c, a) = self.state.containers.iter().find_map(|c| {
             let a = c.attachments.iter();
@@ -124,12 +195,12 @@ impl<'a> Walk<'a> {
             Some((c, a))
         })?;
         let space = self.state.container_space(c.name.as_str())?;
-        let net = a.addresses.first()?;
-        Some((
-            self.space(space).enter.clone(),
-            a.interface.to_string(),
-            *net,
-        ))
+        Some(Given {
+            space,
+            link: a.interface.to_string(),
+            mac: Some(a.mac),
+            nets: a.addresses.clone(),
+        })
     }
 
     fn icc_off(&self, site: Site, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
@@ -191,8 +262,10 @@ impl<'a> Walk<'a> {
         );
         let fault = renamed(base, Code::NotPublished, what);
         match super::outside::host_address(self.state, packet.family()) {
-            Some(addr) => fault.fix(format!("ask {addr} instead")),
-            None => fault.fix(format!("{}ip addr show", self.space(HOST).enter)),
+            Some(addr) => fault
+                .evidence(format!("the host is to be reached at {addr}"))
+                .fix("ip addr show"),
+            None => fault.fix("ip addr show"),
         }
     }
 }
@@ -233,5 +306,5 @@ fn transit(base: Fault) -> Fault {
     let what = "wharf turned forwarding on for its own networks only; what the host did not forward before it still does not.";
     renamed(base, Code::ForwardingDisabled, what.to_owned())
         .evidence("nft list chain inet wharf transit")
-        .fix("sysctl -w net.ipv4.ip_forward=1 before wharf makes its first network")
+        .fix("sysctl -w net.ipv4.ip_forward=1")
 }
