@@ -8,7 +8,8 @@ cd "$(dirname "$0")"
 exec </dev/null
 
 need cc:gcc cc:libc6-dev nft:nftables ip:iproute2 iptables:iptables ping:iputils-ping curl:curl \
-    conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux
+    conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw \
+    /usr/lib/cni/portmap:containernetworking-plugins
 
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy

@@ -9,6 +9,9 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::addr::{Family, Mac, MacError};
+use crate::extras::Extras;
+use crate::ipam::Pool;
+use crate::model::RouteMore;
 use crate::name::{ContainerName, IfName, NameError, NetworkName};
 use crate::network::NetworkSpec;
 use crate::publish::PortMapping;
@@ -30,6 +33,46 @@ pub struct AttachRequest {
     pub gw_priority: i32,
     /// Further names of the container on this network.
     pub aliases: Vec<String>,
+    /// Where its addresses come from.
+    pub addressing: Addressing,
+    /// Routes by this attachment, beside the default route the network may offer. One that has neither gateway nor
+    /// scope goes by the gateway of its family.
+    pub routes: Vec<RouteSpec>,
+    /// Limits and settings.
+    pub extras: Box<Extras>,
+}
+
+/// Where the addresses of an attachment come from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Addressing {
+    /// One of each of the network's subnets.
+    #[default]
+    Subnets,
+    /// One of each set of pools; the pools of a set are tried in order.
+    Pools {
+        /// The sets.
+        sets: Vec<Vec<Pool>>,
+        /// A directory in which another program keeps a file for each address that it has handed out.
+        reserved_in: Option<PathBuf>,
+    },
+    /// Somebody else chose them: addresses with prefix lengths, and the gateway of each.
+    Given(Vec<(IpNet, Option<IpAddr>)>),
+}
+
+/// A route of a container by one of its interfaces.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RouteSpec {
+    /// The destination.
+    pub dst: IpNet,
+    /// The gateway; a route without is to the link itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub via: Option<IpAddr>,
+    /// The metric, if not the kernel's default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+    /// What few routes have.
+    #[serde(default)]
+    pub more: RouteMore,
 }
 
 impl AttachRequest {
@@ -43,6 +86,9 @@ impl AttachRequest {
             host_interface: None,
             gw_priority: 0,
             aliases: Vec::new(),
+            addressing: Addressing::Subnets,
+            routes: Vec::new(),
+            extras: Box::default(),
         }
     }
 }
@@ -161,8 +207,19 @@ pub struct Attachment {
     /// Further names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub aliases: Vec<String>,
+    /// Routes beside the default route.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub routes: Vec<RouteSpec>,
+    /// Limits and settings.
+    #[serde(default, skip_serializing_if = "no_extras")]
+    pub extras: Box<Extras>,
     /// How far it has come.
     pub phase: Phase,
+}
+
+#[expect(clippy::borrowed_box, reason = "serde passes the field as it is")]
+fn no_extras(extras: &Box<Extras>) -> bool {
+    extras.is_empty()
 }
 
 impl Attachment {
@@ -172,6 +229,11 @@ impl Attachment {
             .iter()
             .copied()
             .find(|a| Family::of_net(*a) == family)
+    }
+
+    /// Whether a default route of the container goes by it.
+    pub fn leads_out(&self) -> bool {
+        !self.default_routes.is_empty() || self.routes.iter().any(|r| r.dst.prefix_len() == 0)
     }
 }
 
@@ -195,6 +257,18 @@ pub struct ProcessRef {
     pub start_time: u64,
 }
 
+/// By what the client that asked for a container knows it: a client that speaks of one interface at a time, by
+/// its own names for the network and the container, which may be longer than wharf's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientKey {
+    /// The client's name of the network.
+    pub network: String,
+    /// The client's name of the container.
+    pub container: String,
+    /// The interface in the container.
+    pub interface: String,
+}
+
 /// A container.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Container {
@@ -204,6 +278,9 @@ pub struct Container {
     pub id: String,
     /// The front end that made it: `cli`, `cni`, `netavark`.
     pub owner: String,
+    /// By what its client knows it, if that is not the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<ClientKey>,
     /// Its namespace.
     pub netns: ContainerNetns,
     /// Its first process, if wharf started one.

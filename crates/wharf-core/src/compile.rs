@@ -10,19 +10,29 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
-use crate::model::{Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource};
+use crate::extras::Traits;
+use crate::model::{
+    Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource, RouteMore,
+};
 use crate::network::NetworkSpec;
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::PortMapping;
 
 mod base;
+mod guard;
 mod rules;
 
 pub use base::{base, transit};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
+///
+/// Of a network that another program made, wharf has the rules that published ports need, and those that keep it apart
+/// from others if it is to be.
 pub fn network(net: &NetworkSpec) -> Vec<Resource> {
+    if net.adopted {
+        return adopted(net);
+    }
     let mut all: Vec<Resource> = rules::network_chains(net)
         .into_iter()
         .map(|c| Resource::Nft(Object::Chain(c)))
@@ -42,6 +52,17 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         group: 0,
         up: false,
     }));
+    if net.settings.promisc {
+        all.push(Resource::Traits {
+            netns: Netns::Host,
+            link: net.bridge.clone(),
+            traits: Traits {
+                promisc: Some(true),
+                ..Traits::default()
+            },
+            before: Traits::default(),
+        });
+    }
     all.extend(bridge_sysctls(net));
     for subnet in &net.subnets {
         if net.has_gateway_address(subnet.family()) {
@@ -56,6 +77,33 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         netns: Netns::Host,
         link: net.bridge.clone(),
     });
+    all
+}
+
+fn adopted(net: &NetworkSpec) -> Vec<Resource> {
+    let nat = rules::nat_chain(net);
+    let jump = element(
+        Table::Inet,
+        "nat_in",
+        vec![Field::Name(net.bridge.clone())],
+        Some(Data::Verdict(Verdict::Goto(nat.name.clone()))),
+    );
+    let mut all = vec![
+        Resource::Nft(Object::Chain(nat)),
+        Resource::Nft(Object::Element(jump)),
+    ];
+    if net.settings.isolation == Isolation::Strict {
+        let apart = rules::adopted_chain(net);
+        let name = || vec![Field::Name(net.bridge.clone())];
+        let enter = Some(Data::Verdict(Verdict::Goto(apart.name.clone())));
+        all.push(Resource::Nft(Object::Chain(apart)));
+        for e in [
+            element(Table::Inet, "bridges", name(), None),
+            element(Table::Inet, "forward_in", name(), enter),
+        ] {
+            all.push(Resource::Nft(Object::Element(e)));
+        }
+    }
     all
 }
 
@@ -83,12 +131,33 @@ fn bridge_sysctl(net: &NetworkSpec, family: &str, name: &str, value: &str) -> Re
     }
 }
 
+/// The host knows its containers' hardware addresses. In a subnet with more addresses than its table of neighbours takes
+/// (`gc_thresh3`, 1024), it asks for no others: a container that sends to all of them would else fill it (RFC 6583).
+fn no_questions(net: &NetworkSpec, subnet: IpNet) -> Option<Resource> {
+    let family = match subnet {
+        IpNet::V4(subnet) if subnet.prefix_len() >= 24 => return None,
+        IpNet::V4(_) => "ipv4",
+        IpNet::V6(_) => "ipv6",
+    };
+    Some(Resource::Sysctl {
+        netns: Netns::Host,
+        key: format!("net/{family}/neigh/{}/mcast_solicit", net.bridge),
+        value: "0".to_owned(),
+        link: Some(net.bridge.clone()),
+    })
+}
+
 /// Before the bridge is up: it believes no router, and has no IPv6 where the network has none.
 fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     let mut all = vec![
         bridge_sysctl(net, "ipv4", "accept_redirects", "0"),
         bridge_sysctl(net, "ipv4", "send_redirects", "0"),
     ];
+    all.extend(
+        net.subnets
+            .iter()
+            .filter_map(|s| no_questions(net, s.subnet)),
+    );
     if net.has_v6() {
         for (name, value) in [
             ("accept_ra", "0"),
@@ -214,6 +283,10 @@ pub fn attachment(
     a: &Attachment,
     hairpin: bool,
 ) -> Vec<Resource> {
+    if net.adopted {
+        let inside = Netns::Path(container.netns.path.clone());
+        return a.extras.resources(&inside, a, net.mtu);
+    }
     let inside = Netns::Path(container.netns.path.clone());
     let mut all: Vec<Resource> = guard_elements(a)
         .into_iter()
@@ -230,12 +303,8 @@ pub fn attachment(
         mac: None,
         mtu: Some(net.mtu),
         master: Some(net.bridge.clone()),
-        group: if net.icc {
-            PORT_GROUP
-        } else {
-            PORT_GROUP_APART
-        },
-        up: true,
+        group: port_group(net),
+        up: false,
     }));
     all.push(port(container, a, hairpin));
     all.push(Resource::Fdb {
@@ -257,12 +326,23 @@ pub fn attachment(
             addr: *addr,
         });
     }
+    all.extend(a.extras.resources(&inside, a, net.mtu));
     all.push(Resource::Up {
         netns: inside.clone(),
         link: a.interface.clone(),
     });
     all.extend(default_routes(net, &inside, a));
+    all.extend(own_routes(&inside, a));
     all
+}
+
+/// The guard knows a port's addresses; where wharf gives none, it knows none, and leaves the port alone.
+fn port_group(net: &NetworkSpec) -> u32 {
+    match (net.subnets.is_empty(), net.icc) {
+        (true, _) => 0,
+        (false, true) => PORT_GROUP,
+        (false, false) => PORT_GROUP_APART,
+    }
 }
 
 /// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
@@ -285,16 +365,33 @@ pub fn default_routes(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<
         Some(Resource::Route {
             netns: inside.clone(),
             dst,
-            via,
+            via: Some(via),
             link: a.interface.clone(),
             metric: net.settings.metric,
+            more: RouteMore::default(),
         })
     };
     a.default_routes.iter().filter_map(route).collect()
 }
 
+/// The routes that were asked for beside the default route.
+fn own_routes<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = Resource> + 'a {
+    a.routes.iter().map(|route| Resource::Route {
+        netns: inside.clone(),
+        dst: route.dst,
+        via: route.via,
+        link: a.interface.clone(),
+        metric: route.metric,
+        more: route.more.clone(),
+    })
+}
+
 /// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
 fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    // Who numbers the interface decides on its families.
+    if net.subnets.is_empty() {
+        return Vec::new();
+    }
     let values: &[(&str, &str)] = if net.has_v6() {
         &[
             ("accept_ra", "0"),
@@ -448,10 +545,11 @@ pub fn container<'a>(
     }
     for a in &c.attachments {
         if let Some(net) = network(&a.network) {
-            let hairpin = !c.ports.is_empty()
-                && carriers
-                    .iter()
-                    .any(|(carrier, ..)| carrier.network == a.network);
+            let hairpin = net.settings.hairpin
+                || !c.ports.is_empty()
+                    && carriers
+                        .iter()
+                        .any(|(carrier, ..)| carrier.network == a.network);
             all.extend(attachment(net, c, a, hairpin));
         }
     }
@@ -483,7 +581,7 @@ pub fn rank(resource: &Resource) -> u8 {
         Resource::Link(_) => 3,
         Resource::Port(_) => 4,
         Resource::Fdb { .. } => 5,
-        Resource::Neigh { .. } => 6,
+        Resource::Neigh { .. } | Resource::Shaper { .. } | Resource::Detour { .. } => 6,
         // Inside, sysctls are files; behind them messages follow messages.
         Resource::Sysctl { .. } => 7,
         _ => 8,

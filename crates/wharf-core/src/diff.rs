@@ -97,15 +97,17 @@ fn in_the_way(new: &Resource, old: &Resource) -> bool {
                 netns: a,
                 dst: b,
                 metric: c,
+                more: d,
                 ..
             },
             Resource::Route {
                 netns: x,
                 dst: y,
                 metric: z,
+                more: w,
                 ..
             },
-        ) => (a, b, c) == (x, y, z),
+        ) => (a, b, c, d.table) == (x, y, z, w.table) && !d.beside,
         _ => false,
     }
 }

@@ -112,6 +112,69 @@ pub fn next_address(
         .find(|addr| is_free(*addr))
 }
 
+/// A run of addresses of one subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pool {
+    /// The subnet.
+    pub subnet: IpNet,
+    /// The lowest address.
+    pub first: IpAddr,
+    /// The highest.
+    pub last: IpAddr,
+    /// The subnet's gateway, which is nobody's.
+    pub gateway: IpAddr,
+}
+
+impl Pool {
+    /// Whether the address is one of the pool's, and not the gateway.
+    pub fn offers(&self, addr: IpAddr) -> bool {
+        self.holds(addr) && addr != self.gateway
+    }
+
+    fn holds(&self, addr: IpAddr) -> bool {
+        Family::of(addr) == Family::of_net(self.subnet)
+            && (to_number(self.first)..=to_number(self.last)).contains(&to_number(addr))
+    }
+}
+
+/// The next free address of pools that are one after the other, with the pool it is of: the one behind `last`,
+/// going round at the end. See [`next_address`] for the cost.
+pub fn next_of_pools(
+    pools: &[Pool],
+    last: Option<IpAddr>,
+    mut is_free: impl FnMut(IpAddr) -> bool,
+) -> Option<(&Pool, IpAddr)> {
+    let start = last.and_then(|l| pools.iter().position(|p| p.holds(l)));
+    let count = pools.len();
+    // The pool that `last` is of comes a second time, for the addresses before it.
+    for turn in 0..=count {
+        let at = (start.unwrap_or(0) + turn) % count.max(1);
+        let pool = pools.get(at)?;
+        let behind = last.filter(|_| turn == 0 && start.is_some());
+        let found = next_in(pool, behind, |addr| pool.offers(addr) && is_free(addr));
+        if let Some(addr) = found {
+            return Some((pool, addr));
+        }
+    }
+    None
+}
+
+/// The first free address of a pool, or the first behind one of its addresses.
+fn next_in(
+    pool: &Pool,
+    behind: Option<IpAddr>,
+    is_free: impl FnMut(IpAddr) -> bool,
+) -> Option<IpAddr> {
+    const MOST: u128 = 1 << 20;
+    let family = Family::of_net(pool.subnet);
+    let low = behind.map_or(to_number(pool.first), |b| to_number(b).saturating_add(1));
+    let high = to_number(pool.last).min(low.saturating_add(MOST));
+    (low..=high).map(|n| from_number(family, n)).find({
+        let mut is_free = is_free;
+        move |addr| is_free(*addr)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -171,6 +234,42 @@ mod tests {
             next_address(subnet, None, Some(ip("10.0.0.3")), |_| false),
             None
         );
+    }
+
+    #[test]
+    fn pools_are_one_ring() {
+        let pool = |subnet: &str, first: &str, last: &str| Pool {
+            subnet: net(subnet),
+            first: ip(first),
+            last: ip(last),
+            gateway: ipam_gateway(net(subnet)),
+        };
+        let pools = [
+            pool("10.0.0.0/29", "10.0.0.1", "10.0.0.3"),
+            pool("10.0.1.0/29", "10.0.1.5", "10.0.1.6"),
+        ];
+        let next = |last: Option<&str>, taken: &[&str]| {
+            let taken: Vec<_> = taken.iter().map(|t| ip(t)).collect();
+            next_of_pools(&pools, last.map(ip), |a| !taken.contains(&a)).map(|(_, a)| a)
+        };
+        assert_eq!(next(None, &[]), Some(ip("10.0.0.2")));
+        assert_eq!(next(Some("10.0.0.3"), &[]), Some(ip("10.0.1.5")));
+        assert_eq!(next(Some("10.0.1.6"), &[]), Some(ip("10.0.0.2")));
+        assert_eq!(
+            next(Some("10.0.1.5"), &["10.0.1.6", "10.0.0.2"]),
+            Some(ip("10.0.0.3"))
+        );
+        assert_eq!(
+            next(Some("10.0.0.3"), &["10.0.1.5", "10.0.1.6", "10.0.0.3"]),
+            Some(ip("10.0.0.2"))
+        );
+        let all = ["10.0.0.2", "10.0.0.3", "10.0.1.5", "10.0.1.6"];
+        assert_eq!(next(Some("10.0.0.2"), &all), None);
+        assert_eq!(next_of_pools(&[], None, |_| true), None);
+    }
+
+    fn ipam_gateway(subnet: IpNet) -> IpAddr {
+        usable(subnet).0
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub mod attach;
 pub mod compile;
 pub mod diff;
 pub mod error;
+pub mod extras;
 pub mod ipam;
 pub mod model;
 pub mod name;

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::Mac;
+use crate::extras::{Limit, Traits};
 use crate::name::IfName;
 use crate::nft;
 
@@ -34,6 +36,8 @@ pub enum Netns {
 pub enum LinkKind {
     /// A bridge.
     Bridge,
+    /// An interface that what comes in at another is sent by, so that it can be held back.
+    Ifb,
     /// A virtual cable, of which the link is the host's end.
     Veth {
         /// The other end's name.
@@ -62,11 +66,17 @@ pub struct Link {
     pub master: Option<IfName>,
     /// The link group (`IFLA_GROUP`); 0 is the kernel's default.
     pub group: u32,
-    /// Up from the start; a bridge is raised later, when its settings are made.
+    /// Up from the start. Bridges and their ports are raised later, when their settings are made.
     pub up: bool,
 }
 
-/// How a bridge treats one port.
+/// The groups 01:80:c2:00:00:0X, by X, whose frames a port treats as any other's (`IFLA_BRPORT_GROUP_FWD_MASK`). A bridge
+/// else hands most of them to the port's own link, past the rules for bridged frames. :01 is dropped in any case, and the
+/// kernel refuses its bit.
+pub const PORT_GROUPS: u16 = !2;
+
+/// How a bridge treats one port. Setting it raises the link: whoever is at the other end of the cable and raises that
+/// first meets no port that is not locked yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     /// The port's link, in the host's namespace.
@@ -79,6 +89,27 @@ pub struct Port {
     pub hairpin: bool,
     /// The link's alias (`IFLA_IFALIAS`), which tells whose it is.
     pub alias: String,
+}
+
+/// What few routes have.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RouteMore {
+    /// The table; the main one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// `RTAX_MTU`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// `RTAX_ADVMSS`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// `rtm_scope`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+    /// A route to the same destination may be there already, and stays.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub beside: bool,
 }
 
 /// One object in the kernel.
@@ -106,18 +137,20 @@ pub enum Resource {
         /// The address with its prefix length.
         addr: IpNet,
     },
-    /// A route by a gateway, protocol [`ROUTE_PROTOCOL`].
+    /// A route, protocol [`ROUTE_PROTOCOL`].
     Route {
         /// Where.
         netns: Netns,
         /// The destination.
         dst: IpNet,
-        /// The gateway.
-        via: IpAddr,
+        /// The gateway; a route without is to the link itself.
+        via: Option<IpAddr>,
         /// By which link.
         link: IfName,
         /// The metric, if not the kernel's default.
         metric: Option<u32>,
+        /// What few routes have.
+        more: RouteMore,
     },
     /// A permanent neighbour entry.
     Neigh {
@@ -146,6 +179,31 @@ pub enum Resource {
         /// The link it belongs to, with which it goes.
         link: Option<IfName>,
     },
+    /// A limit of what leaves by a link of the host.
+    Shaper {
+        /// The link.
+        link: IfName,
+        /// The limit.
+        limit: Limit,
+    },
+    /// What comes in at a link of the host takes a way round by another.
+    Detour {
+        /// The link.
+        from: IfName,
+        /// The other.
+        by: IfName,
+    },
+    /// Settings of a link.
+    Traits {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// What is set.
+        traits: Traits,
+        /// What was set before, of a link that stays.
+        before: Traits,
+    },
     /// An object of nftables.
     Nft(nft::Object),
 }
@@ -164,13 +222,26 @@ pub enum ResourceKey {
     /// An address.
     Addr(Netns, IfName, IpNet),
     /// A route.
-    Route(Netns, IpNet, IpAddr, IfName),
+    Route(
+        Netns,
+        IpNet,
+        Option<IpAddr>,
+        IfName,
+        Option<u32>,
+        Option<u32>,
+    ),
     /// A neighbour.
     Neigh(IfName, IpAddr),
     /// A forwarding entry.
     Fdb(IfName, Mac),
     /// A sysctl.
     Sysctl(Netns, String),
+    /// A limit.
+    Shaper(IfName),
+    /// A way round.
+    Detour(IfName),
+    /// Settings of a link.
+    Traits(Netns, IfName),
     /// A table.
     Table(nft::Table),
     /// A set.
@@ -197,11 +268,15 @@ impl Resource {
                 dst,
                 via,
                 link,
-                ..
-            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone()),
+                metric,
+                more,
+            } => ResourceKey::Route(netns.clone(), *dst, *via, link.clone(), *metric, more.table),
             Self::Neigh { link, addr, .. } => ResourceKey::Neigh(link.clone(), *addr),
             Self::Fdb { link, mac } => ResourceKey::Fdb(link.clone(), *mac),
             Self::Sysctl { netns, key, .. } => ResourceKey::Sysctl(netns.clone(), key.clone()),
+            Self::Shaper { link, .. } => ResourceKey::Shaper(link.clone()),
+            Self::Detour { from, .. } => ResourceKey::Detour(from.clone()),
+            Self::Traits { netns, link, .. } => ResourceKey::Traits(netns.clone(), link.clone()),
             Self::Nft(nft::Object::Table(table)) => ResourceKey::Table(*table),
             Self::Nft(nft::Object::Set(set)) => ResourceKey::Set(set.table, set.name.clone()),
             Self::Nft(nft::Object::Chain(chain)) => {
@@ -233,7 +308,15 @@ impl Resource {
                 }
                 in_
             }
-            Self::Neigh { link: l, .. } | Self::Fdb { link: l, .. } => link(&Netns::Host, l),
+            Self::Traits { netns, link: l, .. } => link(netns, l),
+            Self::Detour { from, by } => {
+                let mut both = link(&Netns::Host, from);
+                both.extend(link(&Netns::Host, by));
+                both
+            }
+            Self::Neigh { link: l, .. }
+            | Self::Fdb { link: l, .. }
+            | Self::Shaper { link: l, .. } => link(&Netns::Host, l),
             Self::Sysctl { netns, link: l, .. } => l.iter().flat_map(|l| link(netns, l)).collect(),
             Self::Nft(nft::Object::Set(set)) => vec![ResourceKey::Table(set.table)],
             Self::Nft(nft::Object::Chain(chain)) => vec![ResourceKey::Table(chain.table)],

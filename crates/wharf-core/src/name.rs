@@ -94,12 +94,13 @@ name_type!(
 name_type!(
     /// The name of a network.
     NetworkName,
-    |text| check_object("network", text)
+    |text| check_object("network", text, MOST)
 );
 name_type!(
     /// The name of a container.
     ContainerName,
-    |text| check_object("container", text)
+    // A client's names, such as the 64 digits of a runtime's id, are longer than those that users may give.
+    |text| check_object("container", text, 128)
 );
 
 fn check_interface(text: &str) -> Result<(), NameError> {
@@ -113,17 +114,31 @@ fn check_interface(text: &str) -> Result<(), NameError> {
     Ok(())
 }
 
-fn check_object(what: &'static str, text: &str) -> Result<(), NameError> {
+/// The longest name a user may give.
+const MOST: usize = 63;
+
+fn check_object(what: &'static str, text: &str, most: usize) -> Result<(), NameError> {
     let mut chars = text.chars();
     let first = chars.next().is_some_and(|c| c.is_ascii_alphanumeric());
     let rest = chars.all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'));
-    if !first || !rest || text.len() > 63 {
+    if !first || !rest || text.len() > most {
         return Err(NameError::Object {
             what,
             text: text.to_owned(),
         });
     }
     Ok(())
+}
+
+impl ContainerName {
+    /// A name that a user gives to a new container.
+    ///
+    /// # Errors
+    /// It is none, or longer than a user's may be.
+    pub fn given(text: &str) -> Result<Self, NameError> {
+        check_object("container", text, MOST)?;
+        text.parse()
+    }
 }
 
 impl IfName {

@@ -15,6 +15,10 @@ use crate::ipam;
 use crate::name::{IfName, NetworkName};
 use crate::options::{GatewayMode, NetworkOptions, OptionError};
 
+mod same;
+
+pub use same::{Differences, differences};
+
 /// The network that is used when none is named.
 pub const DEFAULT_NETWORK: &str = "default";
 /// The bridge of the default network.
@@ -53,6 +57,20 @@ pub struct NetworkRequest {
     pub labels: BTreeMap<String, String>,
     /// Options by their Docker, Netavark or wharf names.
     pub options: BTreeMap<String, String>,
+    /// Whose it is.
+    pub kind: NetworkKind,
+}
+
+/// How much of a network is wharf's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum NetworkKind {
+    /// All: subnets are chosen where none are given, one per family at most.
+    #[default]
+    Own,
+    /// Its addresses follow from what its client says: any number of subnets, or none.
+    Numbered,
+    /// The bridge is another program's, and stays as it is; wharf publishes ports of its containers.
+    Adopted,
 }
 
 impl NetworkRequest {
@@ -72,6 +90,7 @@ impl NetworkRequest {
             masquerade: None,
             labels: BTreeMap::new(),
             options: BTreeMap::new(),
+            kind: NetworkKind::Own,
         }
     }
 }
@@ -128,6 +147,9 @@ pub struct NetworkSpec {
     pub options: BTreeMap<String, String>,
     /// Options as read.
     pub settings: NetworkOptions,
+    /// The bridge is another program's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// Seconds since 1970.
     pub created: u64,
 }
@@ -166,6 +188,23 @@ impl NetworkSpec {
     pub fn mac_salt(&self) -> u8 {
         self.bridge_mac.0[5]
     }
+}
+
+/// A network with further subnets of families that it has.
+///
+/// # Errors
+/// One of them cannot be.
+pub fn grow(
+    spec: &NetworkSpec,
+    further: &NetworkRequest,
+    existing: &[NetworkSpec],
+    host: &HostFacts,
+) -> Result<NetworkSpec, NetworkError> {
+    let mut grown = spec.clone();
+    let mut subnets = choose_subnets(further, existing, host)?;
+    grown.subnets.append(&mut subnets);
+    grown.subnets.sort_by_key(Subnet::family);
+    Ok(grown)
 }
 
 /// What of the host a network's resolution needs to know.
@@ -329,7 +368,8 @@ pub fn resolve(
     let spec = NetworkSpec {
         name: request.name.clone(),
         bridge,
-        bridge_mac: bridge_mac(&subnets),
+        bridge_mac: bridge_mac(&subnets, &host.id),
+        adopted: request.kind == NetworkKind::Adopted,
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
         masquerade: request.masquerade.or(settings.masquerade).unwrap_or(true),
@@ -350,9 +390,12 @@ pub fn resolve(
 }
 
 /// Follows from the first gateway, so that a network made again is at the same hardware address.
-fn bridge_mac(subnets: &[Subnet]) -> Mac {
+fn bridge_mac(subnets: &[Subnet], id: &[u8; 32]) -> Mac {
     const SALT: u8 = 0x77;
-    Mac::from_ip(subnets[0].gateway, SALT)
+    match subnets.first() {
+        Some(subnet) => Mac::from_ip(subnet.gateway, SALT),
+        None => Mac::local([SALT, id[0], id[1], id[2], id[3]]),
+    }
 }
 
 fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
@@ -400,13 +443,14 @@ fn choose_bridge(
         .clone()
         .or_else(|| settings.bridge.clone())
         .unwrap_or_else(automatic);
+    let adopted = request.kind == NetworkKind::Adopted;
     if let Some(other) = existing.iter().find(|n| n.bridge == bridge) {
         return Err(NetworkError::BridgeOfNetwork {
             bridge,
             network: other.name.clone(),
         });
     }
-    if host.interfaces.contains(&bridge) {
+    if host.interfaces.contains(&bridge) && !adopted {
         return Err(NetworkError::BridgeTaken(bridge));
     }
     Ok(bridge)
@@ -417,9 +461,12 @@ fn choose_subnets(
     existing: &[NetworkSpec],
     host: &HostFacts,
 ) -> Result<Vec<Subnet>, NetworkError> {
-    for net in &request.subnets {
-        check_subnet(*net, existing, host)?;
+    if request.kind != NetworkKind::Adopted {
+        for net in &request.subnets {
+            check_subnet(*net, existing, host)?;
+        }
     }
+    let numbered = request.kind != NetworkKind::Own;
     let mut chosen = Vec::new();
     for family in Family::BOTH {
         let mut of_family = request
@@ -427,6 +474,10 @@ fn choose_subnets(
             .iter()
             .copied()
             .filter(|n| Family::of_net(*n) == family);
+        if numbered {
+            chosen.extend(of_family);
+            continue;
+        }
         let given = of_family.next();
         if of_family.next().is_some() {
             return Err(NetworkError::TwoSubnets(family));
@@ -444,7 +495,7 @@ fn choose_subnets(
             chosen.push(automatic_subnet(family, existing, host)?);
         }
     }
-    if chosen.is_empty() {
+    if chosen.is_empty() && !numbered {
         return Err(NetworkError::Contradiction("a network needs IPv4 or IPv6"));
     }
     let subnets = place(
@@ -586,137 +637,4 @@ fn check_subnet(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(name: &str) -> NetworkRequest {
-        NetworkRequest::new(name.parse().unwrap())
-    }
-
-    fn host() -> HostFacts {
-        HostFacts {
-            id: [7; 32],
-            now: 1,
-            egress_mtu: Some(1450),
-            ..HostFacts::default()
-        }
-    }
-
-    #[test]
-    fn everything_left_open() {
-        let spec = resolve(&request("blue"), &[], &host()).unwrap();
-        assert_eq!(spec.bridge.as_str(), "br-070707070707");
-        assert_eq!(spec.subnets[0].subnet.to_string(), "10.201.0.0/22");
-        assert_eq!(spec.subnets[0].gateway.to_string(), "10.201.0.1");
-        assert_eq!(
-            (spec.mtu, spec.icc, spec.masquerade, spec.has_v6()),
-            (1450, true, true, false)
-        );
-        assert_eq!(
-            resolve(&request("default"), &[], &host())
-                .unwrap()
-                .bridge
-                .as_str(),
-            "wharf0"
-        );
-    }
-
-    #[test]
-    fn families_follow_the_subnets_and_the_flag() {
-        let families = |subnets: &[&str], ipv6: bool| {
-            let mut r = request("n");
-            r.subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
-            r.ipv6 = ipv6;
-            resolve(&r, &[], &host())
-                .unwrap()
-                .subnets
-                .iter()
-                .map(Subnet::family)
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(families(&[], false), [Family::V4]);
-        assert_eq!(families(&[], true), [Family::V4, Family::V6]);
-        assert_eq!(families(&["fd00::/64"], false), [Family::V6]);
-        assert_eq!(families(&["fd00::/64"], true), [Family::V4, Family::V6]);
-        assert_eq!(families(&["10.1.0.0/16"], true), [Family::V4, Family::V6]);
-    }
-
-    #[test]
-    fn refuses_what_cannot_be() {
-        let with = |edit: &dyn Fn(&mut NetworkRequest)| {
-            let mut r = request("n");
-            edit(&mut r);
-            resolve(&r, &[], &host()).unwrap_err()
-        };
-        let net = |t: &str| t.parse::<IpNet>().unwrap();
-        assert!(matches!(
-            with(&|r| r.subnets = vec![net("172.18.0.5/16")]),
-            NetworkError::HostBits { .. }
-        ));
-        for unfit in [
-            "10.0.0.0/31",
-            "127.0.0.0/16",
-            "169.254.0.0/16",
-            "224.0.0.0/8",
-            "fe80::/64",
-            "ff00::/16",
-            "0.0.0.0/0",
-            "240.0.0.0/8",
-        ] {
-            assert!(
-                matches!(
-                    with(&|r| r.subnets = vec![net(unfit)]),
-                    NetworkError::Unfit(..)
-                ),
-                "{unfit}"
-            );
-        }
-        assert!(matches!(
-            with(&|r| r.gateways = vec!["1.2.3.4".parse().unwrap()]),
-            NetworkError::Outside { .. }
-        ));
-        assert!(matches!(
-            with(&|r| {
-                r.subnets = vec![net("10.1.0.0/24")];
-                r.gateways = vec!["10.1.0.255".parse().unwrap()]
-            }),
-            NetworkError::GatewayUnfit(..)
-        ));
-        assert!(matches!(
-            with(&|r| r.mtu = Some(67)),
-            NetworkError::Mtu { min: 68, .. }
-        ));
-        assert!(matches!(
-            with(&|r| {
-                r.ipv6 = true;
-                r.mtu = Some(1279)
-            }),
-            NetworkError::Mtu { min: 1280, .. }
-        ));
-        assert!(matches!(
-            with(&|r| r.subnets = vec![net("10.1.0.0/24"), net("10.2.0.0/24")]),
-            NetworkError::TwoSubnets(Family::V4)
-        ));
-    }
-
-    #[test]
-    fn overlaps_are_named() {
-        let mut r = request("a");
-        r.subnets = vec!["10.1.0.0/16".parse().unwrap()];
-        let a = resolve(&r, &[], &host()).unwrap();
-        let mut r = request("b");
-        r.subnets = vec!["10.1.2.0/24".parse().unwrap()];
-        let b = resolve(
-            &r,
-            std::slice::from_ref(&a),
-            &HostFacts {
-                id: [8; 32],
-                ..host()
-            },
-        );
-        assert_eq!(
-            b.unwrap_err().to_string(),
-            "subnet 10.1.2.0/24 overlaps 10.1.0.0/16 of network `a`"
-        );
-    }
-}
+mod tests;

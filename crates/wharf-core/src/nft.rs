@@ -124,6 +124,8 @@ pub enum Key {
     CtStatus,
     /// What the routing table says of the destination address.
     FibDaddrType,
+    /// What it says of the source address.
+    FibSaddrType,
     /// IPv4 source.
     IpSaddr,
     /// IPv4 destination.
@@ -152,10 +154,18 @@ pub enum Key {
     IcmpType,
     /// ICMPv6 type.
     Icmpv6Type,
+    /// IGMP type; it does not look at the protocol.
+    IgmpType,
+    /// The header that follows the IPv6 header.
+    Ip6NextHeader,
+    /// IPv6 source, in a chain that only sees IPv6: it does not look at the Ethernet type.
+    Ip6SaddrBare,
     /// The target of a neighbour solicitation or advertisement (RFC 4861, 4.3 and 4.4).
     NdTarget,
     /// The link-layer address in the first option of a neighbour advertisement or solicitation (RFC 4861, 4.6.1).
     NdLinkAddr,
+    /// Type and length of that option.
+    NdOption,
 }
 
 /// Connection tracking state bits (`NF_CT_STATE_BIT`, `linux/netfilter/nf_conntrack_common.h`).

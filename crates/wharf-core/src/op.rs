@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 
 use crate::addr::Mac;
-use crate::model::{Link, Netns, Port, Resource};
+use crate::extras::{Limit, Traits};
+use crate::model::{Link, Netns, Port, Resource, RouteMore};
 use crate::name::IfName;
 use crate::nft;
 use crate::publish::Protocol;
@@ -99,6 +100,31 @@ pub enum Op {
         /// The value.
         value: String,
     },
+    /// `tc qdisc replace … tbf`
+    Shape {
+        /// Which link of the host.
+        link: IfName,
+        /// The limit.
+        limit: Limit,
+    },
+    /// `tc qdisc add … ingress` and `tc filter add … mirred`
+    Detour {
+        /// Which link of the host.
+        from: IfName,
+        /// By which other.
+        by: IfName,
+    },
+    /// `ip link set … promisc on` and the like.
+    LinkTraits {
+        /// Where.
+        netns: Netns,
+        /// Which.
+        link: IfName,
+        /// What is set.
+        traits: Traits,
+        /// It is given back; a link that is gone needs nothing.
+        back: bool,
+    },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
     /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew.
@@ -112,6 +138,8 @@ pub enum Op {
         /// The last host port.
         last: u16,
     },
+    /// `conntrack -D`: forget the flows of addresses that go to somebody else.
+    ConntrackForget(Vec<IpAddr>),
 }
 
 /// A route, to add or delete.
@@ -121,12 +149,14 @@ pub struct RouteOp {
     pub netns: Netns,
     /// The destination.
     pub dst: IpNet,
-    /// The gateway.
-    pub via: IpAddr,
+    /// The gateway; a route without is to the link itself.
+    pub via: Option<IpAddr>,
     /// By which link.
     pub link: IfName,
     /// The metric, if not the kernel's default.
     pub metric: Option<u32>,
+    /// What few routes have.
+    pub more: RouteMore,
     /// Instead of a route to the same destination with the same metric, if there is one.
     pub replace: bool,
 }
@@ -150,12 +180,14 @@ impl Op {
                 via,
                 link,
                 metric,
+                more,
             } => Self::RouteAdd(RouteOp {
                 netns,
                 dst,
                 via,
                 link,
                 metric,
+                more,
                 replace: false,
             }),
             Resource::Neigh { link, addr, mac } => Self::NeighAdd { link, addr, mac },
@@ -163,6 +195,19 @@ impl Op {
             Resource::Sysctl {
                 netns, key, value, ..
             } => Self::SysctlSet { netns, key, value },
+            Resource::Shaper { link, limit } => Self::Shape { link, limit },
+            Resource::Detour { from, by } => Self::Detour { from, by },
+            Resource::Traits {
+                netns,
+                link,
+                traits,
+                ..
+            } => Self::LinkTraits {
+                netns,
+                link,
+                traits,
+                back: false,
+            },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Add(object)]),
         }
     }
@@ -187,18 +232,35 @@ impl Op {
                 via,
                 link,
                 metric,
+                more,
             } => Self::RouteDel(RouteOp {
                 netns,
                 dst,
                 via,
                 link,
                 metric,
+                more,
                 replace: false,
             }),
             Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },
             Resource::Fdb { link, mac } => Self::FdbDel { link, mac },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Del(object)]),
-            Resource::Port(_) | Resource::Sysctl { .. } => return None,
+            Resource::Traits {
+                netns,
+                link,
+                before,
+                ..
+            } if !before.is_empty() => Self::LinkTraits {
+                netns,
+                link,
+                traits: before,
+                back: true,
+            },
+            Resource::Port(_)
+            | Resource::Sysctl { .. }
+            | Resource::Shaper { .. }
+            | Resource::Detour { .. }
+            | Resource::Traits { .. } => return None,
         })
     }
 }

@@ -86,6 +86,10 @@ pub struct NetworkOptions {
     pub no_default_route: bool,
     /// Access to the host's services.
     pub host_access: HostAccess,
+    /// Frames may go back to the port they came from, also of containers that publish nothing.
+    pub hairpin: bool,
+    /// The bridge itself takes all frames.
+    pub promisc: bool,
 }
 
 /// Why an option is not acceptable.
@@ -184,6 +188,8 @@ impl NetworkOptions {
             "metric" => self.metric = Some(read(key, value, "a number")?),
             "no_default_route" => self.no_default_route = boolean(key, value)?,
             "host-access" | "host_access" => self.host_access = host_access(key, value)?,
+            "promisc" if key == short => self.promisc = boolean(key, value)?,
+            "hairpin" if key == short => self.hairpin = boolean(key, value)?,
             "vlan" | "vrf" | "mode" if key == short => {
                 return Err(OptionError::Unsupported {
                     key: key.to_owned(),

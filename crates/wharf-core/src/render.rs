@@ -9,7 +9,9 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
-use crate::model::{Link, LinkKind, Netns, Port};
+use crate::extras::Traits;
+use crate::model::{Link, LinkKind, Netns, PORT_GROUPS, Port};
+use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
@@ -42,7 +44,14 @@ pub fn command(op: &Op) -> String {
         Op::AddrDel { netns, link, addr } => {
             format!("{} addr del {addr} dev {}", ip(netns), quote(link))
         }
-        Op::RouteAdd(r) => route(if r.replace { "replace" } else { "add" }, r),
+        Op::RouteAdd(r) => {
+            let verb = match (r.replace, r.more.beside) {
+                (true, _) => "replace",
+                (false, true) => "prepend",
+                (false, false) => "add",
+            };
+            route(verb, r)
+        }
         Op::RouteDel(r) => route("del", r),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
@@ -54,6 +63,19 @@ pub fn command(op: &Op) -> String {
         }
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
+        Op::Shape { link, limit } => format!(
+            "tc qdisc replace dev {} root handle 1: tbf rate {}bit burst {} latency 25ms",
+            quote(link),
+            limit.rate.saturating_mul(8),
+            limit.burst
+        ),
+        Op::Detour { from, by } => detour(from, by),
+        Op::LinkTraits {
+            netns,
+            link,
+            traits,
+            ..
+        } => link_traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
         Op::ConntrackFlush {
             protocol,
@@ -61,6 +83,7 @@ pub fn command(op: &Op) -> String {
             first,
             last,
         } => conntrack(*protocol, *host_ip, *first, *last),
+        Op::ConntrackForget(addrs) => forget(addrs),
     }
 }
 
@@ -82,8 +105,12 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::FdbAdd { .. } => "fdb add",
         Op::FdbDel { .. } => "fdb del",
         Op::SysctlSet { .. } => "sysctl set",
+        Op::Shape { .. } => "qdisc replace",
+        Op::Detour { .. } => "filter add",
+        Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
         Op::ConntrackFlush { .. } => "conntrack flush",
+        Op::ConntrackForget(_) => "conntrack forget",
     }
 }
 
@@ -235,6 +262,7 @@ fn link_add(link: &Link) -> String {
     }
     match &link.kind {
         LinkKind::Bridge => word("type bridge".to_owned()),
+        LinkKind::Ifb => word("type ifb".to_owned()),
         LinkKind::Veth {
             peer,
             peer_netns,
@@ -271,7 +299,7 @@ fn port_set(port: &Port) -> String {
     let on = |yes| if yes { "on" } else { "off" };
     let link = quote(&port.link);
     format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} addrgenmode none alias {}",
+        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} up addrgenmode none alias {} type bridge_slave group_fwd_mask {PORT_GROUPS:#x}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),
@@ -279,16 +307,57 @@ fn port_set(port: &Port) -> String {
     )
 }
 
-fn route(verb: &str, r: &RouteOp) -> String {
-    let metric = r.metric.map(|m| format!(" metric {m}")).unwrap_or_default();
+fn detour(from: &IfName, by: &IfName) -> String {
+    let (from, by) = (quote(from), quote(by));
     format!(
-        "{} route {verb} {} via {} dev {} proto {}{metric}",
-        ip(&r.netns),
-        destination(r.dst),
-        r.via,
-        quote(&r.link),
-        crate::model::ROUTE_PROTOCOL,
+        "tc qdisc add dev {from} ingress\ntc filter add dev {from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev {by}"
     )
+}
+
+fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
+    let on = |yes| if yes { "on" } else { "off" };
+    let mut text = format!("{} link set dev {}", ip(netns), quote(link));
+    if let Some(promisc) = traits.promisc {
+        text += &format!(" promisc {}", on(promisc));
+    }
+    if let Some(allmulti) = traits.allmulti {
+        text += &format!(" allmulticast {}", on(allmulti));
+    }
+    if let Some(length) = traits.tx_queue {
+        text += &format!(" txqueuelen {length}");
+    }
+    if let Some(mac) = traits.mac {
+        text += &format!(" address {mac}");
+    }
+    if let Some(mtu) = traits.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    text
+}
+
+fn route(verb: &str, r: &RouteOp) -> String {
+    let mut text = format!("{} route {verb} {}", ip(&r.netns), destination(r.dst));
+    if let Some(via) = r.via {
+        text += &format!(" via {via}");
+    }
+    text += &format!(
+        " dev {} proto {}",
+        quote(&r.link),
+        crate::model::ROUTE_PROTOCOL
+    );
+    let scope = r.more.scope.map(u32::from);
+    for (word, value) in [
+        ("scope", scope),
+        ("table", r.more.table),
+        ("metric", r.metric),
+        ("mtu", r.more.mtu),
+        ("advmss", r.more.advmss),
+    ] {
+        if let Some(value) = value {
+            text += &format!(" {word} {value}");
+        }
+    }
+    text
 }
 
 fn destination(dst: IpNet) -> String {
@@ -311,6 +380,24 @@ fn sysctl(netns: &Netns, key: &str, value: &str) -> String {
     )
 }
 
+fn forget(addrs: &[std::net::IpAddr]) -> String {
+    let line = |side: &str, addr: &std::net::IpAddr| {
+        let family = conntrack_family(Family::of(*addr));
+        format!("conntrack -D -f {family} --{side} {addr} || true")
+    };
+    let lines = addrs
+        .iter()
+        .flat_map(|addr| ["orig-src", "reply-src"].map(|side| line(side, addr)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn conntrack_family(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
 /// `conntrack` fails when nothing was to be forgotten, and takes one port at a time.
 fn conntrack(
     protocol: Protocol,
@@ -327,10 +414,7 @@ fn conntrack(
         false => "$port".to_owned(),
     };
     let one = |family: &Family| {
-        let f = match family {
-            Family::V4 => "ipv4",
-            Family::V6 => "ipv6",
-        };
+        let f = conntrack_family(*family);
         let dst = match host_ip.filter(|ip| !ip.is_unspecified()) {
             Some(ip) => format!(" --orig-dst {ip}"),
             None => String::new(),

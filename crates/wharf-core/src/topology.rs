@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::attach::AttachRequest;
 use crate::name::{ContainerName, NetworkName};
-use crate::network::NetworkRequest;
+use crate::network::{NetworkKind, NetworkRequest};
 use crate::publish::PortMapping;
 
 mod compare;
@@ -220,6 +220,7 @@ impl NetworkEntry {
             masquerade: flag("masquerade", &self.masquerade)?,
             labels: pairs(&self.labels),
             options: self.options(&at("options"))?,
+            kind: NetworkKind::Own,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use wharf_core::attach::AttachRequest;
+use wharf_core::attach::{AttachRequest, ClientKey};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::plan::Plan;
@@ -53,6 +53,8 @@ pub struct ContainerRequest {
     pub name: ContainerName,
     /// The front end: `cli`, `cni`, `netavark`.
     pub owner: String,
+    /// By what its client knows it, if that is not the name.
+    pub client: Option<ClientKey>,
     /// Its namespace.
     pub netns: NetnsRequest,
     /// Its networks, in order; the default network when empty.
@@ -77,11 +79,18 @@ pub struct NetworkView {
 pub enum Note {
     /// Ports of a container that only has internal networks answer to nobody.
     PortsIgnored(ContainerName),
-    /// Another tool's chain drops forwarded packets by policy, and wharf has no door there.
+    /// Another tool's chain drops forwarded packets unless told otherwise, and wharf has no door there.
     ForwardPolicyDrop {
         /// As its tool prints it: `ip filter FORWARD`.
         chain: String,
         /// The commands that let wharf's traffic pass.
+        fix: Vec<String>,
+    },
+    /// Another tool lets wharf's traffic pass because wharf told it so, and forgets that when it is reloaded.
+    DoorForNow {
+        /// Its name.
+        tool: String,
+        /// The commands that make it last.
         fix: Vec<String>,
     },
     /// Forwarding was not turned off again, since other bridges need it.

@@ -28,6 +28,14 @@ pub enum EngineError {
         /// Why.
         error: NetworkError,
     },
+    /// The network is not as its client describes it, and cannot be changed.
+    #[error("network `{network}` is otherwise: {}", .differences.join("; "))]
+    NetworkDiffers {
+        /// The network.
+        network: NetworkName,
+        /// What differs.
+        differences: Vec<String>,
+    },
     /// Containers are on the network.
     #[error("network `{network}` is in use by {}", names(.containers))]
     NetworkInUse {
@@ -222,6 +230,7 @@ impl EngineError {
             }
             Self::Exists(_)
             | Self::NetworkInUse { .. }
+            | Self::NetworkDiffers { .. }
             | Self::Attached { .. }
             | Self::AddressTaken { .. }
             | Self::MacTaken { .. }
@@ -255,6 +264,7 @@ impl EngineError {
             Self::NotFound(ObjectName::Container(_)) => "`wharf ps` lists the containers".to_owned(),
             Self::Exists(ObjectName::Container(name)) => format!("choose another name, or remove it with `wharf rm -f {name}`"),
             Self::Network { error, .. } => return error.hint(),
+            Self::NetworkDiffers { network, .. } => format!("remove its containers first (`wharf network inspect {network}` lists them), or give the network another name"),
             Self::NetworkInUse { network, .. } => {
                 format!("remove the containers or disconnect them: `wharf network disconnect {network} NAME`; or use `wharf network rm -f {network}`")
             }

@@ -109,6 +109,24 @@ fn random_bytes_do_no_harm() {
     }
 }
 
+/// The same by coverage, with inputs that are kept: `__fuzz__` beside this file holds messages of a real ruleset, of its
+/// traces and of connection tracking. `cargo bolero test -s NONE fuzz::any_message_is_read_or_refused` goes on for longer.
+#[test]
+fn any_message_is_read_or_refused() {
+    bolero::check!()
+        .with_iterations(20_000)
+        .with_test_time(std::time::Duration::from_secs(3))
+        .for_each(|bytes: &[u8]| {
+            decode_all(bytes);
+            let mut rest = bytes;
+            while let Ok(Some((message, tail))) = Message::split(rest) {
+                decode_all(message.body);
+                assert!(tail.len() < rest.len(), "no progress");
+                rest = tail;
+            }
+        });
+}
+
 #[test]
 fn deep_nesting_is_refused() {
     let mut bytes = Vec::new();

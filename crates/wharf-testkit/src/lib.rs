@@ -5,6 +5,7 @@
 //! * [`Output`] and [`Running`]: commands inside such a host, with a readable transcript when they misbehave.
 //! * [`probe`]: echo servers and clients in Rust; a client reports who answered and which source the server saw.
 //! * [`frame`], [`Wire`] and [`Sniffer`]: raw frames, for what a hostile neighbour or container would send.
+//! * [`disguise`]: the same behind tags, options and extension headers, or in pieces.
 //! * [`Snapshot`]: everything wharf could leave behind on a host, and a readable difference of two of them.
 //! * [`skip`]: SKIPPED with a reason, which is a failure where `CI` is set.
 //!
@@ -12,6 +13,7 @@
 //! Run it as root, or as anybody else under `unshare -Urnm`.
 
 mod command;
+pub mod disguise;
 mod echo;
 pub mod frame;
 mod host;

@@ -2,6 +2,7 @@
 //! would else prove nothing.
 
 use std::net::{IpAddr, Ipv6Addr};
+use wharf_testkit::disguise::{self, DESTINATION, HOP_BY_HOP, VLAN};
 use wharf_testkit::frame::{self, Arp, BROADCAST, Mac};
 use wharf_testkit::{Echo, Host, HostOptions, Netns, Sniffer, Wire, addr, eventually, require};
 
@@ -172,4 +173,59 @@ fn a_router_advertisement_moves_host_and_sibling() {
                 .then_some(())
         });
     }
+}
+
+/// In disguise as well: what [`disguise`] makes is taken by the kernel for what it is.
+#[test]
+fn disguised_lies_are_heard_and_believed() {
+    require!();
+    let (host, evil, victim) = unguarded();
+    let macs = (evil.mac("eth0"), victim.mac("eth0"));
+    let (wire, heard) = (Wire::open(&evil, "eth0"), Sniffer::start(&victim, "eth0"));
+    let (own, other, foreign) = (ip("10.88.1.66"), ip("10.88.1.11"), ip("198.51.100.9"));
+    let false_one = |text: &str| frame::udp(macs, (foreign, 9), (other, 9), text.as_bytes());
+    wire.send(&disguise::tagged(&false_one("in a tag"), &[(VLAN, 5)]));
+    heard.wait_for("a false source in a VLAN tag", b"in a tag");
+    let bpdu = disguise::bpdu(macs.0);
+    wire.send(&bpdu);
+    heard.wait_for("a BPDU", &bpdu[17..40]);
+    let option = disguise::source_route([10, 88, 1, 1].into());
+    wire.send(&disguise::with_options(&false_one("with options"), &option));
+    heard.wait_for("a false source with options", b"with options");
+
+    let server = Echo::udp(&victim, "victim", 68);
+    let offer = frame::udp(macs, (own, 12345), (other, 68), b"an offer in pieces");
+    let pieces = disguise::fragments4(&offer, 8);
+    let server6 = Echo::udp(&victim, "victim", 546);
+    let ends = (ip("fd00:88:1::66"), ip("fd00:88:1::11"));
+    let offer6 = frame::udp(macs, (ends.0, 9), (ends.1, 546), b"an advertise in pieces");
+    let pieces6 = disguise::fragments6(&offer6, &[], 8);
+    let behind = disguise::with_headers(&offer6, &[HOP_BY_HOP, DESTINATION]);
+    [&pieces[..], &pieces6[..], &[behind]]
+        .concat()
+        .iter()
+        .for_each(|frame| wire.send(frame));
+    eventually("all are put together and served", || {
+        ((server.served(), server6.served()) == (1, 2)).then_some(())
+    });
+
+    let lie = frame::router_advertisement(macs.0, frame::link_local(macs.0), v6("2001:db8:bad::"));
+    eventually("a router behind extension headers", || {
+        wire.send(&disguise::with_headers(&lie, &[HOP_BY_HOP, DESTINATION]));
+        victim
+            .ip("-6 route show")
+            .contains("2001:db8:bad::/64")
+            .then_some(())
+    });
+    let service = Echo::udp(host.netns(), "host", 7000);
+    let group = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
+    wire.send(&frame::udp(
+        (macs.0, group),
+        (foreign, 9),
+        (addr::HOST4, 7000),
+        b"by a group",
+    ));
+    eventually("the host's service is reached past the bridge", || {
+        (service.served() == 1).then_some(())
+    });
 }

@@ -6,23 +6,21 @@
 use std::process::ExitCode;
 
 mod cli;
+mod cni;
 mod output;
 mod tour;
 
 fn main() -> ExitCode {
     // Further front ends get their arm here; the command line serves every other name.
-    #[expect(
-        clippy::match_single_binding,
-        reason = "each protocol's front end adds an arm"
-    )]
     let status = match called_as().as_str() {
+        _ if cni::is_called() => cni::main(),
         _ => cli::main(),
     };
     ExitCode::from(status)
 }
 
 /// The last part of the name the program was called by.
-fn called_as() -> String {
+pub(crate) fn called_as() -> String {
     let name = std::env::args_os().next().unwrap_or_default();
     std::path::Path::new(&name)
         .file_name()

@@ -176,3 +176,23 @@ fn files_are_read_in_one_go() {
     assert!(seen > 0);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_promise_names_a_test_that_is_there() {
+    let page = fs::read_to_string(root().join("SECURITY.md")).unwrap();
+    let all = sources(&root().join("crates"));
+    let mut seen = 0;
+    for named in page.split('`').skip(1).step_by(2) {
+        let Some((module, test)) = named.split_once("::").filter(|(_, test)| *test != "*") else {
+            continue;
+        };
+        let head = format!("#[test]\nfn {test}(");
+        let found = all.iter().any(|(path, text)| {
+            let name = path.file_stem().and_then(|stem| stem.to_str());
+            name == Some(module) && text.contains(&head)
+        });
+        assert!(found, "SECURITY.md names `{named}`");
+        seen += 1;
+    }
+    assert!(seen > 30, "only {seen} tests are named");
+}

@@ -4,7 +4,7 @@
 use ipnet::IpNet;
 
 use crate::addr::Family;
-use crate::model::{PORT_GROUP, Resource};
+use crate::model::Resource;
 use crate::name::IfName;
 use crate::nft::build::{answers, daddr, is, not, rule, saddr, within};
 use crate::nft::{
@@ -20,8 +20,6 @@ const RAW: i32 = -300;
 const NAT_DST: i32 = -100;
 /// `NF_IP_PRI_NAT_SRC`.
 const NAT_SRC: i32 = 100;
-/// Before `NF_BR_PRI_FILTER_BRIDGED` (-200), and before br_netfilter (0).
-const GUARD: i32 = -250;
 
 /// Both tables with everything that does not belong to one network.
 pub fn base() -> Vec<Resource> {
@@ -33,7 +31,7 @@ pub fn base() -> Vec<Resource> {
     all.extend(
         inet_chains()
             .into_iter()
-            .chain(bridge_chains())
+            .chain(super::guard::chains())
             .map(|c| Resource::Nft(Object::Chain(c))),
     );
     all
@@ -100,11 +98,16 @@ fn sets() -> Vec<Set> {
     all
 }
 
-fn net(text: &str) -> IpNet {
+pub(super) fn net(text: &str) -> IpNet {
     text.parse().expect("a constant prefix")
 }
 
-fn chain(table: Table, name: &str, base: Option<(bool, Hook, i32)>, rules: Vec<Rule>) -> Chain {
+pub(super) fn chain(
+    table: Table,
+    name: &str,
+    base: Option<(bool, Hook, i32)>,
+    rules: Vec<Rule>,
+) -> Chain {
     let base = base.map(|(nat, hook, priority)| Base {
         nat,
         hook,
@@ -118,11 +121,11 @@ fn chain(table: Table, name: &str, base: Option<(bool, Hook, i32)>, rules: Vec<R
     }
 }
 
-fn jump(name: &str) -> Action {
+pub(super) fn jump(name: &str) -> Action {
     Action::Jump(name.to_owned())
 }
 
-fn goto(name: &str) -> Action {
+pub(super) fn goto(name: &str) -> Action {
     Action::Goto(name.to_owned())
 }
 
@@ -248,14 +251,21 @@ fn publish(family: Family) -> Chain {
 }
 
 /// Loopback addresses never come in from a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3), also where
-/// `route_localnet` would let them.
+/// `route_localnet` would let them. Neither do IPv4 addresses in IPv6 clothes (`::ffff:127.0.0.1`): a server would take
+/// them for what they mean.
 fn raw_rules() -> Vec<Rule> {
     vec![
         rule([is(Key::Iif, Value::U32(1))], Action::Accept),
         rule([daddr(net("127.0.0.0/8"))], Action::Drop),
         rule([saddr(net("127.0.0.0/8"))], Action::Drop),
-        rule([daddr(net("::1/128"))], Action::Drop),
-        rule([saddr(net("::1/128"))], Action::Drop),
+        rule([daddr(net("::/80"))], Action::Drop),
+        rule(
+            [
+                saddr(net("::/80")),
+                not(Key::Ip6Saddr, Value::Net(net("::/128"))),
+            ],
+            Action::Drop,
+        ),
         rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
     ]
 }
@@ -301,105 +311,4 @@ pub fn transit(host_links: Option<&[IfName]>) -> Vec<Resource> {
         }))
     }));
     all
-}
-
-/// The guard of bridge ports. A port's own source MAC is checked by the bridge (`locked`, a static entry);
-/// here it is bound to the addresses that go with it, in IPv4, ARP and IPv6, and answers that only routers
-/// and servers give are dropped.
-fn bridge_chains() -> Vec<Chain> {
-    let ether = |proto| is(Key::EtherType, Value::U16(proto));
-    let l4 = |proto| is(Key::L4Proto, Value::U8(proto));
-    let drop = |m: Vec<Match>| rule(m, Action::Drop);
-    let ours = Match {
-        keys: vec![Key::IifGroup],
-        test: Test::Masked {
-            mask: !1,
-            value: PORT_GROUP,
-        },
-    };
-    vec![
-        chain(
-            Table::Bridge,
-            "guard_ip",
-            None,
-            vec![
-                // DHCP server answers (RFC 2131), redirects and router advertisements (RFC 792, RFC 1256).
-                drop(vec![l4(17), is(Key::ThSport, Value::U16(67))]),
-                drop(vec![l4(1), is(Key::IcmpType, Value::U8(5))]),
-                drop(vec![l4(1), is(Key::IcmpType, Value::U8(9))]),
-                rule([], Action::Accept),
-            ],
-        ),
-        chain(
-            Table::Bridge,
-            "guard_icmpv6",
-            None,
-            vec![
-                // Router advertisements and redirects; a neighbour advertisement only for an own address.
-                drop(vec![is(Key::Icmpv6Type, Value::U8(134))]),
-                drop(vec![is(Key::Icmpv6Type, Value::U8(137))]),
-                drop(vec![
-                    is(Key::Icmpv6Type, Value::U8(136)),
-                    Match {
-                        keys: vec![Key::NdLinkAddr, Key::NdTarget],
-                        test: Test::NotIn("guard6"),
-                    },
-                ]),
-            ],
-        ),
-        chain(
-            Table::Bridge,
-            "guard_ip6",
-            None,
-            vec![
-                drop(vec![l4(17), is(Key::ThSport, Value::U16(547))]),
-                rule([l4(58)], jump("guard_icmpv6")),
-                rule(
-                    [within(&[Key::EtherSaddr, Key::Ip6Saddr], "guard6")],
-                    Action::Accept,
-                ),
-                // Before it has an address a host asks whether somebody has it, and reports its groups.
-                rule(
-                    [saddr(net("::/128")), is(Key::Icmpv6Type, Value::U8(135))],
-                    Action::Accept,
-                ),
-                rule(
-                    [saddr(net("::/128")), is(Key::Icmpv6Type, Value::U8(143))],
-                    Action::Accept,
-                ),
-                rule([], Action::Drop),
-            ],
-        ),
-        chain(
-            Table::Bridge,
-            "guard",
-            None,
-            vec![
-                rule(
-                    [
-                        ether(0x0800),
-                        within(&[Key::EtherSaddr, Key::IpSaddr], "guard4"),
-                    ],
-                    goto("guard_ip"),
-                ),
-                rule(
-                    [
-                        ether(0x0806),
-                        is(Key::ArpHtype, Value::U16(1)),
-                        is(Key::ArpPtype, Value::U16(0x0800)),
-                        within(&[Key::ArpSaddrEther, Key::ArpSaddrIp], "guard4"),
-                    ],
-                    Action::Accept,
-                ),
-                rule([ether(0x86dd)], goto("guard_ip6")),
-                rule([], Action::Drop),
-            ],
-        ),
-        chain(
-            Table::Bridge,
-            "ports",
-            Some((false, Hook::Prerouting, GUARD)),
-            vec![rule([ours], goto("guard"))],
-        ),
-    ]
 }

@@ -18,7 +18,14 @@ pub fn chain_name(net: &NetworkSpec, part: &str) -> String {
 
 /// Whether its containers may not use all of the host's services.
 pub fn narrows_host_access(net: &NetworkSpec) -> bool {
-    net.settings.host_access != HostAccess::All
+    net.settings.host_access != HostAccess::All || isolated(net).next().is_some()
+}
+
+/// The families in which the bridge has no address, so that nobody meets the host there. The host would still take a
+/// frame to the bridge itself for any of its addresses.
+fn isolated(net: &NetworkSpec) -> impl Iterator<Item = Family> {
+    let families = net.subnets.iter().map(|s| s.family());
+    families.filter(|f| net.settings.gateway_mode(*f) == GatewayMode::Isolated)
 }
 
 /// A network's chains; those that are called by map elements, and base chains of their own where the
@@ -33,7 +40,7 @@ pub fn network_chains(net: &NetworkSpec) -> Vec<Chain> {
     let mut all = vec![
         chain("raw", raw(net)),
         chain("in", inward(net)),
-        chain("nat", nat(net)),
+        nat_chain(net),
     ];
     if net.internal {
         let own = not(Key::OifName, Value::Name(net.bridge.clone()));
@@ -46,6 +53,38 @@ pub fn network_chains(net: &NetworkSpec) -> Vec<Chain> {
         all.extend(apart(net));
     }
     all
+}
+
+/// The chain for packets that leave by the network's bridge.
+pub fn nat_chain(net: &NetworkSpec) -> Chain {
+    Chain {
+        table: Table::Inet,
+        name: chain_name(net, "nat"),
+        base: None,
+        rules: nat(net),
+    }
+}
+
+/// What may come to containers on another program's bridge: everything but what other networks start, and what the
+/// containers start among themselves if they may not.
+pub fn adopted_chain(net: &NetworkSpec) -> Chain {
+    let own = is(Key::IifName, Value::Name(net.bridge.clone()));
+    let among = if net.icc {
+        Action::Accept
+    } else {
+        Action::Drop
+    };
+    Chain {
+        table: Table::Inet,
+        name: chain_name(net, "in"),
+        base: None,
+        rules: vec![
+            rule([translated()], Action::Accept),
+            rule([own], among),
+            rule([within(&[Key::IifName], "bridges")], Action::Drop),
+            rule([], Action::Accept),
+        ],
+    }
 }
 
 /// Only the network's own addresses come from its bridge. IPv6 also uses link-local addresses and, before it
@@ -64,7 +103,10 @@ fn raw(net: &NetworkSpec) -> Vec<Rule> {
             ));
         }
     }
-    rules.push(rule([], Action::Drop));
+    // Without subnets nobody knows which those are.
+    if !net.subnets.is_empty() {
+        rules.push(rule([], Action::Drop));
+    }
     rules
 }
 
@@ -79,7 +121,12 @@ fn inward(net: &NetworkSpec) -> Vec<Rule> {
         };
         return vec![rule([own()], last), rule([], Action::Drop)];
     }
-    let mut rules = vec![rule([translated()], Action::Accept)];
+    // The host's own packets are not forwarded; in IPv6 the kernel takes its addresses as a source from anywhere.
+    let from_host = is(Key::FibSaddrType, Value::LocalAddr);
+    let mut rules = vec![
+        rule([from_host], Action::Drop),
+        rule([translated()], Action::Accept),
+    ];
     if net.icc {
         rules.push(rule([own()], Action::Accept));
     } else {
@@ -149,10 +196,17 @@ fn nat(net: &NetworkSpec) -> Vec<Rule> {
 /// What containers may ask of the host itself.
 fn host(net: &NetworkSpec) -> Vec<Rule> {
     let l4 = |proto| is(Key::L4Proto, Value::U8(proto));
-    let mut rules = vec![
+    let of = |family| is(Key::NfProto, Value::Family(family));
+    let mut rules: Vec<Rule> = isolated(net)
+        .map(|family| rule([of(family)], Action::Drop))
+        .collect();
+    if net.settings.host_access == HostAccess::All {
+        return rules;
+    }
+    rules.extend([
         rule([l4(1)], Action::Accept),
         rule([l4(58)], Action::Accept),
-    ];
+    ]);
     if net.settings.host_access == HostAccess::Dns {
         for proto in [6, 17] {
             rules.push(rule(

@@ -252,8 +252,12 @@ pub fn rule(rule: &Rule) -> String {
 }
 
 fn test(m: &Match) -> String {
-    let key = keys(&m.keys);
+    let mut key = keys(&m.keys);
     let first = m.keys.first().copied();
+    if in_twin(m) {
+        // Beside keys without a name, those with one go by their place as well.
+        key = key.replace("ether saddr", "@ll,48,48");
+    }
     match &m.test {
         Test::Is(v) => format!("{key} {}", value(first, v)),
         Test::Not(v) => format!("{key} != {}", value(first, v)),
@@ -277,10 +281,13 @@ fn test(m: &Match) -> String {
 }
 
 fn looked_up(m: &Match, set: &'static str) -> &'static str {
-    match m.keys.contains(&Key::NdTarget) && set == ND_OF {
-        true => ND,
-        false => set,
-    }
+    if in_twin(m) { ND } else { set }
+}
+
+fn in_twin(m: &Match) -> bool {
+    let nameless = [Key::NdTarget, Key::NdLinkAddr];
+    matches!(m.test, Test::In(ND_OF) | Test::NotIn(ND_OF))
+        && m.keys.iter().any(|key| nameless.contains(key))
 }
 
 /// nft's names of connection tracking bits; a bit without one here is shown as a number.
@@ -317,6 +324,7 @@ fn value(key: Option<Key>, v: &Value) -> String {
         (Some(Key::EtherType | Key::ArpPtype), Value::U16(n)) => ether_type(*n),
         (Some(Key::Iif), Value::U32(1)) => "lo".to_owned(),
         (Some(Key::IifGroup | Key::Mark), Value::U32(n)) => format!("{n:#x}"),
+        (Some(Key::NdOption), Value::U16(n)) => format!("{n:#x}"),
         (_, Value::U8(n)) => n.to_string(),
         (_, Value::U16(n)) => n.to_string(),
         (_, Value::U32(n)) => n.to_string(),
@@ -326,6 +334,7 @@ fn value(key: Option<Key>, v: &Value) -> String {
 fn protocol(number: u8) -> String {
     match number {
         1 => "icmp".to_owned(),
+        2 => "igmp".to_owned(),
         6 => "tcp".to_owned(),
         17 => "udp".to_owned(),
         58 => "ipv6-icmp".to_owned(),
@@ -361,6 +370,7 @@ fn key(key: Key) -> &'static str {
         Key::CtState => "ct state",
         Key::CtStatus => "ct status",
         Key::FibDaddrType => "fib daddr type",
+        Key::FibSaddrType => "fib saddr type",
         Key::IpSaddr => "ip saddr",
         Key::IpDaddr => "ip daddr",
         Key::Ip6Saddr => "ip6 saddr",
@@ -378,6 +388,10 @@ fn key(key: Key) -> &'static str {
         // nft 1.0.6 has no name for it: 16 bytes behind the first 8 (RFC 4861, 4.3).
         Key::NdTarget => "@th,64,128",
         Key::NdLinkAddr => "@th,208,48",
+        Key::NdOption => "@th,192,16",
+        Key::IgmpType => "igmp type",
+        Key::Ip6NextHeader => "ip6 nexthdr",
+        Key::Ip6SaddrBare => "@nh,64,128",
     }
 }
 

@@ -74,8 +74,10 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             gateways: net.subnets.iter().map(|s| s.gateway).collect(),
             addresses,
             default_routes: Vec::new(),
+            extras: Default::default(),
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
+            routes: Vec::new(),
             phase: Phase::Active,
         });
     }
@@ -86,6 +88,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         name: spec.name.clone(),
         id: "0".repeat(64),
         owner: "cli".to_owned(),
+        client: None,
         netns: ContainerNetns {
             path,
             identity: None,

@@ -235,6 +235,32 @@ fn the_way_back() {
             says: "unanswered no-masquerade host br-demo",
         },
         Case {
+            name: "a hairpin without masquerade, for an echo, whose answer is taken from anywhere",
+            change: |w| {
+                let chain = w.chain(
+                    HOST,
+                    TableFamily::Ip,
+                    "hand",
+                    "pre",
+                    Hook::Prerouting,
+                    -100,
+                    false,
+                );
+                chain.base.as_mut().unwrap().kind = ChainKind::Nat;
+                let to = nat(NatKind::Destination, Some("172.18.0.20"), None);
+                rule(
+                    chain,
+                    vec![
+                        matches(Match::Dst(ip("10.0.2.2"), ip("255.255.255.255"))),
+                        to,
+                    ],
+                    "dnat",
+                );
+            },
+            ask: ("c1", "10.0.2.2", Icmp, 0),
+            says: "delivered",
+        },
+        Case {
             name: "a hairpin to itself",
             change: |w| {
                 dnat(w, 8080, "172.18.0.10");

@@ -73,7 +73,8 @@ fn add(w: &mut World, resource: &Resource) {
             ..
         } => {
             let id = place(w, netns);
-            w.route(id, &dst.to_string(), Some(&via.to_string()), link.as_str());
+            let via = via.map(|via| via.to_string());
+            w.route(id, &dst.to_string(), via.as_deref(), link.as_str());
             w.state.spaces[id].routes.last_mut().unwrap().protocol = 119;
         }
         Resource::Neigh { link, addr, mac } => {
@@ -106,7 +107,11 @@ fn add(w: &mut World, resource: &Resource) {
             w.state.spaces[id].sysctls.insert(name, value.clone());
         }
         Resource::Nft(object) => add_nft(w, object),
-        Resource::Netns(_) | Resource::Up { .. } => {}
+        Resource::Netns(_)
+        | Resource::Up { .. }
+        | Resource::Shaper { .. }
+        | Resource::Detour { .. }
+        | Resource::Traits { .. } => {}
     }
 }
 
@@ -114,6 +119,7 @@ fn add_link(w: &mut World, link: &wharf_core::model::Link) {
     let name = link.name.as_str();
     match &link.kind {
         LinkKind::Bridge => w.bridge(HOST, name),
+        LinkKind::Ifb => unreachable!("no speed is limited here"),
         LinkKind::Veth {
             peer,
             peer_netns,
@@ -293,11 +299,11 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::Mark => (meta(Meta::Mark), 4),
         Key::CtState => (ct(dreg, Ct::State), 4),
         Key::CtStatus => (ct(dreg, Ct::Status), 4),
-        Key::FibDaddrType => (
+        Key::FibDaddrType | Key::FibSaddrType => (
             Expr::Fib {
                 dreg,
                 result: FibResult::AddrType,
-                flags: 2,
+                flags: if key == Key::FibSaddrType { 1 } else { 2 },
             },
             4,
         ),
@@ -315,7 +321,10 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::ThDport => (bytes(Header::Transport, 2, 2), 2),
         Key::EtherSaddr => (bytes(Header::Link, 6, 6), 6),
         Key::EtherType => (meta(Meta::Protocol), 2),
-        Key::IcmpType | Key::Icmpv6Type => (bytes(Header::Transport, 0, 1), 1),
+        Key::IcmpType | Key::Icmpv6Type | Key::IgmpType => (bytes(Header::Transport, 0, 1), 1),
+        Key::Ip6NextHeader => (bytes(Header::Network, 6, 1), 1),
+        Key::Ip6SaddrBare => (bytes(Header::Network, 8, 16), 16),
+        Key::NdOption => (bytes(Header::Transport, 24, 2), 2),
         Key::NdTarget => (bytes(Header::Transport, 8, 16), 16),
         Key::NdLinkAddr => (bytes(Header::Transport, 26, 6), 6),
         Key::ArpHtype => (bytes(Header::Network, 0, 2), 2),

@@ -128,7 +128,7 @@ fn what_does_not() {
         "g1",
         "api",
         80,
-        "dropped network-isolation host inet wharf net-blue-in handle 4",
+        "dropped network-isolation host inet wharf net-blue-in handle 5",
     );
     says(
         "g1",

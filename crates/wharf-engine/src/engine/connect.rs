@@ -5,6 +5,7 @@ use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::plan::Plan;
 
 use crate::api::{Mode, ObjectName, Outcome};
+use crate::engine::flows::forget_addresses;
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::Work;
@@ -162,7 +163,9 @@ impl Engine {
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
         let because = format!("container `{name}` leaves network `{network}`");
         let txn = self.run.begin()?;
-        let plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
+        let mut plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
+        let left = before.attachments.iter().filter(|a| a.network == *network);
+        plan.append(forget_addresses(left));
         if !applies(mode) {
             return Ok(plan);
         }

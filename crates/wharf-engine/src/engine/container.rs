@@ -13,8 +13,9 @@ use wharf_core::network::DEFAULT_NETWORK;
 use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
+use crate::engine::flows::{flush_udp, forget_addresses};
 use crate::engine::network::{now, random_id};
-use crate::engine::{Engine, Networks, applies, identity, journal_key};
+use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
 use crate::store::Work;
 
@@ -62,6 +63,7 @@ impl Engine {
             name: request.name.clone(),
             id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
             owner: request.owner.clone(),
+            client: request.client.clone(),
             netns,
             process: None,
             exit_status: None,
@@ -72,6 +74,7 @@ impl Engine {
         };
         self.check_listeners(&container.ports, &nets)?;
         let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
+        let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         for a in wanted {
@@ -79,7 +82,8 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let own = self.create_plan(&txn, &container, &nets, loopback)?;
+        let mut own = self.create_plan(&txn, &container, &nets, loopback)?;
+        settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);
             plan.append(own);
@@ -271,6 +275,9 @@ impl Engine {
             // The flows of other protocols end by themselves: nobody is there to answer.
             plan.append(flush_udp(&container.ports));
         }
+        plan.append(forget_addresses(
+            containers.iter().flat_map(|c| &c.attachments),
+        ));
         plan.append(
             self.run
                 .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?,
@@ -455,41 +462,4 @@ fn verb_create(container: &Container) -> String {
         container.name,
         nets.join(", ")
     )
-}
-
-/// UDP has no handshake: a flow that went to the host itself before goes on past a new mapping until its
-/// connection tracking entry is gone.
-pub(super) fn flush_udp(ports: &[wharf_core::publish::PortMapping]) -> Plan {
-    flush(
-        ports
-            .iter()
-            .filter(|p| p.protocol == wharf_core::publish::Protocol::Udp),
-        "flows from before the mapping",
-    )
-}
-
-/// Flows that came by a mapping end with it.
-pub(super) fn flush_all(ports: &[wharf_core::publish::PortMapping]) -> Plan {
-    flush(ports.iter(), "flows of the mapping")
-}
-
-fn flush<'a>(
-    ports: impl Iterator<Item = &'a wharf_core::publish::PortMapping>,
-    because: &str,
-) -> Plan {
-    let mut plan = Plan::default();
-    for mapping in ports {
-        let op = wharf_core::op::Op::ConntrackFlush {
-            protocol: mapping.protocol,
-            host_ip: mapping.bound_to(),
-            first: mapping.host.first(),
-            last: mapping.host.last(),
-        };
-        plan.push(
-            op,
-            wharf_core::plan::Undo::Irreversible("flows are tracked again by themselves"),
-            because,
-        );
-    }
-    plan
 }

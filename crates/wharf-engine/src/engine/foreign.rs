@@ -1,20 +1,27 @@
 //! Other tools' policies on forwarded packets.
 //!
-//! A base chain of another tool that drops by policy drops wharf's packets too, whatever wharf's own chains
-//! say. Docker keeps a door for others, the chain `DOCKER-USER`: there wharf lets its bridges pass (what may
-//! go to them is still decided in wharf's own chain). Where there is no door, the user is told by name.
+//! A base chain of another tool that drops by policy, or refuses at its end, drops wharf's packets too, whatever wharf's
+//! own chains say. Docker and ufw keep a door for others, the chains `DOCKER-USER` and `ufw-user-forward`: there wharf
+//! lets its bridges pass (what may go to them is still decided in wharf's own chain). Where there is no door, or one that
+//! its tool shuts again, the user is told by name, with the commands that help. A tool that has been told of the bridge
+//! is taken at its word.
 
 use wharf_core::addr::Family;
 use wharf_core::network::NetworkSpec;
 use wharf_nft::expr::{CmpOp, MetaKey, Reg};
-use wharf_nft::{Batch, Chain, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
+use wharf_nft::{Batch, Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
 use crate::api::Note;
 use crate::engine::Engine;
+use crate::observe::xtables;
 
-/// Docker's chain for users' rules, in `ip filter` and `ip6 filter`.
-const DOOR: &str = "DOCKER-USER";
+/// Chains for users' rules, in `ip filter` and `ip6 filter`.
+const DOORS: [&str; 3] = ["DOCKER-USER", UFW[0], UFW[1]];
+/// ufw's, of which it forgets the rules that are not in its own files.
+const UFW: [&str; 2] = ["ufw-user-forward", "ufw6-user-forward"];
 const FILTER: &str = "filter";
+/// By what wharf knows its rules in others' chains.
+const OURS: &str = "wharf";
 
 impl Engine {
     /// Lets a network's bridge pass at other tools' doors. What fails here shows in [`Engine::closed_doors`].
@@ -30,7 +37,7 @@ impl Engine {
             let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
             for rule in door_rules(chain, net) {
                 if !there.iter().any(|r| same(r, &rule)) {
-                    batch.insert_rule(&rule);
+                    batch.insert_rule(&rule.with_comment(OURS));
                 }
             }
         }
@@ -53,7 +60,10 @@ impl Engine {
         for chain in chains.iter().filter(|c| is_door(c)) {
             let ours = door_rules(chain, net);
             for rule in nft.dump_chain_rules(chain.family, &chain.table, &chain.name)? {
-                if let Some(handle) = rule.handle.filter(|_| ours.iter().any(|o| same(&rule, o))) {
+                // Rules of the user's own, though they say the same, are not wharf's to remove.
+                let ours =
+                    ours.iter().any(|o| same(&rule, o)) && rule.comment().as_deref() == Some(OURS);
+                if let Some(handle) = rule.handle.filter(|_| ours) {
                     batch.del_rule(chain.family, &chain.table, &chain.name, handle);
                 }
             }
@@ -71,25 +81,136 @@ impl Engine {
         if net.internal {
             return Vec::new();
         }
-        let Ok(chains) = self.kernel.nftables().and_then(foreign_chains) else {
-            return Vec::new();
-        };
-        let closed: Vec<&Chain> = chains
-            .iter()
-            .filter(|c| drops_forwarded(c) && concerns(c, net))
-            .collect();
+        let mut notes = self.closed_in_nftables(net).unwrap_or_default();
+        notes.extend(closed_in_xtables(net));
+        notes
+    }
+
+    fn closed_in_nftables(&mut self, net: &NetworkSpec) -> Result<Vec<Note>, NftError> {
+        let nft = self.kernel.nftables()?;
+        let chains = foreign_chains(nft)?;
+        let mut closed = Vec::new();
+        for chain in chains.iter().filter(|c| at_forward(c) && concerns(c, net)) {
+            if refuses(nft, chain)? {
+                closed.push(chain);
+            }
+        }
         if closed.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         self.open_doors(net);
+        let nft = self.kernel.nftables()?;
         let has_door = |c: &Chain| {
             c.table == FILTER && chains.iter().any(|d| is_door(d) && d.family == c.family)
         };
-        closed
-            .into_iter()
-            .filter(|c| !has_door(c))
-            .map(|c| note(c, net))
-            .collect()
+        let mut notes = Vec::new();
+        for chain in closed.into_iter().filter(|c| !has_door(c)) {
+            if !speaks_of(nft, chain, net)? {
+                notes.push(note(chain, net));
+            }
+        }
+        Ok(notes)
+    }
+
+    /// Doors that are open because of wharf alone, and only until their tool's next reload.
+    pub(super) fn doors_for_now(&mut self, net: &NetworkSpec) -> Vec<Note> {
+        let for_now = self.ufw_opened(net).unwrap_or_default();
+        let bridge = &net.bridge;
+        let note = Note::DoorForNow {
+            tool: "ufw".to_owned(),
+            fix: ["in", "out"]
+                .map(|way| format!("ufw route allow {way} on {bridge}"))
+                .into(),
+        };
+        for_now.then_some(note).into_iter().collect()
+    }
+
+    fn ufw_opened(&mut self, net: &NetworkSpec) -> Result<bool, NftError> {
+        let nft = self.kernel.nftables()?;
+        let chains = nft.dump_chains()?;
+        for chain in chains.iter().filter(|c| is_door(c) && concerns(c, net)) {
+            if !UFW.contains(&chain.name.as_str()) {
+                continue;
+            }
+            let ours = door_rules(chain, net);
+            let rules = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
+            let opened =
+                |r: &Rule| r.comment().as_deref() == Some(OURS) && ours.iter().any(|o| same(r, o));
+            if rules.iter().any(opened) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Whether a chain lets nothing pass but what its rules name.
+fn refuses(nft: &mut NfSocket, chain: &Chain) -> Result<bool, NftError> {
+    if chain
+        .base
+        .as_ref()
+        .is_some_and(|b| b.policy == Policy::Drop)
+    {
+        return Ok(true);
+    }
+    let rules = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
+    let Some(last) = rules.last() else {
+        return Ok(false);
+    };
+    let plain = |e: &Expr| matches!(e, Expr::Counter(_) | Expr::Log(_)) || is_refusal(e);
+    Ok(last.exprs.iter().all(plain) && last.exprs.iter().any(is_refusal))
+}
+
+fn is_refusal(expr: &Expr) -> bool {
+    match expr {
+        Expr::Reject(_) => true,
+        Expr::Immediate(i) => matches!(i.data, Data::Verdict(Verdict::Drop)),
+        _ => false,
+    }
+}
+
+/// Whether any rule of the chain's table names the network's bridge: then somebody has seen to it.
+fn speaks_of(nft: &mut NfSocket, chain: &Chain, net: &NetworkSpec) -> Result<bool, NftError> {
+    let name = net.bridge.as_str().as_bytes();
+    let is_name = |data: &[u8]| {
+        data.strip_prefix(name)
+            .is_some_and(|rest| rest.iter().all(|byte| *byte == 0))
+    };
+    let names_it = |e: &Expr| matches!(e, Expr::Cmp(cmp) if is_name(&cmp.data));
+    let rules = nft.dump_rules()?;
+    Ok(rules
+        .iter()
+        .filter(|r| (r.family, &r.table) == (chain.family, &chain.table))
+        .any(|r| r.exprs.iter().any(names_it)))
+}
+
+/// The same for the old iptables' tables, which wharf does not write.
+fn closed_in_xtables(net: &NetworkSpec) -> Vec<Note> {
+    let closed = |family: &Family| {
+        net.subnet(*family)?;
+        let filter = xtables::filter(*family)?;
+        let told = filter.links.iter().any(|link| link == net.bridge.as_str());
+        (filter.forward_drops && !told).then(|| xtables_note(*family, &filter, net))
+    };
+    Family::BOTH.iter().filter_map(closed).collect()
+}
+
+fn xtables_note(family: Family, filter: &xtables::Filter, net: &NetworkSpec) -> Note {
+    let (program, table) = match family {
+        Family::V4 => ("iptables-legacy", "ip filter"),
+        Family::V6 => ("ip6tables-legacy", "ip6 filter"),
+    };
+    let bridge = &net.bridge;
+    let has = |name: &str| filter.chains.iter().any(|c| c == name);
+    let fix = if UFW.iter().any(|name| has(name)) {
+        ["in", "out"].map(|way| format!("ufw route allow {way} on {bridge}"))
+    } else {
+        let chain = if has(DOORS[0]) { DOORS[0] } else { "FORWARD" };
+        ["i", "o"].map(|way| format!("{program} -I {chain} -{way} {bridge} -j ACCEPT"))
+    };
+    Note::ForwardPolicyDrop {
+        chain: format!("{table} FORWARD of {program}"),
+        fix: fix.into(),
     }
 }
 
@@ -104,20 +225,15 @@ fn foreign_chains(nft: &mut NfSocket) -> Result<Vec<Chain>, NftError> {
 
 fn is_door(chain: &Chain) -> bool {
     chain.table == FILTER
-        && chain.name == DOOR
+        && DOORS.contains(&chain.name.as_str())
         && matches!(chain.family, wharf_nft::Family::Ip | wharf_nft::Family::Ip6)
 }
 
-fn drops_forwarded(chain: &Chain) -> bool {
+fn at_forward(chain: &Chain) -> bool {
+    use wharf_nft::Family::{Inet, Ip, Ip6};
     chain.table != wharf_core::nft::Table::NAME
-        && chain
-            .base
-            .as_ref()
-            .is_some_and(|b| b.hook == Hook::Forward && b.policy == Policy::Drop)
-        && matches!(
-            chain.family,
-            wharf_nft::Family::Ip | wharf_nft::Family::Ip6 | wharf_nft::Family::Inet
-        )
+        && chain.base.as_ref().is_some_and(|b| b.hook == Hook::Forward)
+        && matches!(chain.family, Ip | Ip6 | Inet)
 }
 
 /// Whether the chain sees packets of a family the network has.
@@ -172,6 +288,10 @@ fn note(chain: &Chain, net: &NetworkSpec) -> Note {
             (wharf_nft::Family::Ip6, FILTER, "FORWARD") => {
                 format!("ip6tables -I FORWARD -{dir} {bridge} -j ACCEPT")
             }
+            (_, "firewalld", _) => match dir {
+                "i" => format!("firewall-cmd --permanent --zone=trusted --add-interface={bridge}"),
+                _ => "firewall-cmd --reload".to_owned(),
+            },
             (family, table, name) => {
                 format!("nft insert rule {family} {table} {name} {word} {bridge} accept")
             }

@@ -217,6 +217,11 @@ impl Engine {
     /// The kernel's or the store's.
     pub fn rebuild_rules(&mut self) -> Result<(), EngineError> {
         let _lock = self.lock_host()?;
+        self.rebuild_rules_locked()
+    }
+
+    /// The same for who holds the host's lock.
+    pub(super) fn rebuild_rules_locked(&mut self) -> Result<(), EngineError> {
         let live: Vec<LiveNetwork> = self.run.read(|txn| {
             self.run
                 .networks

@@ -1,22 +1,29 @@
 //! What an attachment becomes: namespace, interface names, addresses, hardware address.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heed::RwTxn;
 use ipnet::IpNet;
 use wharf_core::addr::{Family, Mac};
-use wharf_core::attach::{AttachRequest, Attachment, Container, ContainerNetns, Phase};
+use wharf_core::attach::{
+    Addressing, AttachRequest, Attachment, Container, ContainerNetns, Phase, RouteSpec,
+};
+use wharf_core::ipam::Pool;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::NetworkSpec;
 
 use crate::api::{ContainerRequest, NetnsRequest, ObjectName};
 use crate::engine::host::failed;
+use crate::engine::network::random_id;
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
 use crate::process::netns;
 use crate::store::LeaseError;
+
+/// An address with its prefix length, and its gateway.
+type Leased = (IpNet, Option<IpAddr>);
 
 impl Engine {
     pub(super) fn choose_netns(
@@ -106,10 +113,13 @@ impl Engine {
             });
         }
         let interface = choose_interface(container, request, net, foreign)?;
-        let addresses = self.lease_all(txn, container, request, net)?;
-        let first = addresses
-            .first()
-            .map_or(IpAddr::from([0, 0, 0, 0]), IpNet::addr);
+        let leased = self.addresses(txn, container, request, net)?;
+        let addresses: Vec<IpNet> = leased.iter().map(|(addr, _)| *addr).collect();
+        let mac = match (request.mac, addresses.first()) {
+            (Some(mac), _) => mac,
+            (None, Some(first)) => Mac::from_ip(first.addr(), net.mac_salt()),
+            (None, None) => random_mac()?,
+        };
         container.attachments.push(Attachment {
             network: net.name.clone(),
             interface,
@@ -117,19 +127,24 @@ impl Engine {
                 .host_interface
                 .clone()
                 .unwrap_or_else(|| host_interface(container, &net.name)),
-            mac: request
-                .mac
-                .unwrap_or_else(|| Mac::from_ip(first, net.mac_salt())),
-            gateways: net
-                .subnets
+            mac,
+            gateways: leased
                 .iter()
-                .filter(|s| net.has_gateway_address(s.family()))
-                .map(|s| s.gateway)
+                .filter_map(|(addr, gateway)| {
+                    gateway.filter(|_| net.has_gateway_address(Family::of_net(*addr)))
+                })
                 .collect(),
             addresses,
             default_routes: Vec::new(),
             gw_priority: request.gw_priority,
             aliases: request.aliases.clone(),
+            routes: request
+                .routes
+                .iter()
+                .map(|r| with_gateway(r, &leased, net))
+                .filter(|r| !offered(r, net))
+                .collect(),
+            extras: request.extras.clone(),
             phase: Phase::Joining,
         });
         Ok(())
@@ -186,13 +201,103 @@ impl Engine {
         found.map_err(|e| failed(&format!("look into {}", netns.path.display()), &e))
     }
 
-    pub(super) fn lease_all(
+    /// The addresses of an attachment, each with its gateway.
+    fn addresses(
         &self,
         txn: &mut RwTxn,
         container: &Container,
         request: &AttachRequest,
         net: &NetworkSpec,
-    ) -> Result<Vec<IpNet>, EngineError> {
+    ) -> Result<Vec<Leased>, EngineError> {
+        match &request.addressing {
+            Addressing::Subnets => self.lease_all(txn, container, request, net),
+            Addressing::Pools { sets, reserved_in } => {
+                let reserved = reserved_in.as_deref().filter(|dir| dir.is_dir());
+                self.lease_of_sets(txn, container, request, sets, reserved)
+            }
+            Addressing::Given(given) => {
+                // Another program's addresses are that program's to keep apart.
+                for (addr, _) in given.iter().filter(|_| !net.adopted) {
+                    self.run
+                        .lease_given(txn, &net.name, addr.addr(), &container.name)
+                        .map_err(|e| self.lease_failed(e, Some(addr.addr()), &net.name, *addr))?;
+                }
+                Ok(given.clone())
+            }
+        }
+    }
+
+    fn lease_of_sets(
+        &self,
+        txn: &mut RwTxn,
+        container: &Container,
+        request: &AttachRequest,
+        sets: &[Vec<Pool>],
+        reserved: Option<&Path>,
+    ) -> Result<Vec<Leased>, EngineError> {
+        let network = &request.network;
+        let mut wanted = request.ips.clone();
+        let mut leased = Vec::new();
+        for pools in sets {
+            let within = |addr: &IpAddr| pools.iter().any(|p| p.subnet.contains(addr));
+            let asked = wanted
+                .iter()
+                .position(within)
+                .map(|at| wanted.swap_remove(at));
+            let foreign =
+                |addr: IpAddr| reserved.is_some_and(|d| d.join(addr.to_string()).exists());
+            let pool = pools
+                .first()
+                .map_or(IpNet::from(IpAddr::from([0; 4])), |p| p.subnet);
+            let (pool, addr) = self
+                .run
+                .lease_of_pools(txn, network, pools, asked, &container.name, foreign)
+                .map_err(|e| self.lease_failed(e, asked, network, pool))?;
+            let addr =
+                IpNet::new(addr, pool.subnet.prefix_len()).expect("the subnet's own prefix length");
+            leased.push((addr, Some(pool.gateway)));
+        }
+        match wanted.first() {
+            Some(addr) => Err(EngineError::AddressUnfit {
+                addr: *addr,
+                network: network.clone(),
+                why: "it is in none of the ranges, or a range is asked for twice".to_owned(),
+            }),
+            None => Ok(leased),
+        }
+    }
+
+    fn lease_failed(
+        &self,
+        error: LeaseError,
+        wanted: Option<IpAddr>,
+        network: &NetworkName,
+        pool: IpNet,
+    ) -> EngineError {
+        let network = network.clone();
+        match (error, wanted) {
+            (LeaseError::Store(e), _) => self.run.fail(e),
+            (LeaseError::Taken(by), Some(addr)) => {
+                let by = by.map_or("the gateway".to_owned(), |name| {
+                    format!("container `{name}`")
+                });
+                EngineError::AddressTaken { addr, network, by }
+            }
+            (LeaseError::Unfit, Some(addr)) => {
+                let why = format!("it is not a container address of {pool}");
+                EngineError::AddressUnfit { addr, network, why }
+            }
+            _ => EngineError::PoolEmpty { network, pool },
+        }
+    }
+
+    fn lease_all(
+        &self,
+        txn: &mut RwTxn,
+        container: &Container,
+        request: &AttachRequest,
+        net: &NetworkSpec,
+    ) -> Result<Vec<Leased>, EngineError> {
         for addr in &request.ips {
             let of_family = request
                 .ips
@@ -219,33 +324,16 @@ impl Engine {
             let addr = self
                 .run
                 .lease(txn, &net.name, subnet, wanted, &container.name)
-                .map_err(|e| match (e, wanted) {
-                    (LeaseError::Store(e), _) => self.run.fail(e),
-                    (LeaseError::Taken(by), Some(addr)) => {
-                        let by = by.map_or("the gateway".to_owned(), |name| {
-                            format!("container `{name}`")
-                        });
-                        EngineError::AddressTaken {
-                            addr,
-                            network: net.name.clone(),
-                            by,
-                        }
-                    }
-                    (LeaseError::Unfit, Some(addr)) => {
-                        let why = format!("it is not a container address of {}", subnet.subnet);
-                        EngineError::AddressUnfit {
-                            addr,
-                            network: net.name.clone(),
-                            why,
-                        }
-                    }
-                    _ => EngineError::PoolEmpty {
-                        network: net.name.clone(),
-                        pool: subnet.ip_range.unwrap_or(subnet.subnet),
-                    },
+                .map_err(|e| {
+                    let pool = match e {
+                        LeaseError::Empty => subnet.ip_range.unwrap_or(subnet.subnet),
+                        _ => subnet.subnet,
+                    };
+                    self.lease_failed(e, wanted, &net.name, pool)
                 })?;
-            Ok(IpNet::new(addr, subnet.subnet.prefix_len())
-                .expect("the subnet's own prefix length"))
+            let addr = IpNet::new(addr, subnet.subnet.prefix_len())
+                .expect("the subnet's own prefix length");
+            Ok((addr, Some(subnet.gateway)))
         };
         net.subnets
             .iter()
@@ -266,6 +354,35 @@ fn candidates(request: &AttachRequest, net: Option<&NetworkSpec>) -> impl Iterat
         .chain(numbers.filter_map(move |n| format!("{prefix}{n}").parse().ok()))
 }
 
+/// A route without gateway and scope goes by the gateway of its family's first address, if that has one.
+fn with_gateway(route: &RouteSpec, leased: &[Leased], net: &NetworkSpec) -> RouteSpec {
+    let family = Family::of_net(route.dst);
+    let global = route.more.scope.is_none_or(|scope| scope == 0);
+    let gateway = || {
+        let (addr, own) = leased.iter().find(|(a, _)| Family::of_net(*a) == family)?;
+        own.or_else(|| {
+            let subnet = net.subnets.iter().find(|s| s.subnet == addr.trunc())?;
+            net.has_gateway_address(family).then_some(subnet.gateway)
+        })
+    };
+    RouteSpec {
+        via: route.via.or_else(|| gateway().filter(|_| global)),
+        ..route.clone()
+    }
+}
+
+/// The network gives this default route by itself.
+fn offered(route: &RouteSpec, net: &NetworkSpec) -> bool {
+    let family = Family::of_net(route.dst);
+    let gateway = net.subnet(family).map(|s| s.gateway);
+    route.dst.prefix_len() == 0 && net.offers_default_route(family) && route.via == gateway
+}
+
+fn random_mac() -> Result<Mac, EngineError> {
+    let [a, b, c, d, e, ..] = random_id()?;
+    Ok(Mac::local([a, b, c, d, e]))
+}
+
 /// The interface name asked for, or the first free one.
 fn choose_interface(
     container: &Container,
@@ -276,10 +393,12 @@ fn choose_interface(
     let taken = |name: &IfName| {
         foreign.contains(name) || container.attachments.iter().any(|a| a.interface == *name)
     };
+    // On another program's network the interface is that program's, and there.
+    let theirs = |name: &IfName| net.adopted && request.interface.as_ref() == Some(name);
     let mut names = candidates(request, Some(net)).peekable();
     let first = names.peek().cloned();
     names
-        .find(|name| !taken(name))
+        .find(|name| !taken(name) || theirs(name))
         .ok_or_else(|| EngineError::InterfaceTaken {
             interface: first.expect("the prefix was checked"),
             netns: container.netns.path.clone(),

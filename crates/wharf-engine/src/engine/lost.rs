@@ -15,6 +15,7 @@ use crate::api::{ContainerRequest, Mode, Note};
 use crate::engine::Engine;
 use crate::engine::host::failed;
 use crate::error::EngineError;
+use crate::observe::LinkInfo;
 use crate::process::netns;
 use crate::store::LiveNetwork;
 
@@ -74,29 +75,15 @@ impl Engine {
     /// The cables of a container that the store does not know, by their aliases.
     pub(super) fn lost_links(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
         let mark = format!("wharf:{name}:");
-        let mut plan = Plan::default();
-        let links = self
-            .kernel
-            .links(&Netns::Host)
-            .map_err(|e| failed("list links", &e))?;
-        for link in links
-            .iter()
-            .filter(|l| l.alias.as_deref().is_some_and(|a| a.starts_with(&mark)))
-        {
-            let Ok(link) = link.name.parse::<IfName>() else {
-                continue;
-            };
-            let undo = Undo::Irreversible("the store does not know what it was");
-            plan.push(
-                Op::LinkDel {
-                    netns: Netns::Host,
-                    link,
-                },
-                undo,
-                format!("it is marked as container `{name}`'s"),
-            );
-        }
-        Ok(plan)
+        let links = self.host_links_now()?;
+        Ok(removal(&links, |link| alias(link).starts_with(&mark)))
+    }
+
+    /// The host's links. Whoever asks the store which of them it knows asks after this: a container's record is there
+    /// before its links are.
+    pub(super) fn host_links_now(&mut self) -> Result<Vec<LinkInfo>, EngineError> {
+        let links = self.kernel.links(&Netns::Host);
+        links.map_err(|e| failed("list links", &e))
     }
 
     /// Makes the bridges of a request's networks again if somebody removed them. Whether any was.
@@ -218,4 +205,26 @@ impl Engine {
         );
         Ok(())
     }
+}
+
+/// The removal of links that the store knows nothing of.
+pub(super) fn removal(links: &[LinkInfo], is_lost: impl Fn(&LinkInfo) -> bool) -> Plan {
+    let mut plan = Plan::default();
+    for link in links.iter().filter(|l| is_lost(l)) {
+        let Ok(link) = link.name.parse::<IfName>() else {
+            continue;
+        };
+        let netns = Netns::Host;
+        plan.push(
+            Op::LinkDel { netns, link },
+            Undo::Irreversible("the store does not know what it was"),
+            "it is marked as a container's of wharf",
+        );
+    }
+    plan
+}
+
+/// A link's alias, or nothing.
+pub(super) fn alias(link: &LinkInfo) -> &str {
+    link.alias.as_deref().unwrap_or_default()
 }

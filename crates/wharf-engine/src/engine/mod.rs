@@ -19,8 +19,11 @@ use crate::kernel::{Kernel, PlanError, execute};
 use crate::observe::world::Ask;
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
+mod check;
+mod client;
 mod connect;
 mod container;
+mod flows;
 mod foreign;
 mod host;
 mod identity;
@@ -30,6 +33,9 @@ mod lost;
 mod network;
 mod ports;
 mod recover;
+mod settings;
+
+pub use client::CLIENT_LABEL;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;

@@ -293,7 +293,7 @@ impl Engine {
         })
     }
 
-    fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
+    pub(super) fn host_facts(&mut self) -> Result<HostFacts, EngineError> {
         let host = Netns::Host;
         let read = |e: std::io::Error| failed("read the host's links and routes", &e);
         let links = self.kernel.links(&host).map_err(read)?;
@@ -331,6 +331,7 @@ impl Engine {
     ) -> Result<Vec<Note>, EngineError> {
         let mut notes = self.take_notes();
         notes.extend(self.closed_doors(spec));
+        notes.extend(self.doors_for_now(spec));
         Ok(notes)
     }
 }

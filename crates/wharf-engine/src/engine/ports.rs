@@ -14,7 +14,7 @@ use wharf_core::plan::{Plan, Undo};
 use wharf_core::publish::PortMapping;
 
 use crate::api::{Mode, ObjectName, Outcome};
-use crate::engine::container::{flush_all, flush_udp};
+use crate::engine::flows::{flush_all, flush_udp};
 use crate::engine::host::{failed, failed_op};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;

@@ -9,7 +9,7 @@ use wharf_core::diff::diff;
 use wharf_core::model::Netns;
 
 use crate::api::Note;
-use crate::engine::container::flush_all;
+use crate::engine::flows::{flush_all, forget_addresses};
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
@@ -30,7 +30,7 @@ impl Engine {
                 continue;
             }
             match key.split_once('/') {
-                Some(("network", name)) => self.recover_network(&key, name)?,
+                Some(("network", name)) => self.recover_network(&key, name, &entry)?,
                 Some(("container", name)) => self.recover_container(&key, name, &entry)?,
                 _ => self
                     .run
@@ -56,13 +56,21 @@ impl Engine {
     }
 
     /// A network half made or half removed goes; if its definition is kept it comes up again when needed.
-    fn recover_network(&mut self, key: &str, name: &str) -> Result<(), EngineError> {
+    fn recover_network(
+        &mut self,
+        key: &str,
+        name: &str,
+        entry: &JournalEntry,
+    ) -> Result<(), EngineError> {
         let live = self.run.read(|txn| self.run.networks.get(txn, name))?;
         let Some(live) = live else {
             return self
                 .run
                 .write(|txn| self.run.journal.delete(txn, key).map(|_| ()));
         };
+        if entry.work == Work::NetworkGrow {
+            return self.finish_growing(&live.spec, key);
+        }
         let plan = self.take_down_plan(&live.spec)?;
         self.carry_out_all(&plan);
         self.forget_network(&live.spec, key)
@@ -113,6 +121,7 @@ impl Engine {
                 let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
+                self.carry_out_all(&forget_addresses(whole.attachments.iter()));
                 self.forget_container(&whole, &nets, key)?;
                 self.turn_loopback_off(&nets)
             }

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
 
+use wharf_core::extras::Traits;
 use wharf_core::model::{Link, LinkKind, Netns, Resource, ResourceKey, cable_ends};
 use wharf_core::name::IfName;
 use wharf_core::nft::{Action, Change, Data, Element, Object, Table, Test, Verdict};
@@ -77,7 +78,7 @@ impl FakeKernel {
                 self.state = transaction(self.state.clone(), changes)?;
                 Ok(())
             }
-            Op::ConntrackFlush { .. } => Ok(()),
+            Op::ConntrackFlush { .. } | Op::ConntrackForget(_) => Ok(()),
             other => self.setting(other),
         }
     }
@@ -139,6 +140,33 @@ impl FakeKernel {
                     key,
                     value,
                     link,
+                });
+            }
+            Op::Shape { link, limit } => {
+                self.need_link(&host, &link)?;
+                self.replace(Resource::Shaper { link, limit });
+            }
+            Op::Detour { from, by } => {
+                self.need_link(&host, &from)?;
+                self.need_link(&host, &by)?;
+                return self.insert(Resource::Detour { from, by });
+            }
+            Op::LinkTraits {
+                netns,
+                link,
+                traits,
+                back,
+            } => {
+                if back {
+                    self.remove(&ResourceKey::Traits(netns, link));
+                    return Ok(());
+                }
+                self.need_link(&netns, &link)?;
+                self.replace(Resource::Traits {
+                    netns,
+                    link,
+                    traits,
+                    before: Traits::default(),
                 });
             }
             _ => return Err(libc::EINVAL),
@@ -234,7 +262,7 @@ impl FakeKernel {
         self.state
             .remove(&ResourceKey::Up(netns.clone(), link.clone()));
         self.state.retain(
-            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l) if *n == netns && *l == link),
+            |key, _| !matches!(key, ResourceKey::Route(n, _, _, l, ..) if *n == netns && *l == link),
         );
         Ok(())
     }
@@ -279,6 +307,7 @@ fn is_rtnetlink(op: &Op) -> bool {
             | Op::SysctlSet { .. }
             | Op::Nft(_)
             | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_)
     )
 }
 
@@ -289,14 +318,15 @@ fn route(r: RouteOp) -> Resource {
         via: r.via,
         link: r.link,
         metric: r.metric,
+        more: r.more,
     }
 }
 
-/// `net/ipv4/conf/LINK/name` belongs to the link.
+/// `net/ipv4/conf/LINK/name` and `net/ipv4/neigh/LINK/name` belong to the link.
 fn sysctl_link(key: &str) -> Option<IfName> {
     let mut parts = key.split('/');
-    let is_conf = parts.next() == Some("net") && parts.nth(1) == Some("conf");
-    let link = parts.next().filter(|_| is_conf)?;
+    let of_link = parts.next() == Some("net") && matches!(parts.nth(1), Some("conf" | "neigh"));
+    let link = parts.next().filter(|_| of_link)?;
     link.parse().ok()
 }
 

@@ -3,9 +3,12 @@
 //! Everything here is a method of [`NetlinkKernel`], so that it uses sockets that are open already.
 
 mod firewall;
+#[cfg(test)]
+mod fuzz;
 mod listen;
 pub mod rules;
 pub mod world;
+pub mod xtables;
 
 use std::collections::HashMap;
 use std::io;
@@ -19,6 +22,7 @@ use netlink_packet_route::link::{
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::{Family, Mac};
+use wharf_core::extras::Traits;
 use wharf_core::model::Netns;
 use wharf_core::name::IfName;
 
@@ -44,6 +48,10 @@ pub struct LinkInfo {
     pub master: Option<u32>,
     /// The alias.
     pub alias: Option<String>,
+    /// The number of the other end, of a cable.
+    pub peer: Option<u32>,
+    /// Its settings.
+    pub traits: Traits,
     /// The link group.
     pub group: u32,
     /// Set up (`IFF_UP`).
@@ -81,6 +89,12 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
         mtu: 0,
         master: None,
         alias: None,
+        peer: None,
+        traits: Traits {
+            promisc: Some(flags.contains(LinkFlags::Promisc)),
+            allmulti: Some(flags.contains(LinkFlags::Allmulti)),
+            ..Traits::default()
+        },
         group: 0,
         up: flags.contains(LinkFlags::Up),
         carrier: flags.contains(LinkFlags::LowerUp),
@@ -89,10 +103,18 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
         match attribute {
             LinkAttribute::IfName(name) => info.name.clone_from(name),
             LinkAttribute::IfAlias(alias) => info.alias = Some(alias.clone()),
-            LinkAttribute::Mtu(mtu) => info.mtu = *mtu,
+            LinkAttribute::Mtu(mtu) => {
+                info.mtu = *mtu;
+                info.traits.mtu = Some(*mtu);
+            }
+            LinkAttribute::Link(peer) => info.peer = Some(*peer),
+            LinkAttribute::TxQueueLen(length) => info.traits.tx_queue = Some(*length),
             LinkAttribute::Group(group) => info.group = *group,
             LinkAttribute::Controller(master) => info.master = Some(*master),
-            LinkAttribute::Address(bytes) => info.mac = bytes.as_slice().try_into().ok().map(Mac),
+            LinkAttribute::Address(bytes) => {
+                info.mac = bytes.as_slice().try_into().ok().map(Mac);
+                info.traits.mac = info.mac;
+            }
             LinkAttribute::LinkInfo(infos) => {
                 info.kind = infos.iter().find_map(|i| match i {
                     Info::Kind(kind) => Some(kind.to_string()),

@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use heed::{RoTxn, RwTxn};
-use wharf_core::ipam;
+use wharf_core::ipam::{self, Pool};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::Subnet;
 
@@ -73,6 +73,80 @@ impl RunStore {
         self.leases
             .put(txn, &key(network, addr), container.as_str())?;
         Ok(addr)
+    }
+
+    /// Leases an address of a set of pools to `container`: the one asked for, which one of the pools must offer, or the
+    /// next free one. `is_foreign` answers for addresses that another program has handed out.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    pub fn lease_of_pools(
+        &self,
+        txn: &mut RwTxn,
+        network: &NetworkName,
+        pools: &[Pool],
+        wanted: Option<IpAddr>,
+        container: &ContainerName,
+        is_foreign: impl Fn(IpAddr) -> bool,
+    ) -> Result<(Pool, IpAddr), LeaseError> {
+        let first = pools.first().ok_or(LeaseError::Empty)?;
+        let cursor = key(network, first.first);
+        let last = self.cursors.get(txn, &cursor)?.and_then(address);
+        let mut failed = None;
+        let mut free = |addr: IpAddr| match self.leases.get(txn, &key(network, addr)) {
+            Ok(by) => by.is_none() && !is_foreign(addr),
+            Err(error) => {
+                failed = Some(error);
+                true
+            }
+        };
+        let found = match wanted {
+            None => ipam::next_of_pools(pools, last, free),
+            Some(addr) => pools
+                .iter()
+                .find(|p| p.offers(addr) && free(addr))
+                .map(|p| (p, addr)),
+        };
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        let Some((pool, addr)) = found else {
+            return Err(match wanted {
+                None => LeaseError::Empty,
+                Some(addr) if pools.iter().any(|p| p.gateway == addr) => LeaseError::Taken(None),
+                Some(addr) if pools.iter().any(|p| p.offers(addr)) => {
+                    let by = self.leases.get(txn, &key(network, addr))?;
+                    LeaseError::Taken(Some(by.unwrap_or("another program's").to_owned()))
+                }
+                Some(_) => LeaseError::Unfit,
+            });
+        };
+        let pool = pool.clone();
+        if wanted.is_none() {
+            self.cursors.put(txn, &cursor, &octets(addr))?;
+        }
+        self.leases
+            .put(txn, &key(network, addr), container.as_str())?;
+        Ok((pool, addr))
+    }
+
+    /// Leases an address that somebody else chose.
+    ///
+    /// # Errors
+    /// See [`LeaseError`].
+    pub fn lease_given(
+        &self,
+        txn: &mut RwTxn,
+        network: &NetworkName,
+        addr: IpAddr,
+        container: &ContainerName,
+    ) -> Result<(), LeaseError> {
+        if let Some(by) = self.leases.get(txn, &key(network, addr))? {
+            return Err(LeaseError::Taken(Some(by.to_owned())));
+        }
+        self.leases
+            .put(txn, &key(network, addr), container.as_str())?;
+        Ok(())
     }
 
     fn check_wanted(

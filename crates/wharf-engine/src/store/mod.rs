@@ -63,6 +63,8 @@ pub enum Work {
     NetworkUp,
     /// A network is being removed.
     NetworkDown,
+    /// A network gets further subnets: finished after a crash.
+    NetworkGrow,
     /// A container is being made: undone after a crash.
     Create,
     /// A container is being removed: finished after a crash.

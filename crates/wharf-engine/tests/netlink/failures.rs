@@ -1,7 +1,7 @@
 //! What is told when something goes wrong, and what is left then.
 
 use wharf_core::diff::diff;
-use wharf_core::model::{Link, LinkKind, Netns};
+use wharf_core::model::{Link, LinkKind, Netns, RouteMore};
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
 use wharf_core::publish::Protocol;
@@ -90,7 +90,8 @@ fn what_was_sent_together_is_told_truly() {
     let far = [Op::RouteAdd(RouteOp {
         netns: Netns::Host,
         dst: "10.9.0.0/16".parse().unwrap(),
-        via: "192.0.2.1".parse().unwrap(),
+        via: Some("192.0.2.1".parse().unwrap()),
+        more: RouteMore::default(),
         link: "br0".parse().unwrap(),
         metric: None,
         replace: false,
@@ -125,7 +126,8 @@ fn removing_what_is_not_there_succeeds() {
         Op::RouteDel(RouteOp {
             netns: netns.clone(),
             dst: "10.9.0.0/16".parse().unwrap(),
-            via: ip,
+            via: Some(ip),
+            more: RouteMore::default(),
             link: "br0".parse().unwrap(),
             metric: None,
             replace: false,

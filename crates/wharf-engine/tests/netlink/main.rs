@@ -6,6 +6,7 @@
 
 mod attach;
 mod evaluate;
+mod extras;
 mod failures;
 mod rules;
 #[path = "../../../wharf-core/tests/common/mod.rs"]

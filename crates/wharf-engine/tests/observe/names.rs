@@ -23,6 +23,7 @@ fn container(name: &str, path: &str) -> Container {
         attachments: Vec::new(),
         ports: Vec::new(),
         created: 0,
+        client: None,
     }
 }
 

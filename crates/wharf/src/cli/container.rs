@@ -19,6 +19,7 @@ pub const OWNER: &str = "cli";
 #[derive(Debug, Args)]
 pub struct CreateArgs {
     /// Name of the container, and of its namespace below /run/netns
+    #[arg(value_parser = ContainerName::given)]
     pub name: ContainerName,
 
     /// Adopt the network namespace at this path, which stays its owner's
@@ -73,6 +74,7 @@ pub fn create(args: CreateArgs, ctx: &Context) -> Done {
         networks: args.attach.requests()?,
         name: args.name,
         owner: OWNER.to_owned(),
+        client: None,
         netns: match (args.netns, args.pid) {
             (Some(path), _) => NetnsRequest::Path(path),
             (None, Some(pid)) => NetnsRequest::Pid(pid),
@@ -103,13 +105,21 @@ pub fn ps(args: &PsArgs, ctx: &Context) -> Done {
         ctx.printer.text(&names)?;
     } else {
         let rows: Vec<_> = containers.iter().map(row).collect();
-        let heading = ["NAME", "STATUS", "PID", "NETWORKS", "ADDRESSES", "PORTS"];
+        let heading = [
+            "NAME",
+            "STATUS",
+            "PID",
+            "NETWORKS",
+            "ADDRESSES",
+            "PORTS",
+            "OWNER",
+        ];
         ctx.printer.text(&table(heading, &rows))?;
     }
     Ok(0)
 }
 
-fn row(container: &Container) -> [String; 6] {
+fn row(container: &Container) -> [String; 7] {
     let process = running(container);
     let state = status(container, process.is_some());
     [
@@ -122,6 +132,7 @@ fn row(container: &Container) -> [String; 6] {
         list(visible(container).map(|a| &a.network)),
         list(visible(container).flat_map(|a| a.addresses.iter().map(|net| net.addr()))),
         list(&container.ports),
+        container.owner.clone(),
     ]
 }
 
@@ -160,11 +171,16 @@ fn details(container: &Container, ctx: &Context) -> String {
     let process = running(container);
     let mut lines = vec![
         ("id", container.id.clone()),
+        ("owner", container.owner.clone()),
         ("status", row(container)[1].clone()),
         ("pid", list(process.map(|p| p.pid))),
         ("netns", container.netns.path.display().to_string()),
         ("ports", list(&container.ports)),
     ];
+    if let Some(key) = &container.client {
+        let known = format!("{} on {}, {}", key.container, key.network, key.interface);
+        lines.push(("owner's name", known));
+    }
     if !container.command.is_empty() {
         lines.push(("command", container.command.join(" ")));
     }

@@ -157,12 +157,15 @@ mod tests {
             default_routes: default.then_some(Family::V4).into_iter().collect(),
             gw_priority: 0,
             aliases: Vec::new(),
+            routes: Vec::new(),
+            extras: Default::default(),
             phase: Phase::Active,
         };
         Container {
             name: name.parse().unwrap(),
             id: String::new(),
             owner: "cli".to_owned(),
+            client: None,
             netns: ContainerNetns {
                 path: PathBuf::new(),
                 identity: None,

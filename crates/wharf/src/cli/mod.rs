@@ -7,6 +7,7 @@ mod args;
 mod container;
 mod context;
 mod files;
+mod install;
 mod manual;
 mod names;
 mod network;
@@ -78,6 +79,10 @@ enum Command {
     Apply(topology::ApplyArgs),
     /// Remove the networks and containers of a file
     Destroy(topology::DestroyArgs),
+    /// Put wharf where container engines look for it
+    Install(install::InstallArgs),
+    /// Take away what `install` put in place
+    Uninstall(install::InstallArgs),
     /// Say whether a packet would arrive, and if not, what is to blame
     Trace(trace::TraceArgs),
     /// See container networking grow step by step, in private namespaces
@@ -121,6 +126,8 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Plan(args) => topology::plan(&args, ctx),
         Command::Apply(args) => topology::apply(&args, ctx),
         Command::Destroy(args) => topology::destroy(&args, ctx),
+        Command::Install(args) => install::install(&args, ctx),
+        Command::Uninstall(args) => install::uninstall(&args, ctx),
         Command::Trace(args) => trace::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),

@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use wharf_core::addr::Mac;
 use wharf_core::attach::AttachRequest;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::NetworkRequest;
+use wharf_core::network::{NetworkKind, NetworkRequest};
 use wharf_engine::api::NetworkView;
 
 use super::args::{ChangeArgs, key_value, label};
@@ -216,6 +216,7 @@ fn create(args: CreateArgs, ctx: &Context) -> Done {
         masquerade: args.masquerade,
         labels: args.labels.into_iter().collect(),
         options: args.options.into_iter().collect(),
+        kind: NetworkKind::Own,
     };
     let mode = args.change.mode();
     let outcome = ctx.engine()?.network_create(&request, mode)?;

@@ -53,7 +53,7 @@ pub struct ProgramArgs {
 #[derive(Debug, Args)]
 pub struct RunArgs {
     /// Name of the container; a random one if not given
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = ContainerName::given)]
     name: Option<ContainerName>,
 
     /// Host name that the program sees; the container's name if not given
@@ -151,6 +151,7 @@ fn create(
                 None => names::random(attempt)?,
             },
             owner: OWNER.to_owned(),
+            client: None,
             netns: NetnsRequest::New,
             networks: networks.clone(),
             ports: args.attach.ports.clone(),

@@ -107,7 +107,7 @@ impl<'a> From<&'a Attachment> for AttachmentJson<'a> {
             mac: attachment.mac,
             addresses: &attachment.addresses,
             gateways: &attachment.gateways,
-            default_route: !attachment.default_routes.is_empty(),
+            default_route: attachment.leads_out(),
             aliases: &attachment.aliases,
         }
     }
@@ -197,6 +197,7 @@ mod tests {
             name: "web".parse().unwrap(),
             id: "ab".repeat(32),
             owner: "cli".to_owned(),
+            client: None,
             netns: ContainerNetns {
                 path: "/run/netns/web".into(),
                 identity: None,
@@ -213,8 +214,10 @@ mod tests {
                 addresses: vec!["172.18.0.10/16".parse().unwrap()],
                 gateways: vec!["172.18.0.1".parse().unwrap()],
                 default_routes: Vec::new(),
+                extras: Default::default(),
                 gw_priority: 0,
                 aliases: Vec::new(),
+                routes: Vec::new(),
                 phase: Phase::Active,
             }],
             ports: vec![

@@ -25,8 +25,14 @@ fn parts(note: &Note) -> Parts {
             "warning",
             "forward_policy_drop",
             format!(
-                "`{chain}` drops forwarded packets by policy, those of containers too; let them pass with"
+                "`{chain}` drops forwarded packets, those of containers too; let them pass with"
             ),
+            fix.clone(),
+        ),
+        Note::DoorForNow { tool, fix } => (
+            "note",
+            "door_for_now",
+            format!("{tool} lets containers pass until it is reloaded; to make that last"),
             fix.clone(),
         ),
         Note::ForwardingLeftOn(bridges) => (
@@ -75,7 +81,7 @@ mod tests {
         };
         assert_eq!(
             text(&note),
-            "warning: `ip filter FORWARD` drops forwarded packets by policy, those of containers too; \
+            "warning: `ip filter FORWARD` drops forwarded packets, those of containers too; \
              let them pass with:\n    iptables -I FORWARD -i wharf0 -j ACCEPT\n"
         );
     }

@@ -45,6 +45,7 @@ fn adopt(
     let request = ContainerRequest {
         name: name.parse().expect("the tour's own name"),
         owner: "cli".to_owned(),
+        client: None,
         netns: NetnsRequest::Path(path),
         networks: vec![attach],
         ports: Vec::new(),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use wharf_core::diff::diff;
-use wharf_core::model::{Link, LinkKind, Netns, Resource};
+use wharf_core::model::{Link, LinkKind, Netns, Resource, RouteMore};
 use wharf_core::name::IfName;
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
@@ -312,8 +312,9 @@ pub fn route(at: &str, dst: &str, via: &str, link: &str) -> Resource {
     Resource::Route {
         netns: netns(at),
         dst: dst.parse().expect("the tour's own prefix"),
-        via: via.parse().expect("the tour's own address"),
+        via: Some(via.parse().expect("the tour's own address")),
         link: ifname(link),
         metric: None,
+        more: RouteMore::default(),
     }
 }

@@ -273,13 +273,14 @@ impl<'a> Walk<'a> {
         let by_wish = owners.iter().find(|w| Some(last(w).space) == wanted);
         let best: Way = (*by_wish.or(owners.first()).unwrap_or(&&answering[0])).clone();
         if let Some(other) = owners.iter().find(|w| last(w).space != last(&best).space) {
-            let mut fault = self.duplicate(emit.next, last(&best), last(other));
-            let false_mac = self.state.link(last(other)).and_then(|l| l.mac);
-            if self.known(emit).is_some_and(|e| e.mac == false_mac) {
-                let (enter, dev) = (&self.space(emit.space).enter, &link.name);
-                let (six, next) = (six(emit.next), emit.next);
-                fault = fault.fix(format!("{enter}ip {six}neigh del {next} dev {dev}"));
-            }
+            let six = six(emit.next);
+            let fault = self
+                .duplicate(emit.next, last(&best), last(other))
+                .fix(format!(
+                    "{}ip {six}neigh flush to {}",
+                    self.space(emit.space).enter,
+                    emit.next
+                ));
             self.blame(Verdict::Dropped, "neighbour", fault);
         } else if link.noarp && link.peer.is_some() {
             let place = Place {

@@ -260,7 +260,12 @@ impl<'a> Walk<'a> {
         };
         match end {
             Arrival::Local { space, packet, .. } if Some(space) == ends.from => {
-                if as_asked(&packet) {
+                // A ping takes its answer from whatever address it comes.
+                let echo = sent.l4 == L4::Icmp && packet.dst == sent.src;
+                if echo && !as_asked(&packet) {
+                    self.note(format!("{} was asked and {} answers", sent.dst, packet.src));
+                }
+                if as_asked(&packet) || echo {
                     let text = format!("{} answers", show_end(packet.src, packet.sport));
                     self.hop(space, "socket", &packet.dst.to_string(), &text);
                 } else {

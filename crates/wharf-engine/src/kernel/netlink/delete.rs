@@ -233,7 +233,7 @@ impl Run<'_> {
         if !self.kernel.wait
             && self.ops[end..]
                 .iter()
-                .any(|op| matches!(op, Op::ConntrackFlush { .. }))
+                .any(|op| matches!(op, Op::ConntrackFlush { .. } | Op::ConntrackForget(_)))
         {
             self.kernel
                 .conntrack()

@@ -16,11 +16,12 @@ use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+    RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::Mac;
-use wharf_core::model::{Link, LinkKind, Port, ROUTE_PROTOCOL};
+use wharf_core::extras::Traits;
+use wharf_core::model::{Link, LinkKind, PORT_GROUPS, Port, ROUTE_PROTOCOL};
 use wharf_core::name::IfName;
 use wharf_core::op::RouteOp;
 
@@ -48,7 +49,7 @@ pub(crate) fn link_get(name: &IfName) -> Request {
     request(Message::GetLink(link), 0)
 }
 
-/// `RTM_NEWLINK`. A cable comes up at once at the host's end; its other end cannot, as the two are not tied yet.
+/// `RTM_NEWLINK` of one that is new.
 pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawFd>) -> Request {
     let mut message = by_name(&link.name);
     let attributes = &mut message.attributes;
@@ -61,6 +62,7 @@ pub(crate) fn link_add(link: &Link, master: Option<u32>, peer_netns: Option<RawF
     }
     match &link.kind {
         LinkKind::Bridge => info.push(LinkInfo::Kind(InfoKind::Bridge)),
+        LinkKind::Ifb => info.push(LinkInfo::Kind(InfoKind::Ifb)),
         LinkKind::Veth { peer, peer_mac, .. } => {
             // One queue instead of one for each processor: else the driver shrinks them again, and waits.
             let queues = [LinkAttribute::NumTxQueues(1), LinkAttribute::NumRxQueues(1)];
@@ -101,9 +103,30 @@ pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     request(Message::NewLink(message), 0)
 }
 
-/// `RTM_NEWLINK` on a bridge port. It has no addresses, so the kernel is kept from making one.
+/// `RTM_NEWLINK` on a link that is there: its settings.
+pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
+    let mut message = by_name(name);
+    for (flag, on) in [
+        (LinkFlags::Promisc, traits.promisc),
+        (LinkFlags::Allmulti, traits.allmulti),
+    ] {
+        if let Some(on) = on {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    let attributes = &mut message.attributes;
+    attributes.extend(traits.tx_queue.map(LinkAttribute::TxQueueLen));
+    attributes.extend(traits.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(traits.mtu.map(LinkAttribute::Mtu));
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on a bridge port: the kernel makes the settings, then raises the link. It has no addresses, so the
+/// kernel is kept from making one.
 pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
     let mut message = by_name(&port.link);
+    set_up(&mut message, true);
     message.attributes.extend([
         LinkAttribute::IfAlias(port.alias.clone()),
         LinkAttribute::LinkInfo(vec![
@@ -112,6 +135,7 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
                 InfoBridgePort::HairpinMode(port.hairpin),
                 InfoBridgePort::Learning(port.learning),
                 InfoBridgePort::Locked(port.locked),
+                InfoBridgePort::GroupFwdMask(PORT_GROUPS),
             ])),
         ]),
     ]);
@@ -193,20 +217,33 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
     message.header.destination_prefix_length = op.dst.prefix_len();
     message.header.table = MAIN;
     message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
-    message.header.scope = RouteScope::Universe;
+    // A route to the link itself reaches no farther (ip-route(8)); IPv6 knows no scopes.
+    message.header.scope = match (op.more.scope, op.via) {
+        (Some(scope), _) => RouteScope::from(scope),
+        (None, None) if op.dst.addr().is_ipv4() => RouteScope::Link,
+        _ => RouteScope::Universe,
+    };
     message.header.kind = RouteType::Unicast;
     if op.dst.prefix_len() > 0 {
         message
             .attributes
             .push(RouteAttribute::Destination(op.dst.network().into()));
     }
-    message.attributes.extend([
-        RouteAttribute::Gateway(op.via.into()),
-        RouteAttribute::Oif(index),
-    ]);
-    message
-        .attributes
-        .extend(op.metric.map(RouteAttribute::Priority));
+    let attributes = &mut message.attributes;
+    attributes.extend(op.via.map(|via| RouteAttribute::Gateway(via.into())));
+    attributes.push(RouteAttribute::Oif(index));
+    attributes.extend(op.metric.map(RouteAttribute::Priority));
+    if let Some(table) = op.more.table {
+        // The header has one byte; numbers above go by the attribute alone (`RT_TABLE_UNSPEC`).
+        message.header.table = u8::try_from(table).unwrap_or(0);
+        attributes.push(RouteAttribute::Table(table));
+    }
+    let mut metrics = Vec::new();
+    metrics.extend(op.more.mtu.map(RouteMetric::Mtu));
+    metrics.extend(op.more.advmss.map(RouteMetric::Advmss));
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
     message
 }
 
@@ -215,10 +252,10 @@ pub(crate) fn route_add(index: u32, op: &RouteOp) -> Request {
     request(
         Message::NewRoute(route(index, op)),
         NLM_F_CREATE
-            | if op.replace {
-                NLM_F_REPLACE
-            } else {
-                NLM_F_EXCL
+            | match (op.replace, op.more.beside) {
+                (true, _) => NLM_F_REPLACE,
+                (false, true) => 0,
+                (false, false) => NLM_F_EXCL,
             },
     )
 }

@@ -12,6 +12,7 @@ pub(crate) mod nft_apply;
 pub(crate) mod nft_encode;
 mod nft_expr;
 mod run;
+mod shape;
 pub(crate) mod socket;
 mod sys;
 pub(crate) mod sysctl;

@@ -87,13 +87,9 @@ pub(super) fn forget(
     host_ip: Option<IpAddr>,
     ports: RangeInclusive<u16>,
 ) -> Result<(), Refusal> {
-    let conntrack = kernel.conntrack().map_err(refusal)?;
-    match conntrack.count() {
-        // Nothing there, or no connection tracking in this kernel (yet).
-        Ok(0) | Err(NftError::Refused { .. }) => return Ok(()),
-        Ok(_) => {}
-        Err(error) => return Err(refusal(error)),
-    }
+    let Some(conntrack) = tracked(kernel)? else {
+        return Ok(());
+    };
     let families: &[Family] = match host_ip {
         Some(IpAddr::V4(_)) => &[Family::Ip],
         Some(IpAddr::V6(_)) => &[Family::Ip6],
@@ -119,4 +115,55 @@ pub(super) fn forget(
         }
     }
     Ok(())
+}
+
+/// So many addresses are cheaper to look for in one list of all flows.
+const MANY: usize = 16;
+
+/// Forgets the flows that came from these addresses, and those that went to them.
+pub(super) fn forget_addrs(kernel: &mut NetlinkKernel, addrs: &[IpAddr]) -> Result<(), Refusal> {
+    let Some(conntrack) = tracked(kernel)? else {
+        return Ok(());
+    };
+    if addrs.len() > MANY {
+        let addrs: std::collections::HashSet<&IpAddr> = addrs.iter().collect();
+        for family in [Family::Ip, Family::Ip6] {
+            let all = ConntrackFilter::new(family);
+            for entry in conntrack.dump_matching(&all).map_err(refusal)? {
+                if addrs.contains(&entry.orig.src) || addrs.contains(&entry.reply.src) {
+                    let tuple = Tuple {
+                        zone: entry.zone,
+                        ..entry.orig
+                    };
+                    conntrack.delete(&tuple, entry.id).map_err(refusal)?;
+                }
+            }
+        }
+        return Ok(());
+    }
+    for addr in addrs {
+        let family = if addr.is_ipv4() {
+            Family::Ip
+        } else {
+            Family::Ip6
+        };
+        let mut from = ConntrackFilter::new(family);
+        from.orig_src = Some(*addr);
+        let mut to = ConntrackFilter::new(family);
+        to.reply_src = Some(*addr);
+        for filter in [from, to] {
+            conntrack.flush(&filter).map_err(refusal)?;
+        }
+    }
+    Ok(())
+}
+
+/// Connection tracking, where it has anything: there may be nothing, or none in this kernel (yet).
+fn tracked(kernel: &mut NetlinkKernel) -> Result<Option<&mut Conntrack>, Refusal> {
+    let conntrack = kernel.conntrack().map_err(refusal)?;
+    match conntrack.count() {
+        Ok(0) | Err(NftError::Refused { .. }) => Ok(None),
+        Ok(_) => Ok(Some(conntrack)),
+        Err(error) => Err(refusal(error)),
+    }
 }

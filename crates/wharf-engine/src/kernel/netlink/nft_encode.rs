@@ -177,7 +177,7 @@ fn set(s: &Set) -> nf::Set {
 }
 
 /// The elements of the kernel that make one of the core: two for a prefix in a set of single prefixes.
-fn elements(e: &Element) -> Vec<nf::Element> {
+pub(crate) fn elements(e: &Element) -> Vec<nf::Element> {
     let data = e.data.as_ref().map(data);
     let mut made = match e.key.as_slice() {
         [Field::Net(net)] => {

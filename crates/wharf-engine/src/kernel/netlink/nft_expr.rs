@@ -60,7 +60,7 @@ fn octets(addr: IpAddr) -> Vec<u8> {
 enum Source {
     Meta(MetaKey, u8),
     Ct(CtKey),
-    Fib,
+    Fib(Bits),
     Payload(PayloadBase, u32, u8),
 }
 
@@ -78,7 +78,8 @@ fn source(key: Key) -> Source {
         Key::Mark => Source::Meta(MetaKey::Mark, 4),
         Key::CtState => Source::Ct(CtKey::State),
         Key::CtStatus => Source::Ct(CtKey::Status),
-        Key::FibDaddrType => Source::Fib,
+        Key::FibDaddrType => Source::Fib(Fib::DADDR),
+        Key::FibSaddrType => Source::Fib(Fib::SADDR),
         Key::IpSaddr => Source::Payload(Network, 12, 4),
         Key::IpDaddr => Source::Payload(Network, 16, 4),
         Key::Ip6Saddr => Source::Payload(Network, 8, 16),
@@ -91,9 +92,12 @@ fn source(key: Key) -> Source {
         Key::ArpPtype => Source::Payload(Network, 2, 2),
         Key::ArpSaddrEther => Source::Payload(Network, 8, 6),
         Key::ArpSaddrIp => Source::Payload(Network, 14, 4),
-        Key::IcmpType | Key::Icmpv6Type => Source::Payload(Transport, 0, 1),
+        Key::IcmpType | Key::Icmpv6Type | Key::IgmpType => Source::Payload(Transport, 0, 1),
+        Key::Ip6NextHeader => Source::Payload(Network, 6, 1),
+        Key::Ip6SaddrBare => Source::Payload(Network, 8, 16),
         Key::NdTarget => Source::Payload(Transport, 8, 16),
         Key::NdLinkAddr => Source::Payload(Transport, 26, 6),
+        Key::NdOption => Source::Payload(Transport, 24, 2),
     }
 }
 
@@ -102,7 +106,7 @@ impl Writer {
     fn depend(&mut self, key: Key) {
         match key {
             Key::IpSaddr | Key::IpDaddr => self.network(ETH_IP),
-            Key::Ip6Saddr | Key::Ip6Daddr => self.network(ETH_IP6),
+            Key::Ip6Saddr | Key::Ip6Daddr | Key::Ip6NextHeader => self.network(ETH_IP6),
             Key::ArpHtype | Key::ArpPtype | Key::ArpSaddrEther | Key::ArpSaddrIp => {
                 self.network(ETH_ARP);
             }
@@ -164,8 +168,8 @@ impl Writer {
                 self.push(Expr::ct(key, None, reg));
                 4
             }
-            Source::Fib => {
-                self.push(Expr::fib(FibResult::AddrType, Fib::DADDR, reg));
+            Source::Fib(of) => {
+                self.push(Expr::fib(FibResult::AddrType, of, reg));
                 4
             }
             Source::Payload(base, offset, len) => {

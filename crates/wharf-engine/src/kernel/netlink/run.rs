@@ -10,7 +10,7 @@ use wharf_core::name::IfName;
 use wharf_core::op::Op;
 
 use super::socket::Request;
-use super::{Failure, NetlinkKernel, message, netns, sysctl};
+use super::{Failure, NetlinkKernel, message, netns, shape, sysctl};
 
 /// `LOOPBACK_IFINDEX` (`net/core/dev.c`): the first link of every namespace.
 const LOOPBACK: u32 = 1;
@@ -36,6 +36,7 @@ pub(super) fn place(op: &Op) -> &Netns {
         | Op::LinkUp { netns, .. }
         | Op::AddrAdd { netns, .. }
         | Op::AddrDel { netns, .. }
+        | Op::LinkTraits { netns, .. }
         | Op::SysctlSet { netns, .. } => netns,
         Op::RouteAdd(route) | Op::RouteDel(route) => &route.netns,
         _ => &Netns::Host,
@@ -51,7 +52,9 @@ fn needs(op: &Op) -> Option<&IfName> {
         | Op::NeighAdd { link, .. }
         | Op::NeighDel { link, .. }
         | Op::FdbAdd { link, .. }
-        | Op::FdbDel { link, .. } => Some(link),
+        | Op::FdbDel { link, .. }
+        | Op::Shape { link, .. }
+        | Op::Detour { from: link, .. } => Some(link),
         Op::RouteAdd(route) | Op::RouteDel(route) => Some(&route.link),
         _ => None,
     }
@@ -68,6 +71,7 @@ fn removes(op: &Op) -> bool {
             | Op::RouteDel(_)
             | Op::NeighDel { .. }
             | Op::FdbDel { .. }
+            | Op::LinkTraits { back: true, .. }
     )
 }
 
@@ -146,6 +150,11 @@ impl<'a> Run<'a> {
             } => {
                 self.flush()?;
                 super::nft_apply::forget(self.kernel, *protocol, *host_ip, *first..=*last)
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
+            Op::ConntrackForget(addrs) => {
+                self.flush()?;
+                super::nft_apply::forget_addrs(self.kernel, addrs)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
             op => {
@@ -247,12 +256,23 @@ impl<'a> Run<'a> {
             Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
             Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
             Op::FdbDel { mac, .. } => message::fdb_del(index, *mac),
+            Op::Shape { limit, .. } => shape::bucket(index, *limit),
+            Op::Detour { by, .. } => {
+                let Some(by) = self.index(at, by)? else {
+                    let detail = format!("there is no link {by}");
+                    return Err(Failure::new(at, libc::ENODEV, detail));
+                };
+                self.waiting.push((at, shape::ingress(index)));
+                shape::redirect(index, by)
+            }
+            Op::LinkTraits { link, traits, .. } => message::link_traits(link, traits),
             Op::NetnsAdd(_)
             | Op::NetnsDel(_)
             | Op::LinkDel { .. }
             | Op::SysctlSet { .. }
             | Op::Nft(_)
-            | Op::ConntrackFlush { .. } => unreachable!("not by rtnetlink"),
+            | Op::ConntrackFlush { .. }
+            | Op::ConntrackForget(_) => unreachable!("not by rtnetlink"),
         };
         self.waiting.push((at, request));
         Ok(())

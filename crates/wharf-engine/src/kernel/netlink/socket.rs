@@ -377,7 +377,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
 
 impl Raw<'_> {
     /// Error number and text of an `NLMSG_ERROR`.
-    fn error(&self) -> (i32, Option<String>) {
+    pub(crate) fn error(&self) -> (i32, Option<String>) {
         let errno = word(self.body, 0).cast_signed().wrapping_neg();
         if self.flags & ACK_TLVS == 0 {
             return (errno, None);
@@ -410,7 +410,7 @@ impl Raw<'_> {
             .then(|| (self.body.first().copied().unwrap_or(0), word(self.body, 4)))
     }
 
-    fn decode(&self) -> Option<RouteNetlinkMessage> {
+    pub(crate) fn decode(&self) -> Option<RouteNetlinkMessage> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
         RouteNetlinkMessage::deserialize(&header, self.body).ok()

@@ -1,7 +1,7 @@
 //! What stands between a file and the host.
 
 use wharf_core::ErrorKind;
-use wharf_core::attach::{AttachRequest, Attachment, Container};
+use wharf_core::attach::{Addressing, AttachRequest, Attachment, Container};
 use wharf_core::name::NetworkName;
 use wharf_core::network::{DEFAULT_NETWORK, NetworkRequest};
 use wharf_core::topology::{
@@ -170,6 +170,7 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
     let request = ContainerRequest {
         name: spec.name.clone(),
         owner: OWNER.to_owned(),
+        client: None,
         netns: match &spec.netns {
             Some(path) => NetnsRequest::Path(path.clone()),
             None => NetnsRequest::New,
@@ -239,5 +240,8 @@ fn as_it_was(attachment: &Attachment) -> AttachRequest {
         host_interface: Some(attachment.host_interface.clone()),
         gw_priority: attachment.gw_priority,
         aliases: attachment.aliases.clone(),
+        addressing: Addressing::Subnets,
+        routes: attachment.routes.clone(),
+        extras: attachment.extras.clone(),
     }
 }

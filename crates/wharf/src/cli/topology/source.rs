@@ -126,6 +126,65 @@ mod tests {
     const YAML: &str = "networks:\n  blue:\n    subnet: 172.18.0.0/16\n    icc: false\n\
                         containers:\n  web:\n    networks: [\"blue:ip=172.18.0.10\"]\n    ports: [\"5005:5000\"]\n";
 
+    /// A file of any bytes is read or refused, in both formats and when the format is guessed.
+    #[test]
+    fn any_file_is_read_or_refused() {
+        const PIECES: &[&str] = &[
+            "networks",
+            "containers",
+            ":",
+            "\n",
+            "\n  ",
+            "\n    ",
+            "[",
+            "]",
+            "{",
+            "}",
+            "- ",
+            "&a ",
+            "*a",
+            "|",
+            ">",
+            "!!int ",
+            "blue",
+            "web",
+            "subnet",
+            "10.1.0.0/24",
+            "ports",
+            "80:80",
+            "'",
+            "\"",
+            "=",
+            ".",
+            "[networks.",
+            "true",
+            "~",
+            "#",
+            "\t",
+            "ip",
+            "---",
+            "...",
+            "<<",
+        ];
+        let text = |bytes: &[u8]| match bytes.split_first() {
+            Some((first, rest)) if first % 4 != 0 => {
+                let pieces = rest.iter().map(|b| PIECES[usize::from(*b) % PIECES.len()]);
+                pieces.collect()
+            }
+            _ => String::from_utf8_lossy(bytes).into_owned(),
+        };
+        bolero::check!()
+            .with_iterations(20_000)
+            .with_test_time(std::time::Duration::from_secs(2))
+            .with_max_len(64)
+            .for_each(|bytes: &[u8]| {
+                let text = text(bytes);
+                for format in [None, Some(Format::Toml), Some(Format::Yaml)] {
+                    let _ = parse(&text, format);
+                }
+            });
+    }
+
     #[test]
     fn both_formats_say_the_same() {
         for (text, format) in [

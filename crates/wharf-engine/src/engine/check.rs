@@ -1,0 +1,191 @@
+//! Whether a container still has in the kernel what it was given.
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use wharf_core::attach::{Attachment, Container, RouteSpec};
+use wharf_core::compile;
+use wharf_core::model::{Netns, Resource};
+use wharf_core::nft::{Element, Object, Table};
+use wharf_nft::SetRef;
+
+use crate::engine::host::failed;
+use crate::engine::{Engine, Networks};
+use crate::error::EngineError;
+use crate::kernel::netlink::nft_encode;
+use crate::observe::LinkInfo;
+
+impl Engine {
+    /// What a container lacks in the kernel, in words; empty when it has all. `addresses` and `routes` are looked for
+    /// on its first interface, besides those of the record.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn check(
+        &mut self,
+        container: &Container,
+        addresses: &[IpNet],
+        routes: &[RouteSpec],
+    ) -> Result<Vec<String>, EngineError> {
+        let nets = self.networks_of(std::slice::from_ref(container))?;
+        let mut missing = Vec::new();
+        for (at, a) in container.attachments.iter().enumerate() {
+            let Some(net) = nets.get(&a.network) else {
+                missing.push(format!("network `{}`", a.network));
+                continue;
+            };
+            if !net.adopted {
+                self.check_cable(container, a, net, &mut missing)?;
+            }
+            let (mut addrs, mut further) = (a.addresses.clone(), a.routes.clone());
+            if at == 0 {
+                addrs.extend(addresses.iter().filter(|n| !a.addresses.contains(n)));
+                further.extend(routes.iter().cloned());
+            }
+            self.check_inside(container, a, &addrs, &further, &mut missing)?;
+        }
+        self.check_elements(container, &nets, &mut missing)?;
+        Ok(missing)
+    }
+
+    fn check_cable(
+        &mut self,
+        container: &Container,
+        a: &Attachment,
+        net: &wharf_core::network::NetworkSpec,
+        missing: &mut Vec<String>,
+    ) -> Result<(), EngineError> {
+        let look = |e: std::io::Error| failed("look for a link", &e);
+        let host = Netns::Host;
+        let link = self.kernel.link(&host, &a.host_interface).map_err(look)?;
+        let Some(link) = link else {
+            missing.push(format!("host interface `{}`", a.host_interface));
+            return Ok(());
+        };
+        if link.alias.as_deref() != Some(compile::port_alias(container, a).as_str()) {
+            missing.push(format!("the mark of `{}`", a.host_interface));
+        }
+        if !link.up {
+            missing.push(format!("`{}` up", a.host_interface));
+        }
+        let bridge = self.kernel.link(&host, &net.bridge).map_err(look)?;
+        match bridge {
+            None => missing.push(format!("bridge `{}`", net.bridge)),
+            Some(b) if link.master != Some(b.index) => {
+                missing.push(format!("`{}` in bridge `{}`", a.host_interface, net.bridge));
+            }
+            Some(b) if !b.up => missing.push(format!("bridge `{}` up", net.bridge)),
+            Some(_) => {}
+        }
+        Ok(())
+    }
+
+    fn check_inside(
+        &mut self,
+        container: &Container,
+        a: &Attachment,
+        addresses: &[IpNet],
+        routes: &[RouteSpec],
+        missing: &mut Vec<String>,
+    ) -> Result<(), EngineError> {
+        let place = Netns::Path(container.netns.path.clone());
+        let Ok(link) = self.kernel.link(&place, &a.interface) else {
+            missing.push(format!("namespace {}", container.netns.path.display()));
+            return Ok(());
+        };
+        let Some(link) = link else {
+            missing.push(format!("interface `{}`", a.interface));
+            return Ok(());
+        };
+        if !link.up {
+            missing.push(format!("`{}` up", a.interface));
+        }
+        self.check_extras(&place, &link, a, missing);
+        let read = |e: std::io::Error| failed("read the container's addresses and routes", &e);
+        let there = self.kernel.addrs(&place).map_err(read)?;
+        for addr in addresses {
+            if !there.contains(&(link.index, *addr)) {
+                missing.push(format!("address {addr} on `{}`", a.interface));
+            }
+        }
+        if routes.is_empty() {
+            return Ok(());
+        }
+        let there = self.kernel.routes(&place).map_err(read)?;
+        for route in routes {
+            let same = |r: &crate::observe::RouteInfo| {
+                // A route by several interfaces names none.
+                let several = r.gateway.is_none() && r.oif.is_none();
+                r.dst == route.dst.trunc()
+                    && (route.via.is_none() || r.gateway == route.via || several)
+                    && route.more.table.is_none_or(|t| t == r.table)
+                    && route.metric.is_none_or(|m| r.metric == Some(m))
+            };
+            if !there.iter().any(same) {
+                missing.push(format!("route to {}", route.dst));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_extras(
+        &mut self,
+        place: &Netns,
+        link: &LinkInfo,
+        a: &Attachment,
+        missing: &mut Vec<String>,
+    ) {
+        for (key, value) in &a.extras.sysctls {
+            let is = self.kernel.sysctl(place, key).ok().flatten();
+            if is.is_none_or(|is| !is.split_whitespace().eq(value.split_whitespace())) {
+                missing.push(format!("sysctl {key} = {value}"));
+            }
+        }
+        for (what, is, wanted) in [
+            ("promisc", link.traits.promisc, a.extras.traits.promisc),
+            ("allmulti", link.traits.allmulti, a.extras.traits.allmulti),
+        ] {
+            if wanted.is_some() && is != wanted {
+                missing.push(format!("{what} of `{}`", a.interface));
+            }
+        }
+        if let Some(shaping) = a.extras.shaping.as_ref().filter(|s| s.outward.is_some())
+            && !matches!(self.kernel.link(&Netns::Host, &shaping.detour), Ok(Some(_)))
+        {
+            missing.push(format!("interface `{}`", shaping.detour));
+        }
+    }
+
+    /// The elements of the guard and of published ports.
+    fn check_elements(
+        &mut self,
+        container: &Container,
+        nets: &Networks,
+        missing: &mut Vec<String>,
+    ) -> Result<(), EngineError> {
+        let mut sets: BTreeMap<(Table, String), Vec<Element>> = BTreeMap::new();
+        for resource in compile::container(container, |name| nets.get(name)) {
+            if let Resource::Nft(Object::Element(e)) = resource {
+                sets.entry((e.table, e.set.clone())).or_default().push(e);
+            }
+        }
+        for ((table, name), wanted) in sets {
+            let set = SetRef::new(nft_encode::family(table), Table::NAME, &name);
+            let there = self
+                .kernel
+                .nftables()
+                .and_then(|nft| nft.dump_elements(&set))
+                .unwrap_or_default();
+            for element in &wanted {
+                let made = nft_encode::elements(element);
+                let same = |m: &wharf_nft::Element| {
+                    there.iter().any(|t| t.key == m.key && t.data == m.data)
+                };
+                if !made.iter().all(same) {
+                    missing.push(format!("a rule in `{name}`"));
+                }
+            }
+        }
+        Ok(())
+    }
+}

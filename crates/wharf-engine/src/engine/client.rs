@@ -1,0 +1,293 @@
+//! For clients that describe a network at each call, and know containers by names of their own.
+
+use std::path::Path;
+
+use wharf_core::addr::Mac;
+use wharf_core::attach::{ClientKey, Container};
+use wharf_core::compile;
+use wharf_core::diff::diff;
+use wharf_core::extras::Traits;
+use wharf_core::model::{Netns, Resource};
+use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::network::{NetworkKind, NetworkRequest, NetworkSpec, differences, grow};
+use wharf_core::op::Op;
+use wharf_core::plan::{Plan, Undo};
+
+use crate::api::{Mode, ObjectName};
+use crate::engine::host::failed;
+use crate::engine::lost::{alias, removal};
+use crate::engine::{Engine, journal_key};
+use crate::error::EngineError;
+use crate::observe::LinkInfo;
+use crate::store::{LiveNetwork, Work};
+
+/// The label that says which client a network was made for.
+pub const CLIENT_LABEL: &str = "wharf.client";
+
+impl Engine {
+    /// Sees to it that there is a network as described, and says whether it was made now. One that the same client described otherwise is made anew while
+    /// nobody is on it; further subnets are added to it at any time.
+    ///
+    /// # Errors
+    /// It differs and is in use, or is not this client's; see [`Engine::network_create`] for the rest.
+    pub fn network_ensure(
+        &mut self,
+        request: &NetworkRequest,
+    ) -> Result<(NetworkSpec, bool), EngineError> {
+        const ROUNDS: u32 = 8;
+        for _ in 0..ROUNDS {
+            let Some(spec) = self.known_network(&request.name)? else {
+                match self.network_create(request, Mode::Apply) {
+                    // Another process was faster.
+                    Err(EngineError::Network {
+                        error: wharf_core::network::NetworkError::Exists(_),
+                        ..
+                    }) => continue,
+                    made => return made.map(|outcome| (outcome.value, true)),
+                }
+            };
+            let client = |labels: &std::collections::BTreeMap<String, String>| {
+                labels.get(CLIENT_LABEL).cloned()
+            };
+            let same_client = client(&spec.labels) == client(&request.labels);
+            let found = differences(&spec, request, same_client);
+            if found.is_empty() {
+                return Ok((spec, false));
+            }
+            if found.fixed.is_empty() && same_client && self.live(&request.name)?.is_some() {
+                return self.grow(request).map(|spec| (spec, false));
+            }
+            let in_use = !self.network(&request.name)?.containers.is_empty();
+            if !same_client || in_use {
+                return Err(EngineError::NetworkDiffers {
+                    network: request.name.clone(),
+                    differences: found.fixed,
+                });
+            }
+            self.network_remove(std::slice::from_ref(&request.name), false, Mode::Apply)?;
+        }
+        Err(EngineError::Busy(ObjectName::Network(request.name.clone())))
+    }
+
+    /// A network that is up, or is kept for when it is needed.
+    fn known_network(&mut self, name: &NetworkName) -> Result<Option<NetworkSpec>, EngineError> {
+        match self.live(name)? {
+            Some(live) => Ok(Some(live.spec)),
+            None => self.state()?.network(name.as_str()),
+        }
+    }
+
+    /// Adds the subnets of a description that a network does not have. The store knows them first: a process that dies
+    /// on the way leaves a journal entry, by which the next one makes them.
+    fn grow(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
+        let _lock = self.lock_host()?;
+        let name = &request.name;
+        let live = self
+            .live(name)?
+            .ok_or_else(|| EngineError::NotFound(ObjectName::Network(name.clone())))?;
+        let missing = differences(&live.spec, request, true).missing;
+        if missing.is_empty() {
+            return Ok(live.spec);
+        }
+        let mut further = NetworkRequest::new(name.clone());
+        further.kind = match live.spec.adopted {
+            true => NetworkKind::Adopted,
+            false => NetworkKind::Numbered,
+        };
+        further.subnets = missing.iter().map(|at| request.subnets[*at]).collect();
+        let inside =
+            |gateway: &std::net::IpAddr| further.subnets.iter().any(|s| s.contains(gateway));
+        further.gateways = request.gateways.iter().copied().filter(inside).collect();
+        let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        let facts = self.host_facts()?;
+        let spec = grow(&live.spec, &further, &existing, &facts).map_err(|error| {
+            EngineError::Network {
+                name: name.clone(),
+                error,
+            }
+        })?;
+        let part = self.prepare_host(&spec)?;
+        let mut plan = part.plan.clone();
+        plan.append(diff(
+            &compile::network(&spec),
+            &compile::network(&live.spec),
+            &format!("network `{name}` has more subnets"),
+        ));
+        let key = journal_key(&ObjectName::Network(name.clone()));
+        let put = |engine: &Self, spec: &NetworkSpec, work: Option<Work>| {
+            engine.run.write(|txn| {
+                let users = engine.run.networks.get(txn, name.as_str())?;
+                let now = LiveNetwork {
+                    spec: spec.clone(),
+                    ..users.unwrap_or_else(|| live.clone())
+                };
+                engine.run.networks.put(txn, name.as_str(), &now)?;
+                match work {
+                    Some(work) => {
+                        engine.run.journal.put(txn, &key, &engine.journal(work))?;
+                        engine.record_host(txn, &part)
+                    }
+                    None => engine.run.journal.delete(txn, &key).map(|_| ()),
+                }
+            })
+        };
+        put(self, &spec, Some(Work::NetworkGrow))?;
+        let done = self.carry_out(&plan, || format!("add subnets to network `{name}`"));
+        let done = done.and_then(|()| self.state()?.put(&spec));
+        put(self, if done.is_ok() { &spec } else { &live.spec }, None)?;
+        done.map(|()| spec)
+    }
+
+    /// Makes sure of the rules and addresses of a network whose growing was cut off.
+    pub(super) fn finish_growing(
+        &mut self,
+        spec: &NetworkSpec,
+        key: &str,
+    ) -> Result<(), EngineError> {
+        for resource in compile::network(spec) {
+            if matches!(resource, Resource::Addr { .. }) {
+                let mut plan = Plan::default();
+                plan.push(Op::make(&resource), Undo::Irreversible(""), "");
+                self.carry_out_all(&plan);
+            }
+        }
+        self.rebuild_rules_locked()?;
+        self.state()?.put(spec)?;
+        self.run
+            .write(|txn| self.run.journal.delete(txn, key).map(|_| ()))
+    }
+
+    /// The container of this name, if it is the one its client knows so.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn client_container(
+        &mut self,
+        name: &ContainerName,
+        key: &ClientKey,
+    ) -> Result<Option<Container>, EngineError> {
+        match self.container(name) {
+            Ok(container) => Ok(Some(container).filter(|c| c.client.as_ref() == Some(key))),
+            Err(EngineError::NotFound(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes a cable that is marked as this container's on this network and that the store knows nothing of, and the
+    /// interface that it took a way round by.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn remove_lost(
+        &mut self,
+        name: &ContainerName,
+        network: &NetworkName,
+        detour: Option<&IfName>,
+    ) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
+        if !matches!(self.container(name), Err(EngineError::NotFound(_))) {
+            return Ok(());
+        }
+        let mark = format!("wharf:{name}:{network}");
+        let is_detour = |l: &LinkInfo| {
+            l.kind.as_deref() == Some("ifb") && detour.is_some_and(|d| d.as_str() == l.name)
+        };
+        let plan = removal(&links, |link| alias(link) == mark || is_detour(link));
+        self.remove_cables(&plan)
+    }
+
+    /// Removes the cables on a network that are marked as wharf's and whose containers the store does not know.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn remove_all_lost(&mut self, network: &NetworkName) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
+        let known: Vec<String> = self
+            .containers()?
+            .into_iter()
+            .map(|c| format!("wharf:{}:{network}", c.name))
+            .collect();
+        let end = format!(":{network}");
+        let plan = removal(&links, |link| {
+            let alias = alias(link);
+            alias.starts_with("wharf:")
+                && !alias.starts_with("wharf:network:")
+                && alias.ends_with(&end)
+                && !known.iter().any(|k| k == alias)
+        });
+        self.remove_cables(&plan)
+    }
+
+    fn remove_cables(&mut self, plan: &Plan) -> Result<(), EngineError> {
+        if plan.is_empty() {
+            return Ok(());
+        }
+        self.carry_out_all(plan);
+        self.rebuild_rules()
+    }
+
+    /// The hardware address of a link of the host.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn link_mac(&mut self, name: &IfName) -> Result<Option<Mac>, EngineError> {
+        let link = self
+            .kernel
+            .link(&Netns::Host, name)
+            .map_err(|e| failed("look for a link", &e))?;
+        Ok(link.and_then(|l| l.mac))
+    }
+
+    /// A container's interface, and the host's end of its cable if it is one.
+    ///
+    /// # Errors
+    /// There is no such interface; the kernel's.
+    pub fn cable(&mut self, path: &Path, name: &IfName) -> Result<Cable, EngineError> {
+        let place = Netns::Path(path.to_owned());
+        let look = |e: std::io::Error| failed("look for the container's interface", &e);
+        let inside = self.kernel.link(&place, name).map_err(look)?;
+        let inside = inside.ok_or_else(|| EngineError::System {
+            verb: format!("find interface `{name}` in {}", path.display()),
+            detail: "it is not there".to_owned(),
+            errno: libc::ENODEV,
+        })?;
+        let mut host = None;
+        if inside.kind.as_deref() == Some("veth") {
+            let links = self.kernel.links(&Netns::Host).map_err(look)?;
+            host = links
+                .iter()
+                .find(|l| Some(l.index) == inside.peer && l.peer == Some(inside.index))
+                .and_then(|l| l.name.parse().ok());
+        }
+        Ok(Cable {
+            inside: CableEnd(inside.traits),
+            host,
+        })
+    }
+}
+
+/// What [`Engine::cable`] found.
+#[derive(Debug, Clone)]
+pub struct Cable {
+    /// The container's end.
+    pub inside: CableEnd,
+    /// The host's end.
+    pub host: Option<IfName>,
+}
+
+/// The settings of a cable's end.
+#[derive(Debug, Clone)]
+pub struct CableEnd(Traits);
+
+impl CableEnd {
+    /// The settings that others set.
+    pub fn only_what(&self, others: &Traits) -> Traits {
+        Traits {
+            promisc: self.0.promisc.filter(|_| others.promisc.is_some()),
+            allmulti: self.0.allmulti.filter(|_| others.allmulti.is_some()),
+            tx_queue: self.0.tx_queue.filter(|_| others.tx_queue.is_some()),
+            mac: self.0.mac.filter(|_| others.mac.is_some()),
+            mtu: self.0.mtu.filter(|_| others.mtu.is_some()),
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `DEL` and `GC`: what was made goes, whatever else is gone already.
+
+use wharf_core::attach::{ClientKey, Container};
+use wharf_core::name::ContainerName;
+use wharf_engine::api::Mode;
+use wharf_engine::engine::{CLIENT_LABEL, Engine};
+use wharf_engine::error::EngineError;
+
+use super::call::Call;
+use super::config::Input;
+use super::error::{CniError, Done, code};
+use super::{chained, delegate, ipam, names, network};
+
+/// Detaches a container. Succeeds when there is nothing to do.
+///
+/// # Errors
+/// The kernel's or the store's; the address plugin's.
+pub fn del(call: &Call, input: &Input) -> Done<()> {
+    let config = &input.config;
+    let key = call.key(&config.name);
+    let mut engine = super::engine()?;
+    let found = find(&mut engine, &key)?;
+    let done = match &found {
+        Some(container) => remove(&mut engine, container),
+        None => {
+            forget_host_local(call, &ipam::records_of_host_local(config));
+            remove_lost(&mut engine, &key)
+        }
+    };
+    drop(engine);
+    // The address plugin's part goes even if ours does not; it may be gone from the disk when ours is.
+    let theirs = match ipam::plugin(config)? {
+        "" | "none" | "host-local" | "static" | "wharf" | "dhcp" => Ok(()),
+        plugin => delegate::run(call, input, plugin).map(|_| ()),
+    };
+    done?;
+    match theirs {
+        Err(error) if found.is_none() => {
+            super::remark(&format!("note: {}\n", error.msg));
+            Ok(())
+        }
+        theirs => theirs,
+    }
+}
+
+fn find(engine: &mut Engine, key: &ClientKey) -> Done<Option<Container>> {
+    for name in names::container_names(key) {
+        if let Some(container) = engine.client_container(&name, key)? {
+            return Ok(Some(container));
+        }
+    }
+    Ok(None)
+}
+
+fn remove(engine: &mut Engine, container: &Container) -> Done<()> {
+    match engine.remove(std::slice::from_ref(&container.name), true, Mode::Apply) {
+        Ok(outcome) => super::remarks(&outcome.notes),
+        // Somebody was faster.
+        Err(EngineError::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    for a in &container.attachments {
+        chained::forget_unused(engine, &a.network);
+    }
+    Ok(())
+}
+
+/// On a host where host-local numbered before wharf did, its record of this attachment goes with the attachment.
+fn forget_host_local(call: &Call, dir: &std::path::Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return;
+    };
+    for entry in entries.filter_map(Result::ok) {
+        let is_address = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.parse::<std::net::IpAddr>().is_ok());
+        if !is_address {
+            continue;
+        }
+        let text = std::fs::read_to_string(entry.path()).unwrap_or_default();
+        let mut lines = text.lines().map(str::trim);
+        let ours = lines.next() == Some(call.container.as_str())
+            && lines.next().is_none_or(|ifname| ifname == call.ifname);
+        if ours {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Without a record there may still be a cable with the mark of this attachment.
+fn remove_lost(engine: &mut Engine, key: &ClientKey) -> Done<()> {
+    let Some(network) = names::network_name(&key.network) else {
+        return Ok(());
+    };
+    for name in names::container_names(key) {
+        engine.remove_lost(&name, &network, names::detour(key).as_ref())?;
+    }
+    Ok(())
+}
+
+/// Removes every attachment to this network that is not listed. Goes on after failures.
+///
+/// # Errors
+/// Those of single attachments, together.
+pub fn gc(call: &Call, input: &Input) -> Done<()> {
+    let config = &input.config;
+    let plugin = ipam::plugin(config)?.to_owned();
+    let Some(valid) = config.valid_attachments() else {
+        return Ok(());
+    };
+    let mut failures: Vec<String> = Vec::new();
+    let mut engine = super::engine()?;
+    let is_valid = |key: &ClientKey| {
+        valid
+            .iter()
+            .any(|v| v.container == key.container && v.ifname == key.interface)
+    };
+    let gone = |c: &Container| {
+        c.owner == network::OWNER
+            && c.client
+                .as_ref()
+                .is_some_and(|key| key.network == config.name && !is_valid(key))
+    };
+    let all: Vec<Container> = engine.containers()?.into_iter().filter(gone).collect();
+    let mut names: Vec<ContainerName> = Vec::new();
+    for container in &all {
+        if let Err(error) = remove(&mut engine, container) {
+            failures.push(format!("container `{}`: {}", container.name, error.msg));
+        } else {
+            names.push(container.name.clone());
+        }
+    }
+    if let Err(error) = sweep(&mut engine, &config.name) {
+        failures.push(error.msg);
+    }
+    drop(engine);
+    let inside = ["", "none", "host-local", "static", "wharf", "dhcp"];
+    if !inside.contains(&plugin.as_str())
+        && let Err(error) = delegate::run(call, input, &plugin)
+    {
+        failures.push(error.msg);
+    }
+    match failures.is_empty() {
+        true => Ok(()),
+        false => Err(
+            CniError::new(code::FAILED, "not everything could be removed")
+                .with(failures.join("; ")),
+        ),
+    }
+}
+
+/// Cables nobody knows, and the network when nobody is on it any more.
+fn sweep(engine: &mut Engine, name: &str) -> Done<()> {
+    let Some(network) = names::network_name(name) else {
+        return Ok(());
+    };
+    engine.remove_all_lost(&network)?;
+    let view = match engine.network(&network) {
+        Ok(view) => view,
+        Err(EngineError::NotFound(_)) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let ours = view.spec.labels.get(CLIENT_LABEL).map(String::as_str) == Some(network::OWNER);
+    if ours && view.containers.is_empty() {
+        engine.network_remove(std::slice::from_ref(&network), false, Mode::Apply)?;
+    }
+    Ok(())
+}

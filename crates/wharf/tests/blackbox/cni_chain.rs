@@ -1,0 +1,543 @@
+//! `wharf` among other CNI plugins: before them, behind them, and with an address plugin of somebody else.
+
+use crate::cni_runtime::*;
+use crate::common::*;
+use serde_json::{Value, json};
+use wharf_testkit::{Answer, Echo, Snapshot, addr, require};
+
+fn no() -> Value {
+    Value::Null
+}
+
+fn ports(host: u16) -> Value {
+    json!({"portMappings": [{"hostPort": host, "containerPort": 80, "protocol": "tcp"}]})
+}
+
+/// The reference plugins, with `wharf` in the place of portmap.
+fn behind(host: &wharf_testkit::Host, version: &str, first: &str) -> Value {
+    let data = host.dir().path().join("host-local");
+    json!({"cniVersion": version, "name": "chain", "plugins": [
+        {"type": first, "bridge": "cni9", "isGateway": true, "ipMasq": true,
+         "ipam": {"type": "host-local", "dataDir": data.display().to_string(), "ranges": [[{"subnet": "10.49.0.0/24"}], [{"subnet": "fd49::/64"}]],
+                  "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]}},
+        {"type": "wharf", "capabilities": {"portMappings": true}}
+    ]})
+}
+
+#[test]
+fn publishes_for_the_reference_bridge() {
+    require!();
+    for version in ["0.2.0", "0.4.0", "1.0.0"] {
+        let host = host();
+        let runtime = Runtime::new(&host);
+        let list = behind(&host, version, "bridge");
+        runtime.netns("c1");
+        // The bridge stays when its plugin is done.
+        runtime
+            .add(&list, "c1", "eth0", &no())
+            .expect("ADD without ports");
+        runtime.del(&list, "c1", "eth0", &no()).expect("DEL");
+        assert_eq!(
+            names(&host.w("network ls --json").json()),
+            Vec::<String>::new()
+        );
+        let before = Snapshot::of(&host).without(&["cni9"]);
+        if version == "0.2.0" {
+            // The old results tell no interface that could be published for.
+            assert_eq!(code(runtime.add(&list, "c1", "eth0", &ports(8080))), 2);
+            runtime.del(&list, "c1", "eth0", &ports(8080)).expect("DEL");
+            continue;
+        }
+        let result = runtime.add(&list, "c1", "eth0", &ports(8080)).expect("ADD");
+        assert_eq!(text(&result, "interfaces/0/name"), "cni9");
+        let c1 = host.container("c1");
+        let _web = Echo::tcp(&c1, "c1", 80);
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("c1"));
+        assert_eq!(host.outside().tcp(addr::HOST6, 8080).by(), Some("c1"));
+        assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8080).by(), Some("c1"));
+        assert_eq!(
+            c1.tcp(addr::HOST4, 8080).by(),
+            Some("c1"),
+            "itself, by its own port"
+        );
+        assert_eq!(text(&host.inspect("c1"), "owner"), "cni");
+        runtime
+            .check(&list, "c1", "eth0", &ports(8080))
+            .expect("CHECK");
+        drop(_web);
+        runtime.del(&list, "c1", "eth0", &ports(8080)).expect("DEL");
+        runtime
+            .del(&list, "c1", "eth0", &ports(8080))
+            .expect("DEL again");
+        let difference = before.difference_on(&host).to_string();
+        let left: Vec<&str> = difference
+            .lines()
+            .filter(|l| l.contains("wharf") || l.contains("8080"))
+            .collect();
+        assert!(left.is_empty(), "{difference}");
+        assert!(
+            !host.sh("nft list tables").contains("wharf"),
+            "no table is left"
+        );
+    }
+}
+
+#[test]
+fn publishes_for_ptp() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = behind(&host, "1.0.0", "ptp");
+    for (id, port) in [("c1", 8081), ("c2", 8082)] {
+        runtime.netns(id);
+        runtime.add(&list, id, "eth0", &ports(port)).expect("ADD");
+    }
+    for (id, port) in [("c1", 8081), ("c2", 8082)] {
+        let _web = Echo::tcp(&host.container(id), id, 80);
+        assert_eq!(host.outside().tcp(addr::HOST4, port).by(), Some(id));
+    }
+    for (id, port) in [("c1", 8081), ("c2", 8082)] {
+        runtime.del(&list, id, "eth0", &ports(port)).expect("DEL");
+    }
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        Vec::<String>::new()
+    );
+    // What was lost of a chain is found by GC.
+    let mut conf = list["plugins"][1].clone();
+    conf["name"] = list["name"].clone();
+    conf["cniVersion"] = json!("1.1.0");
+    runtime.add(&list, "c1", "eth0", &ports(8081)).expect("ADD");
+    conf["cni.dev/valid-attachments"] = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    runtime.call("GC", "", "", "", &conf).expect("GC");
+    assert_eq!(names(&host.w("ps --json").json()), ["c1"]);
+    conf["cni.dev/valid-attachments"] = json!([]);
+    runtime.call("GC", "", "", "", &conf).expect("GC");
+    assert_eq!(
+        names(&host.w("network ls --json").json()),
+        Vec::<String>::new()
+    );
+    assert!(!host.sh("nft list tables").contains("wharf"));
+}
+
+#[test]
+fn the_reference_plugins_work_behind_it() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let mut chain = list("1.0.0", &json!({"capabilities": {}}));
+    let data = host.dir().path().join("tuning").display().to_string();
+    let further = json!([
+        {"type": "tuning", "dataDir": data, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "promisc": true},
+        {"type": "portmap", "capabilities": {"portMappings": true}},
+        {"type": "firewall", "backend": "iptables"},
+        {"type": "bandwidth", "ingressRate": 100_000_000, "ingressBurst": 100_000_000, "egressRate": 100_000_000, "egressBurst": 100_000_000}
+    ]);
+    let plugins = chain["plugins"].as_array_mut().expect("a list");
+    plugins.extend(further.as_array().cloned().expect("a list"));
+    runtime.netns("c1");
+    let result = runtime
+        .add(&chain, "c1", "eth0", &ports(8080))
+        .expect("ADD");
+    assert_eq!(
+        result["interfaces"].as_array().map(Vec::len),
+        Some(4),
+        "{result}"
+    );
+    let _web = Echo::tcp(&host.container("c1"), "c1", 80);
+    assert_eq!(
+        host.outside().tcp(addr::HOST4, 8080).by(),
+        Some("c1"),
+        "by portmap's rules"
+    );
+    runtime
+        .call(
+            "CHECK",
+            "c1",
+            "/run/netns/c1",
+            "eth0",
+            &with_prev(&chain, &result),
+        )
+        .expect("CHECK");
+    drop(_web);
+    runtime
+        .del(&chain, "c1", "eth0", &ports(8080))
+        .expect("DEL");
+    host.sh("ip netns del c1");
+    host.w("network rm mynet").ok();
+    let difference = before.difference_on(&host).to_string();
+    assert!(!difference.contains("wharf"), "{difference}");
+    assert!(
+        !host
+            .netns()
+            .interfaces()
+            .iter()
+            .any(|i| i.starts_with("bwp") || i == "cni7")
+    );
+}
+
+fn with_prev(list: &Value, prev: &Value) -> Value {
+    let mut conf = list["plugins"][0].clone();
+    conf["name"] = list["name"].clone();
+    conf["cniVersion"] = list["cniVersion"].clone();
+    conf["prevResult"] = prev.clone();
+    conf
+}
+
+/// An address plugin that keeps one address, and writes down how it was called.
+const ADDRESS_PLUGIN: &str = r#"#!/bin/sh
+echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" >>"$(dirname "$0")/calls"
+cat >"$(dirname "$0")/input"
+case $CNI_COMMAND in
+ADD) cat "$(dirname "$0")/answer" ;;
+STATUS) test ! -e "$(dirname "$0")/full" || { echo '{"code":50,"msg":"no address left"}'; exit 1; } ;;
+esac
+"#;
+
+#[test]
+fn addresses_of_another_plugin() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let bin = host.dir().path().join("bin");
+    runtime.script("ours", ADDRESS_PLUGIN);
+    let answer_with = |text: &str| std::fs::write(bin.join("answer"), text).expect("answer");
+    let calls = || {
+        let text = std::fs::read_to_string(bin.join("calls")).unwrap_or_default();
+        let _ = std::fs::remove_file(bin.join("calls"));
+        text.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let list = list(
+        "1.1.0",
+        &json!({"isDefaultGateway": true, "ipam": {"type": "ours", "secret": 5}}),
+    );
+    runtime.netns("c1");
+    answer_with(
+        r#"{"cniVersion":"1.1.0","ips":[{"address":"10.50.0.7/24","gateway":"10.50.0.1"}],"routes":[{"dst":"203.0.113.0/24"}],"dns":{"nameservers":["10.50.0.1"]}}"#,
+    );
+    let result = runtime.add(&list, "c1", "eth0", &no()).expect("ADD");
+    assert_eq!(text(&result, "ips/0/address"), "10.50.0.7/24");
+    assert_eq!(
+        result["routes"].to_string(),
+        r#"[{"dst":"203.0.113.0/24"},{"dst":"0.0.0.0/0","gw":"10.50.0.1"}]"#
+    );
+    assert_eq!(text(&result, "dns/nameservers/0"), "10.50.0.1");
+    let input = std::fs::read_to_string(bin.join("input")).expect("input");
+    let input: Value = serde_json::from_str(&input).expect("the whole configuration");
+    assert_eq!(
+        (&input["ipam"]["secret"], &input["bridge"]),
+        (&json!(5), &json!("cni7"))
+    );
+    let routes = host.container("c1").ip("route");
+    assert!(
+        routes.contains("203.0.113.0/24 via 10.50.0.1") && routes.contains("default via 10.50.0.1"),
+        "{routes}"
+    );
+    runtime.check(&list, "c1", "eth0", &no()).expect("CHECK");
+    assert_eq!(code(runtime.add(&list, "c1", "eth0", &no())), 101);
+    assert_eq!(
+        calls(),
+        ["ADD c1 eth0", "CHECK c1 eth0"],
+        "a second ADD asks for nothing and gives nothing back"
+    );
+    runtime.gc(&list, &[("c1", "eth0")]).expect("GC");
+    assert_eq!(calls(), ["GC  "]);
+    runtime.del(&list, "c1", "eth0", &no()).expect("DEL");
+    assert_eq!(calls(), ["DEL c1 eth0"]);
+    // What goes wrong afterwards gives the address back.
+    runtime.netns("c2");
+    host.sh("ip -n c2 link add eth0 type bridge");
+    assert_eq!(code(runtime.add(&list, "c2", "eth0", &no())), 101);
+    assert_eq!(calls(), ["ADD c2 eth0", "DEL c2 eth0"]);
+    answer_with("nonsense");
+    assert_eq!(code(runtime.add(&list, "c1", "eth0", &no())), 6);
+    answer_with(r#"{"ips":[{"address":"10.51.0.7/24"}]}"#);
+    let result = runtime
+        .add(&list, "c1", "eth0", &no())
+        .expect("another subnet");
+    assert_eq!(
+        text(&result, "ips/0/gateway"),
+        "10.51.0.1",
+        "the bridge is the gateway"
+    );
+    let status = || {
+        let mut conf = list["plugins"][0].clone();
+        conf["name"] = json!("mynet");
+        conf["cniVersion"] = json!("1.1.0");
+        runtime.call("STATUS", "", "", "", &conf)
+    };
+    status().expect("STATUS");
+    std::fs::write(bin.join("full"), "").expect("a mark");
+    assert_eq!(code(status()), 50);
+    // Without the plugin there is nothing to give back with, which is told once.
+    std::fs::remove_file(bin.join("ours")).expect("plugin removed");
+    assert_eq!(code(runtime.del(&list, "c1", "eth0", &no())), 7);
+    runtime
+        .del(&list, "c1", "eth0", &no())
+        .expect("DEL of nothing");
+    host.sh("ip netns del c1; ip netns del c2");
+    host.w("network rm mynet").ok();
+    before.assert_same(&host, "another plugin's addresses");
+}
+
+#[test]
+fn fixed_addresses_and_none() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let fixed = json!({"ipam": {"type": "static", "addresses": [{"address": "10.52.0.5/24", "gateway": "10.52.0.1"}], "routes": [{"dst": "0.0.0.0/0"}], "dns": {"search": ["example"]}}});
+    let first = list("1.0.0", &fixed);
+    runtime.netns("c1");
+    runtime.netns("c2");
+    let result = runtime.add(&first, "c1", "eth0", &no()).expect("ADD");
+    assert_eq!(text(&result, "ips/0/address"), "10.52.0.5/24");
+    assert_eq!(text(&result, "dns/search/0"), "example");
+    assert_eq!(
+        code(runtime.add(&first, "c2", "eth0", &no())),
+        101,
+        "the address is taken"
+    );
+    // A further subnet on a network that is in use.
+    let ips = json!({"ips": ["10.53.0.5/24"]});
+    let result = runtime
+        .add(&first, "c2", "eth0", &ips)
+        .expect("ADD in another subnet");
+    assert_eq!(text(&result, "ips/0/gateway"), "10.53.0.1");
+    let _web = Echo::tcp(&host.container("c2"), "c2", 80);
+    assert_eq!(
+        host.container("c1").tcp(ip("10.53.0.5"), 80).by(),
+        Some("c2"),
+        "by the host"
+    );
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    assert_eq!(
+        host.container("c2").tcp(addr::OUTSIDE4, 90).source(),
+        Some(addr::HOST4)
+    );
+    drop(_web);
+    for id in ["c1", "c2"] {
+        runtime.del(&first, id, "eth0", &no()).expect("DEL");
+    }
+    // Other settings with nobody on it: made anew.
+    let mut bare = list(
+        "1.0.0",
+        &json!({"ipam": {}, "isGateway": false, "ipMasq": false}),
+    );
+    bare["plugins"][0]["bridge"] = json!("cni6");
+    for id in ["c1", "c2"] {
+        let result = runtime
+            .add(&bare, id, "eth0", &no())
+            .expect("ADD without addresses");
+        assert!(
+            result.get("ips").is_none() && result["interfaces"][2]["name"] == "eth0",
+            "{result}"
+        );
+    }
+    assert!(!host.netns().interfaces().contains(&"cni7".to_owned()));
+    host.sh("ip -n c1 addr add 192.0.2.1/25 dev eth0; ip -n c2 addr add 192.0.2.2/25 dev eth0");
+    assert_eq!(
+        host.container("c1").ping(ip("192.0.2.2")),
+        Answer::Replied,
+        "who numbers himself"
+    );
+    assert_eq!(
+        code(runtime.add(&first, "c1", "eth9", &no())),
+        101,
+        "in use with other settings"
+    );
+    for id in ["c1", "c2"] {
+        runtime.del(&bare, id, "eth0", &no()).expect("DEL");
+    }
+    host.sh("ip netns del c1; ip netns del c2");
+    host.w("network rm mynet").ok();
+    before.assert_same(&host, "fixed addresses");
+}
+
+#[test]
+fn the_host_routes_only_when_asked() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let conf = |name: &str, bridge: &str, net: u8, more: Value| {
+        let mut list = list("1.0.0", &more);
+        list["name"] = json!(name);
+        list["plugins"][0]["bridge"] = json!(bridge);
+        list["plugins"][0]["ipam"] = json!({"type": "host-local", "subnet": format!("10.5{net}.0.0/24"), "routes": [{"dst": "0.0.0.0/0"}]});
+        list["plugins"][0]
+            .as_object_mut()
+            .expect("an object")
+            .remove("ingressPolicy");
+        list
+    };
+    let routed = conf("routed", "cni4", 4, json!({"ipMasq": false}));
+    let closed = conf("closed", "cni5", 5, json!({}));
+    let inside = conf("inside", "cni6", 6, json!({"isGateway": false}));
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    let mut webs = Vec::new();
+    for (list, id) in [(&routed, "r"), (&closed, "c"), (&inside, "i")] {
+        runtime.netns(id);
+        runtime.add(list, id, "eth0", &no()).expect("ADD");
+        webs.push(Echo::tcp(&host.container(id), id, 80));
+    }
+    let at = |net: u8| ip(&format!("10.5{net}.0.2"));
+    assert_eq!(
+        host.container("r").tcp(addr::OUTSIDE4, 90).source(),
+        Some(at(4)),
+        "with its own address"
+    );
+    assert_eq!(
+        host.outside().tcp(at(4), 80).by(),
+        Some("r"),
+        "and found by it"
+    );
+    assert_eq!(
+        host.container("c").tcp(addr::OUTSIDE4, 90).source(),
+        Some(addr::HOST4)
+    );
+    assert!(!host.outside().tcp_brief(at(5), 80).reached());
+    assert!(!host.container("i").tcp_brief(addr::OUTSIDE4, 90).reached());
+    assert!(!host.outside().tcp_brief(at(6), 80).reached());
+    assert!(
+        !host.container("c").tcp_brief(at(4), 80).reached(),
+        "networks are apart"
+    );
+}
+
+#[test]
+fn takes_over_from_host_local() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("host-local");
+    let ipam = json!({"type": "host-local", "dataDir": data.display().to_string(), "subnet": "10.44.0.0/24"});
+    let old = json!({"cniVersion": "1.0.0", "name": "mynet", "plugins": [{"type": "bridge", "bridge": "cni9", "ipam": ipam}]});
+    runtime.netns("old");
+    let result = runtime
+        .add(&old, "old", "eth0", &no())
+        .expect("ADD by the reference plugins");
+    assert_eq!(text(&result, "ips/0/address"), "10.44.0.2/24");
+    let new = list("1.0.0", &json!({"ipam": ipam}));
+    runtime.netns("new");
+    let result = runtime.add(&new, "new", "eth0", &no()).expect("ADD");
+    assert_eq!(
+        text(&result, "ips/0/address"),
+        "10.44.0.3/24",
+        "the other one is taken"
+    );
+    let ips = json!({"ips": ["10.44.0.2"]});
+    runtime.netns("third");
+    assert_eq!(code(runtime.add(&new, "third", "eth0", &ips)), 101);
+    runtime
+        .del(&new, "old", "eth0", &no())
+        .expect("DEL of what the reference plugins made");
+    runtime.add(&new, "third", "eth0", &ips).expect("ADD");
+    // Called for addresses only, wharf says so, and does nothing.
+    let asked = json!({"cniVersion": "1.0.0", "name": "other", "plugins": [{"type": "ptp", "ipam": {"type": "wharf"}}]});
+    runtime.netns("fourth");
+    assert_eq!(
+        runtime
+            .add(&asked, "fourth", "eth0", &no())
+            .expect_err("refused")["code"],
+        2
+    );
+    runtime.del(&asked, "fourth", "eth0", &no()).expect("DEL");
+    assert_eq!(host.container("fourth").interfaces(), ["lo"]);
+}
+
+#[test]
+fn keeps_the_reference_bridge_apart() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("host-local").display().to_string();
+    let list = |name: &str, bridge: &str, net: u8, policy: &str| {
+        json!({"cniVersion": "1.0.0", "name": name, "plugins": [
+            {"type": "bridge", "bridge": bridge, "isGateway": true,
+             "ipam": {"type": "host-local", "dataDir": data, "subnet": format!("10.5{net}.0.0/24"), "routes": [{"dst": "0.0.0.0/0"}]}},
+            {"type": "wharf", "ingressPolicy": policy, "capabilities": {"portMappings": true}}
+        ]})
+    };
+    let (red, blue, open) = (
+        list("red", "cni4", 4, "same-bridge"),
+        list("blue", "cni5", 5, "same-bridge"),
+        list("open", "cni6", 6, "open"),
+    );
+    let mut webs = Vec::new();
+    for (list, id) in [(&red, "r1"), (&red, "r2"), (&blue, "b"), (&open, "o")] {
+        runtime.netns(id);
+        let capabilities = if id == "b" { ports(8080) } else { no() };
+        runtime.add(list, id, "eth0", &capabilities).expect("ADD");
+        runtime
+            .check(list, id, "eth0", &capabilities)
+            .expect("CHECK");
+        webs.push(Echo::tcp(&host.container(id), id, 80));
+    }
+    let (r1, b) = (host.container("r1"), host.container("b"));
+    assert_eq!(
+        r1.tcp(ip("10.54.0.3"), 80).by(),
+        Some("r2"),
+        "the same bridge"
+    );
+    assert!(
+        !r1.tcp_brief(ip("10.55.0.2"), 80).reached(),
+        "another bridge"
+    );
+    assert!(!b.tcp_brief(ip("10.54.0.2"), 80).reached(), "and back");
+    assert_eq!(
+        r1.tcp(ip("10.56.0.2"), 80).by(),
+        Some("o"),
+        "one that is open"
+    );
+    assert_eq!(
+        host.netns().tcp(ip("10.54.0.2"), 80).by(),
+        Some("r1"),
+        "the host"
+    );
+    assert_eq!(
+        host.outside().tcp(addr::HOST4, 8080).by(),
+        Some("b"),
+        "a published port"
+    );
+    assert_eq!(
+        r1.tcp(addr::HOST4, 8080).by(),
+        Some("b"),
+        "also from another bridge"
+    );
+    for (list, id) in [(&red, "r1"), (&red, "r2"), (&blue, "b"), (&open, "o")] {
+        runtime.del(list, id, "eth0", &no()).expect("DEL");
+    }
+    assert!(!host.sh("nft list tables").contains("wharf"));
+}
+
+#[test]
+fn comings_and_goings_on_the_reference_bridge() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = behind(&host, "1.0.0", "bridge");
+    for n in 0..8 {
+        runtime.netns(&format!("c{n}"));
+    }
+    // The last to go takes wharf's rules along, while others come.
+    std::thread::scope(|scope| {
+        for n in 0..8 {
+            let (runtime, list) = (&runtime, &list);
+            scope.spawn(move || {
+                let (id, ports) = (format!("c{n}"), ports(9000 + n));
+                for round in 0..5 {
+                    runtime
+                        .add(list, &id, "eth0", &ports)
+                        .unwrap_or_else(|e| panic!("ADD {id} {round}: {e}"));
+                    runtime
+                        .del(list, &id, "eth0", &ports)
+                        .unwrap_or_else(|e| panic!("DEL {id} {round}: {e}"));
+                }
+            });
+        }
+    });
+    assert_eq!(names(&host.w("ps --json").json()), Vec::<String>::new());
+    assert!(!host.sh("nft list tables").contains("wharf"));
+}
