@@ -24,6 +24,7 @@ mod neighbour;
 mod noroute;
 mod outside;
 mod owner;
+mod program;
 mod published;
 mod reply;
 mod resolve;
@@ -71,6 +72,18 @@ pub fn trace(state: &ObservedState, query: &Query) -> Report {
         return Walk::new(state, query).through(true);
     }
     first
+}
+
+/// Addresses whose spaces would have to be read to follow the packet further.
+pub fn unread_ends(state: &ObservedState, query: &Query) -> Vec<IpAddr> {
+    let mut walk = Walk::new(state, query);
+    let ends = walk.ends(false);
+    if let Some(start) = ends.start.clone() {
+        let there = walk.run(start);
+        let arrived = walk.arrive(&ends, there);
+        walk.way_back(&ends, arrived);
+    }
+    walk.missed
 }
 
 /// A frame that is to leave a space.
@@ -151,6 +164,8 @@ struct Walk<'a> {
     current: BTreeMap<SpaceId, usize>,
     /// The last rule that translated the destination, and to what.
     dnat: Option<(SpaceId, Blame, IpAddr)>,
+    /// The last rule that translated the source, and to what.
+    snat: Option<(SpaceId, Blame, IpAddr)>,
     /// Rules without those already blamed.
     mended: BTreeMap<SpaceId, Ruleset>,
     skip: BTreeMap<SpaceId, Skip<'a>>,
@@ -174,6 +189,8 @@ struct Walk<'a> {
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
     ttl_by: Option<(hooks::Site, Blame)>,
+    /// Addresses of spaces that were not read fully, and that the packet came to.
+    missed: Vec<IpAddr>,
     /// Who asked for whom, and knows it since.
     resolved: Vec<(Place, Place)>,
     /// Forwardings already done, to notice circles.
@@ -194,6 +211,7 @@ impl<'a> Walk<'a> {
             tracked: BTreeMap::new(),
             current: BTreeMap::new(),
             dnat: None,
+            snat: None,
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),
             passed: Vec::new(),
@@ -206,6 +224,7 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            missed: Vec::new(),
             resolved: Vec::new(),
             circle: Vec::new(),
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::Args;
 use wharf_core::ErrorKind;
-use wharf_core::trace::{L4, Query, Verdict, trace};
+use wharf_core::trace::{L4, Query, Verdict, trace, unread_ends};
 use wharf_engine::error::EngineError;
 use wharf_engine::observe::world::{self, Ask, FindError};
 use wharf_engine::process::netns::NetnsError;
@@ -13,6 +13,9 @@ use wharf_engine::process::netns::NetnsError;
 use super::{Context, Done};
 use crate::output::error::CommandError;
 use crate::output::trace as output;
+
+/// How often more is read, where the way leads further than was thought.
+const READINGS: usize = 3;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -107,14 +110,32 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
     ask.about(&source);
     ask.about(&target);
     ask.about_port(args.destination.l4, args.destination.port);
-    let state = world::world(&ask);
-    let query = Query {
+    let mut state = world::world(&ask);
+    let mut query = Query {
         source: world::source(&state, &source).map_err(failure)?,
         target: world::target(&state, &target).map_err(failure)?,
         l4: args.destination.l4,
         port: args.destination.port,
     };
-    let report = trace(&state, &query);
+    let mut report = trace(&state, &query);
+    // The way may lead into a namespace that nobody asked about.
+    for _ in 0..READINGS {
+        let missed = match report.verdict {
+            Verdict::Unknown => unread_ends(&state, &query),
+            _ => Vec::new(),
+        };
+        if missed.is_empty() {
+            break;
+        }
+        ask.addrs.extend(missed);
+        state = world::world(&ask);
+        query = Query {
+            source: world::source(&state, &source).map_err(failure)?,
+            target: world::target(&state, &target).map_err(failure)?,
+            ..query
+        };
+        report = trace(&state, &query);
+    }
     if ctx.printer.json() {
         ctx.printer.value(&report)?;
     } else {

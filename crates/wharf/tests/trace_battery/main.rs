@@ -7,6 +7,10 @@ mod bases;
 mod case;
 
 mod by_hand;
+mod by_iptables;
+mod by_wharf;
 mod examples;
+mod firewalls;
 mod neighbours;
 mod routes;
+mod sockets;

@@ -218,7 +218,9 @@ impl<'a> Walk<'a> {
         }
         for t in &run.translations {
             self.show_translation(site.space, t);
-            if !t.source {
+            if t.source {
+                self.snat = Some((site.space, t.rule.clone(), t.addr));
+            } else {
                 self.dnat = Some((site.space, t.rule.clone(), t.addr));
             }
         }
@@ -289,6 +291,8 @@ impl<'a> Walk<'a> {
         let taken: std::collections::BTreeSet<u16> = s
             .flows
             .iter()
+            // A connection that has ended gives way.
+            .filter(|f| !f.text.contains("TIME_WAIT") && !f.text.contains(" CLOSE "))
             .map(|f| &f.reply)
             .filter(|r| r.dst == t.addr && r.protocol == protocol)
             .filter(|r| (r.src, r.sport) == (far, port) && (first..=last).contains(&r.dport))
@@ -308,8 +312,21 @@ impl<'a> Walk<'a> {
         )
         .owner(t.rule.owner)
         .evidence(format!("{}conntrack -L: {} flows", s.enter, taken.len()))
-        .fix(format!("{}conntrack -D -d {far}", s.enter));
+        .fixes(self.more_ports(s, &t.rule, far, (first, last)));
         self.blame(Verdict::Dropped, "nat", fault);
+    }
+
+    /// Commands that let a rule translate to any port; where its range is not found, that make room.
+    fn more_ports(&self, s: &Space, rule: &Blame, far: IpAddr, range: (u16, u16)) -> Vec<String> {
+        let (first, last) = range;
+        let one = format!(":{first}");
+        let narrow = [format!("{first}-{last}"), one];
+        let found = narrow.iter().find(|n| rule.text.contains(n.as_str()));
+        match found {
+            Some(n) if n.starts_with(':') => super::rules::replaced(s, rule, n, ":1024-65535"),
+            Some(n) => super::rules::replaced(s, rule, n, "1024-65535"),
+            None => vec![format!("{}conntrack -D -d {far}", s.enter)],
+        }
     }
 
     /// Takes a rule that was blamed out of what later packets see; false if it is not found.

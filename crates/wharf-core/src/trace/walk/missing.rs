@@ -333,22 +333,8 @@ impl<'a> Walk<'a> {
             .now_at(*addr)
             .filter(|_| rule.text.contains(&addr.to_string()));
         Some(match (rule.owner, rule.handle) {
-            (_, Some(n)) if right.is_some() && !rule.text.starts_with('-') => {
-                let new = right.map_or(String::new(), |r| r.to_string());
-                let text = rule.text.replace(&addr.to_string(), &new);
-                fault.fix(format!(
-                    "{}nft 'replace rule {family} {} {} handle {n} {text}'",
-                    space.enter, rule.table, rule.chain
-                ))
-            }
-            (_, Some(n)) if right.is_some() => {
-                let new = right.map_or(String::new(), |r| r.to_string());
-                let text = rule.text.replace(&addr.to_string(), &new);
-                let tool = super::rules::iptables(space, rule);
-                let _ = n;
-                fault
-                    .fix(format!("{tool} -D {} {}", rule.chain, rule.text))
-                    .fix(format!("{tool} -I {} {text}", rule.chain))
+            (_, Some(_)) if let Some(right) = right => {
+                fault.fixes(super::rules::rewritten(space, rule, *addr, right))
             }
             (crate::trace::report::Owner::Wharf, _) => fault.fix("wharf repair"),
             (_, Some(n)) => fault.fix(format!(

@@ -383,10 +383,49 @@ impl<'a> Walk<'a> {
             .addrs
             .iter()
             .any(|a| a.link == from.index && a.net.contains(&src));
-        if route::is_local(space, src) || on_link || !is_private(src) {
+        if route::is_local(space, src) {
+            return None;
+        }
+        if let Some(fault) = self.strange_source(from, src) {
+            return Some(fault);
+        }
+        if on_link || !is_private(src) {
             return None;
         }
         Some(self.untranslated(from, src))
+    }
+
+    /// The source was translated to an address that the translating space does not have, and answers for on no link.
+    fn strange_source(&self, from: Place, src: IpAddr) -> Option<Fault> {
+        let space = self.space(from.space);
+        let answered = space
+            .neighbours
+            .iter()
+            .any(|n| n.proxy && n.addr == src && n.link == from.index);
+        let (id, rule, to) = self.snat.as_ref()?;
+        if *id != from.space || *to != src || answered {
+            return None;
+        }
+        let shown = object(rule);
+        let what = format!(
+            "{shown} translates the source to {src}, which {} does not have, so that answers do not come back.",
+            space.name
+        );
+        let dev = self.link_name(from);
+        let own = space
+            .addrs
+            .iter()
+            .find(|a| a.link == from.index && route::same_family(a.net, src));
+        let bits = crate::addr::Family::of(src).bits();
+        let fault = Fault::new(Code::NoReturnRoute, *id, shown, what)
+            .owner(rule.owner)
+            .evidence(format!("{}nft -a list ruleset: {}", space.enter, rule.text))
+            .evidence(format!("{}ip addr show: no {src}", space.enter));
+        let has = rule.text.contains(&src.to_string());
+        Some(match own.filter(|_| has) {
+            Some(own) => fault.fixes(super::rules::rewritten(space, rule, src, own.net.addr())),
+            None => fault.fix(format!("{}ip addr add {src}/{bits} dev {dev}", space.enter)),
+        })
     }
 
     /// The answering space has no way to a source that nobody translated.

@@ -1,5 +1,7 @@
 //! A rule or a policy that stops the packet, as a cause: its name, its owner, and what lets the packet through.
 
+use std::net::IpAddr;
+
 use crate::trace::env::Blame;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner};
@@ -60,6 +62,32 @@ pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
         other => format!(" -t {other}"),
     };
     format!("{}ip{six}tables{legacy}{table}", space.enter)
+}
+
+/// Commands that put another address into a rule.
+pub(super) fn rewritten(space: &Space, rule: &Blame, old: IpAddr, new: IpAddr) -> Vec<String> {
+    replaced(space, rule, &old.to_string(), &new.to_string())
+}
+
+/// Commands that put other words into a rule.
+pub(super) fn replaced(space: &Space, rule: &Blame, old: &str, new: &str) -> Vec<String> {
+    let text = rule.text.replace(old, new);
+    let handle = rule.handle.unwrap_or(0);
+    if !rule.text.starts_with('-') {
+        let family = family_word(rule.family);
+        return vec![format!(
+            "{}nft 'replace rule {family} {} {} handle {handle} {text}'",
+            space.enter, rule.table, rule.chain
+        )];
+    }
+    let tool = iptables(space, rule);
+    if rule.backend == Backend::Legacy {
+        return vec![format!("{tool} -R {} {handle} {text}", rule.chain)];
+    }
+    vec![
+        format!("{tool} -D {} {}", rule.chain, rule.text),
+        format!("{tool} -I {} {text}", rule.chain),
+    ]
 }
 
 /// What matches the packet in nft's words and in iptables' words.
@@ -196,10 +224,23 @@ impl<'a> Walk<'a> {
                 "{}nft insert rule {chain} ct state established,related accept",
                 space.enter
             )],
-            (None, false) => vec![format!(
-                "{}nft insert rule {chain} {nft} accept",
-                space.enter
-            )],
+            (None, false) => {
+                let insert = format!("{}nft insert rule {chain}", space.enter);
+                let mut all = vec![format!("{insert} {nft} accept")];
+                // Answers meet the same chain.
+                if blame.family == TableFamily::Bridge {
+                    let mut back = packet.clone();
+                    back.reply = true;
+                    (back.sport, back.dport) = (packet.dport, packet.sport);
+                    let answers = selector(&back).0;
+                    if answers != nft {
+                        all.push(format!("{insert} {answers} accept"));
+                    }
+                } else if forward {
+                    all.push(format!("{insert} ct state established,related accept"));
+                }
+                all
+            }
         }
     }
 

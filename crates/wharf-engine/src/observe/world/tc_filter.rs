@@ -73,8 +73,8 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
     };
     let (action, words) = match actions {
         Some(list) => act(Attrs(list)),
-        // Without actions it only sorts into classes; a BPF program decides by itself.
-        None if kind == "bpf" => (Action::Unknown, " (a program decides)".to_owned()),
+        None if kind == "bpf" => return bpf(options, info, word(body, 8)),
+        // Without actions it only sorts into classes.
         None => (Action::Continue, String::new()),
     };
     let shown = protocol_name(protocol);
@@ -91,6 +91,34 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
     Some(Filter {
         text: format!("protocol {shown} pref {pref} {kind}{handle}{words}"),
         effect,
+    })
+}
+
+/// A program that decides by itself (`direct-action`), or only sorts into classes.
+fn bpf(options: Attrs<'_>, info: u32, handle: u32) -> Option<Filter> {
+    /// `TCA_BPF_FLAG_ACT_DIRECT`.
+    const DIRECT: u32 = 1;
+    if handle == 0 || options.get(8).is_none_or(|v| word(v, 0) & DIRECT == 0) {
+        return Some(nothing());
+    }
+    let (pref, protocol) = (info >> 16, u16::from_be(info as u16));
+    let ops = options.get(5).unwrap_or_default().chunks_exact(8);
+    let ops: Vec<_> = ops
+        .map(|op| {
+            let code = u16::from_ne_bytes([op[0], op[1]]);
+            (code, op[2], op[3], word(op, 4))
+        })
+        .collect();
+    let text = format!(
+        "protocol {} pref {pref} bpf handle {handle:#x} direct-action",
+        protocol_name(protocol)
+    );
+    Some(Filter {
+        text,
+        effect: Effect::Drops(TcDrop::Program {
+            ethertype: protocol,
+            ops,
+        }),
     })
 }
 
