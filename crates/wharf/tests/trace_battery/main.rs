@@ -11,6 +11,8 @@ mod by_iptables;
 mod by_wharf;
 mod examples;
 mod firewalls;
+mod healthy;
 mod neighbours;
+mod other_tools;
 mod routes;
 mod sockets;

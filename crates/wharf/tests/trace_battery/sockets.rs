@@ -44,49 +44,49 @@ cases! {
         serves: "c2:5432/tcp@127.0.0.1",
         ask: "/run/netns/c1 172.18.0.20:5432",
         says: "rejected listening-elsewhere /run/netns/c2 127.0.0.1:5432",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     loopback_only_six: {
         on: &[BRIDGE, MASQUERADE],
         serves: "c2:5432/tcp@::1",
         ask: "/run/netns/c1 [fd00:18::20]:5432",
         says: "rejected listening-elsewhere /run/netns/c2 [::1]:5432",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     loopback_only_udp: {
         on: &[BRIDGE, MASQUERADE],
         serves: "host:53/udp@127.0.0.1",
         ask: "/run/netns/c1 172.18.0.1:53/udp",
         says: "rejected listening-elsewhere host 127.0.0.1:53",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     loopback_only_behind_published: {
         on: &[BRIDGE, MASQUERADE, PUBLISH],
         serves: "c2:80/tcp@127.0.0.1",
         ask: "outside 10.0.2.2:8080",
         says: "rejected listening-elsewhere /run/netns/c2 127.0.0.1:80",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     only_the_other_family: {
         on: &[BRIDGE, MASQUERADE],
         serves: "c2:80/tcp@0.0.0.0",
         ask: "/run/netns/c1 [fd00:18::20]:80",
         says: "rejected listening-elsewhere /run/netns/c2 0.0.0.0:80",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     six_only: {
         on: &[BRIDGE, MASQUERADE, "ip netns exec c2 sysctl -qw net.ipv6.bindv6only=1"],
         serves: "c2:80/tcp@fd00:18::20",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "rejected listening-elsewhere /run/netns/c2 [fd00:18::20]:80",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     another_address: {
         on: &[BRIDGE, MASQUERADE, "ip -n c2 addr add 172.18.0.21/16 dev eth0"],
         serves: "c2:80/tcp@172.18.0.21",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "rejected listening-elsewhere /run/netns/c2 172.18.0.21:80",
-        no_fix: true,
+        after_fix: "sleep 0.3",
     }
     bound_to_a_link: {
         on: &[BRIDGE, MASQUERADE, "

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::env::Blame;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner};
-use crate::trace::ruleset::{Backend, Hook, TableFamily};
+use crate::trace::ruleset::{Backend, Chain, Expr, Hook, RuleVerdict, TableFamily};
 use crate::trace::state::Space;
 
 use super::Walk;
@@ -106,6 +106,39 @@ fn selector(packet: &Packet) -> (String, String) {
     }
 }
 
+/// Whether a rule in a chain that all tools share is of the kind that Docker writes there, for one of its bridges:
+/// containers of a network kept apart, and their addresses kept to themselves.
+fn docker_wrote(space: &Space, blame: &Blame) -> bool {
+    let words: Vec<&str> = blame.text.split(' ').collect();
+    let bridge = match words[..] {
+        ["-i", a, "-o", b, "-j", "DROP"] if a == b && blame.chain == "FORWARD" => a,
+        ["-d", _, "!", "-i", a, "-j", "DROP"] if blame.table == "raw" => a,
+        _ => return false,
+    };
+    let docker = space
+        .ruleset
+        .chains
+        .iter()
+        .filter(|c| c.owner == Owner::Docker && c.base.is_none() && c.family == blame.family);
+    let mut rules = docker.flat_map(|c| &c.rules);
+    rules.any(|r| r.text.split(' ').any(|w| w == bridge))
+}
+
+/// Whether the chain that Docker keeps for the administrator is there, and asked.
+fn asks_docker_user(space: &Space, blame: &Blame) -> bool {
+    let jumps = |c: &Chain| {
+        (c.backend, c.family) == (blame.backend, blame.family)
+            && c.table == blame.table
+            && c.base.is_some()
+            && c.rules.iter().any(|r| {
+                r.exprs.iter().any(
+                    |e| matches!(e, Expr::Verdict(RuleVerdict::Jump(to)) if to == "DOCKER-USER"),
+                )
+            })
+    };
+    space.ruleset.chains.iter().any(jumps)
+}
+
 impl<'a> Walk<'a> {
     /// The cause that a rule or a policy is.
     pub(super) fn fault_of_rule(&self, site: Site, blame: &Blame, packet: &Packet) -> Fault {
@@ -143,8 +176,13 @@ impl<'a> Walk<'a> {
                 format!("{list}: policy drop"),
             ),
         };
+        let owner = if docker_wrote(space, blame) {
+            Owner::Docker
+        } else {
+            blame.owner
+        };
         Fault::new(code, site.space, shown, what)
-            .owner(blame.owner)
+            .owner(owner)
             .evidence(seen)
             .fixes(self.let_through(site, blame, packet))
     }
@@ -156,7 +194,9 @@ impl<'a> Walk<'a> {
         let (nft, xt) = selector(packet);
         let forward = site.hook == Hook::Forward;
         match blame.owner {
-            Owner::Docker if forward => return self.docker_user(site),
+            Owner::Docker if forward && asks_docker_user(space, blame) => {
+                return self.docker_user(site);
+            }
             Owner::Ufw => {
                 let what = match packet.l4 {
                     L4::Tcp => format!("{}/tcp", packet.dport),

@@ -196,7 +196,7 @@ impl Filters {
             Effect::Drops(_) | Effect::Depends => None,
         };
         // What is not understood may also let packets pass that a later filter would drop.
-        self.shielded |= drops.is_none();
+        self.shielded |= matches!(drops, None | Some(TcDrop::Program { .. }));
         self.found.push(TrafficControl {
             ingress: self.ingress,
             text: shown,

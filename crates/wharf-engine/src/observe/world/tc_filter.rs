@@ -73,7 +73,7 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
     };
     let (action, words) = match actions {
         Some(list) => act(Attrs(list)),
-        None if kind == "bpf" => return bpf(options, info, word(body, 8)),
+        None if kind == "bpf" => return Some(bpf(options, info, word(body, 8))),
         // Without actions it only sorts into classes.
         None => (Action::Continue, String::new()),
     };
@@ -95,11 +95,11 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
 }
 
 /// A program that decides by itself (`direct-action`), or only sorts into classes.
-fn bpf(options: Attrs<'_>, info: u32, handle: u32) -> Option<Filter> {
+fn bpf(options: Attrs<'_>, info: u32, handle: u32) -> Filter {
     /// `TCA_BPF_FLAG_ACT_DIRECT`.
     const DIRECT: u32 = 1;
-    if handle == 0 || options.get(8).is_none_or(|v| word(v, 0) & DIRECT == 0) {
-        return Some(nothing());
+    if options.get(8).is_none_or(|v| word(v, 0) & DIRECT == 0) {
+        return nothing();
     }
     let (pref, protocol) = (info >> 16, u16::from_be(info as u16));
     let ops = options.get(5).unwrap_or_default().chunks_exact(8);
@@ -113,13 +113,13 @@ fn bpf(options: Attrs<'_>, info: u32, handle: u32) -> Option<Filter> {
         "protocol {} pref {pref} bpf handle {handle:#x} direct-action",
         protocol_name(protocol)
     );
-    Some(Filter {
+    Filter {
         text,
         effect: Effect::Drops(TcDrop::Program {
             ethertype: protocol,
             ops,
         }),
-    })
+    }
 }
 
 fn nothing() -> Filter {
@@ -429,7 +429,8 @@ mod tests {
     fn what_passes_first_shields_the_rest() {
         let drop = filter(ALL, "matchall", &attr(2, &gact(DROP)));
         let pass = filter(IPV4, "matchall", &attr(2, &gact(PASS)));
-        let program = filter(ALL, "bpf", &[]);
+        let program = filter(ALL, "bpf", &attr(8, &1_u32.to_ne_bytes()));
+        let classes = filter(ALL, "bpf", &[]);
         let drops = |bodies: &[&Vec<u8>]| {
             let mut filters = Filters::new("eth0", true);
             for body in bodies {
@@ -440,7 +441,12 @@ mod tests {
         };
         assert_eq!(drops(&[&drop]), [Some(TcDrop::All)]);
         assert_eq!(drops(&[&pass, &drop]), [None]);
-        assert_eq!(drops(&[&program, &drop]), [None, None]);
+        let unread = TcDrop::Program {
+            ethertype: ALL,
+            ops: Vec::new(),
+        };
+        assert_eq!(drops(&[&program, &drop]), [Some(unread), None]);
+        assert_eq!(drops(&[&classes, &drop]), [Some(TcDrop::All)]);
         assert_eq!(drops(&[&pass]), []);
     }
 }
