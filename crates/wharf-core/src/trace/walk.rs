@@ -52,6 +52,8 @@ use route::Skip;
 
 /// Stations after which a packet is taken to go in circles; more than a TTL lasts on one host.
 const MOST_STEPS: usize = 300;
+/// The most addresses of one namespace that are tried.
+const MOST_ADDRESSES: usize = 4;
 /// The most causes that are collected.
 const MOST_CAUSES: usize = 8;
 
@@ -71,7 +73,30 @@ pub fn trace(state: &ObservedState, query: &Query) -> Report {
     {
         return Walk::new(state, query).through(true);
     }
-    first
+    by_another_address(state, query, &first).unwrap_or(first)
+}
+
+/// A namespace that shares several segments with the sender may be had at another of its addresses.
+fn by_another_address(state: &ObservedState, query: &Query, first: &Report) -> Option<Report> {
+    let (Source::Space(_, _), Target::Space(_)) = (&query.source, &query.target) else {
+        return None;
+    };
+    let mut avoid = Vec::new();
+    let mut last = first.clone();
+    for _ in 0..MOST_ADDRESSES {
+        if last.verdict == Verdict::Delivered {
+            return Some(last);
+        }
+        avoid.push(last.destination.address.as_deref()?.parse().ok()?);
+        let mut walk = Walk::new(state, query);
+        walk.avoid.clone_from(&avoid);
+        last = walk.through(false);
+        let again = last.destination.address.as_deref()?.parse().ok()?;
+        if avoid.contains(&again) {
+            return None;
+        }
+    }
+    None
 }
 
 /// Addresses whose spaces would have to be read to follow the packet further.
@@ -189,6 +214,8 @@ struct Walk<'a> {
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
     ttl_by: Option<(hooks::Site, Blame)>,
+    /// Addresses of the asked namespace that were tried already.
+    avoid: Vec<IpAddr>,
     /// Addresses of spaces that were not read fully, and that the packet came to.
     missed: Vec<IpAddr>,
     /// Who asked for whom, and knows it since.
@@ -224,6 +251,7 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            avoid: Vec::new(),
             missed: Vec::new(),
             resolved: Vec::new(),
             circle: Vec::new(),

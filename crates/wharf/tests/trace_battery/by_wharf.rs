@@ -59,7 +59,7 @@ cases! {
         traffic: "a 10.88.3.12:80",
         says: "dropped|rejected network-isolation host *",
         owner: "wharf",
-        no_fix: true,
+        then: "sh:wharf trace a b:80 --offline --json | grep -q '\"verdict\": *\"delivered\"'",
     }
     published_though_containers_apart: {
         on: &["wharf network create quiet --subnet 10.88.3.0/24 --icc false
@@ -74,7 +74,6 @@ cases! {
         ask: "d 192.0.2.50:80",
         says: "dropped|rejected internal-network * *",
         owner: "wharf",
-        no_fix: true,
     }
     internal_from_the_outside: {
         on: &["wharf network create deep --subnet 10.88.4.0/24 --internal; wharf create d --network deep --ip 10.88.4.11"],
@@ -106,7 +105,6 @@ cases! {
         ask: "cache web:80",
         traffic: "cache 10.88.1.11:80",
         says: "dropped no-such-destination|neighbour-unreachable web *",
-        no_fix: true,
     }
     cable_shut: {
         on: &[WHARF], serves: SERVES,
@@ -174,5 +172,54 @@ cases! {
         ask: "outside 10.0.2.2:8080",
         says: "dropped|rejected publish-shadowed|not-published|not-listening host *",
         no_fix: true,
+    }
+    host_services_closed: {
+        on: &["wharf network create shy --subnet 10.88.6.0/24 -o host-access=none; wharf create s --network shy --ip 10.88.6.11"],
+        ask: "s 10.88.6.1:5000",
+        says: "dropped|rejected network-isolation host *",
+        owner: "wharf",
+        then: "s 10.0.2.2:5000",
+    }
+    not_masqueraded_as_asked: {
+        on: &["wharf network create plain --subnet 10.88.7.0/24 --masquerade false; wharf create m --network plain --ip 10.88.7.11"],
+        ask: "m 192.0.2.50:80",
+        says: "unanswered no-return-route|no-masquerade host *",
+        owner: "wharf",
+    }
+    published_on_loopback: { on: &["wharf network create front --subnet 10.88.1.0/24; wharf create web --network front --ip 10.88.1.11 -p 127.0.0.1:8080:80"], serves: "web:80/tcp", ask: "host 127.0.0.1:8080" }
+    published_on_loopback_asked_by_name: {
+        on: &["wharf network create front --subnet 10.88.1.0/24; wharf create web --network front --ip 10.88.1.11 -p 127.0.0.1:8080:80"],
+        serves: "web:80/tcp",
+        ask: "outside web:80",
+        traffic: "outside 10.0.2.2:8080",
+        says: "dropped|rejected not-published host *",
+        owner: "wharf",
+        then: "outside 10.0.2.2:8081",
+    }
+    no_six_on_the_network: {
+        on: &["wharf network create four --subnet 10.88.8.0/24 --ipv6=false; wharf create f --network four --ip 10.88.8.11"],
+        outside: "",
+        ask: "f [2001:db8::50]:80",
+        says: "dropped|rejected ipv6-disabled|no-address f *",
+        owner: "wharf",
+    }
+    beside_a_network_by_hand: {
+        on: &["
+            ip link add br-x type bridge; ip addr add 172.18.0.1/16 dev br-x; ip link set br-x up; ip netns add hx
+            ip link add vx type veth peer name eth0 netns hx; ip link set vx master br-x up; ip -n hx addr add 172.18.0.10/16 dev eth0; ip -n hx link set eth0 up
+            ip -n hx route add default via 172.18.0.1
+            nft 'table ip hand { chain post { type nat hook postrouting priority srcnat; ip saddr 172.18.0.0/16 oifname up0 masquerade; }; }'", WHARF],
+        ask: "/run/netns/hx 192.0.2.50:80",
+        says: "dropped|rejected forwarding-disabled host *",
+    }
+    two_networks_outwards: {
+        on: &[WHARF, "wharf network connect back web"],
+        serves: "outside:80/tcp",
+        ask: "web 192.0.2.50:80",
+    }
+    udp_published: {
+        on: &["wharf network create front --subnet 10.88.1.0/24; wharf create dns --network front --ip 10.88.1.11 -p 5353:53/udp"],
+        serves: "dns:53/udp",
+        ask: "outside 10.0.2.2:5353/udp",
     }
 }

@@ -328,7 +328,6 @@ impl<'a> Walk<'a> {
                 "{}ip neigh show {addr}: nobody answers",
                 space.enter
             ));
-        let family = super::rules::family_word(rule.family);
         let right = self
             .now_at(*addr)
             .filter(|_| rule.text.contains(&addr.to_string()));
@@ -337,10 +336,7 @@ impl<'a> Walk<'a> {
                 fault.fixes(super::rules::rewritten(space, rule, *addr, right))
             }
             (crate::trace::report::Owner::Wharf, _) => fault.fix("wharf repair"),
-            (_, Some(n)) => fault.fix(format!(
-                "{}nft delete rule {family} {} {} handle {n}",
-                space.enter, rule.table, rule.chain
-            )),
+            (_, Some(_)) => fault.fix(super::rules::removed(space, rule)),
             (_, None) => fault.fix(format!("{}nft -a list ruleset", space.enter)),
         })
     }
@@ -397,9 +393,11 @@ impl<'a> Walk<'a> {
             what,
         ))
         .evidence(format!("{}ip addr show dev {link}: no {addr}", space.enter))
-        .fix(match self.given(id, addr) {
-            Some(net) => format!("{}ip addr add {net} dev {link}", space.enter),
-            None => "wharf repair".to_owned(),
+        .fixes(match (self.given(id, addr), space.link_named(link)) {
+            (Some(net), Some(l)) => {
+                self.readdress(id, l.index, Some(net), crate::addr::Family::of(addr))
+            }
+            _ => vec!["wharf repair".to_owned()],
         })
     }
 

@@ -166,18 +166,11 @@ impl<'a> Walk<'a> {
                     "{} takes {shown} to {addr} before wharf's mapping to {name}.",
                     object(rule)
                 );
-                let family = super::rules::family_word(rule.family);
                 Fault::new(Code::PublishShadowed, *at, object(rule), what)
                     .owner(rule.owner)
                     .evidence(format!("{}nft -a list ruleset: {}", host.enter, rule.text))
                     .evidence(format!("wharf port ls {name}"))
-                    .fix(format!(
-                        "{}nft delete rule {family} {} {} handle {}",
-                        host.enter,
-                        rule.table,
-                        rule.chain,
-                        rule.handle.unwrap_or(0)
-                    ))
+                    .fix(super::rules::removed(host, rule))
             }
             None => {
                 let taken = self.space(space);
@@ -490,7 +483,12 @@ impl<'a> Walk<'a> {
             return Fault::new(Code::NoReturnRoute, place.space, src.to_string(), what)
                 .owner(Owner::Wharf)
                 .evidence(format!("wharf network inspect {name}: masquerade false"))
-                .fix(format!("wharf network create {name}-masqueraded"));
+                .fixes(match self.name_of(src) {
+                    Some(container) => {
+                        super::wharf_rules::moved(&format!("{name}-masqueraded"), "", &container)
+                    }
+                    None => vec![format!("wharf network inspect {name}")],
+                });
         }
         let what = format!(
             "{src} leaves by {dev} untranslated, and nobody outside can answer a private address."

@@ -64,6 +64,25 @@ pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     format!("{}ip{six}tables{legacy}{table}", space.enter)
 }
 
+/// The command that removes a rule.
+pub(super) fn removed(space: &Space, rule: &Blame) -> String {
+    let handle = rule.handle.unwrap_or(0);
+    match (rule.backend, rule.text.starts_with('-')) {
+        (Backend::Legacy, _) => format!("{} -D {} {handle}", iptables(space, rule), rule.chain),
+        (Backend::Nft, true) => {
+            let tool = iptables(space, rule);
+            format!("{tool} -D {} {}", rule.chain, rule.text)
+        }
+        (Backend::Nft, false) => {
+            let family = family_word(rule.family);
+            format!(
+                "{}nft delete rule {family} {} {} handle {handle}",
+                space.enter, rule.table, rule.chain
+            )
+        }
+    }
+}
+
 /// Commands that put another address into a rule.
 pub(super) fn rewritten(space: &Space, rule: &Blame, old: IpAddr, new: IpAddr) -> Vec<String> {
     replaced(space, rule, &old.to_string(), &new.to_string())

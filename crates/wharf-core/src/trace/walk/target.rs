@@ -247,7 +247,7 @@ impl<'a> Walk<'a> {
                 .find(|a| !a.is_loopback())
         };
         addresses(there, family)
-            .find(near)
+            .find(|a| near(a) && !self.avoid.contains(&a.net.addr()))
             .or_else(|| addresses(there, family).next())
             .map(|a| a.net.addr())
             .or_else(wharf)

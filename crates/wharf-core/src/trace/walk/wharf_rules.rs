@@ -17,6 +17,7 @@ use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::route;
 use super::rules::{family_word, object};
+use super::segment::is_bridge;
 
 /// What wharf gave a container.
 struct Given {
@@ -47,17 +48,22 @@ impl<'a> Walk<'a> {
         });
         match (part, blame.chain.as_str()) {
             (Some((net, "apart")), _) => self.icc_off(site, base, net, packet),
-            (Some((net, "out")), _) => internal(base, net, packet),
+            (Some((net, "out")), _) => internal(base, net, packet, self.name_of(packet.src)),
             (Some((net, "in")), _) => self.inward(site, base, net, packet),
-            (Some((net, "host")), _) => narrowed(base, net, packet),
+            (Some((net, "host")), _) => narrowed(base, net, packet, self.name_of(packet.src)),
             (Some((_, "raw")), _) | (None, "raw") => self.guarded(site, base, packet, false),
             (None, "forward") => self.guarded(site, base, packet, false),
             (None, "host") if self.is_gateway(packet.dst) => self.gateway_closed(base, packet),
             (None, "host") => self.guarded(site, base, packet, false),
-            (None, "transit") => transit(base),
+            (None, "transit") => {
+                let links = [site.iif, site.oif].into_iter().flatten();
+                let mut links = links.filter_map(|i| self.space(HOST).link(i));
+                let bridge = links.find(|l| is_bridge(l) && blame.text.contains("host_links"));
+                transit(base, bridge.map(|l| l.name.as_str()), blame.handle)
+            }
             _ => {
                 let what = format!("wharf's rule stops it: {}", blame.text);
-                renamed(base, Code::FirewallRule, what)
+                renamed(base, Code::FirewallRule, what).fix("wharf repair")
             }
         }
     }
@@ -212,9 +218,10 @@ impl<'a> Walk<'a> {
         let mut fault = renamed(base, Code::NetworkIsolation, what)
             .evidence(format!("wharf network inspect {name}: icc false"));
         if let (Some(to), Some(from)) = (to, self.name_of(packet.src)) {
-            fault = fault.fix(format!(
-                "wharf network create {name}-shared && wharf network connect {name}-shared {from} && wharf network connect {name}-shared {to}"
-            ));
+            fault = fault
+                .fix(format!("wharf network create {name}-shared"))
+                .fix(format!("wharf network connect {name}-shared {from}"))
+                .fix(format!("wharf network connect {name}-shared {to}"));
         }
         fault
     }
@@ -226,7 +233,7 @@ impl<'a> Walk<'a> {
             return self.icc_off(site, base, net, packet);
         }
         if net.internal {
-            return internal(base, net, packet);
+            return internal(base, net, packet, self.name_of(packet.dst));
         }
         let target = self
             .name_of(packet.dst)
@@ -278,7 +285,15 @@ fn renamed(base: Fault, code: Code, what: String) -> Fault {
     }
 }
 
-fn internal(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+/// Commands that put a container on a further network, by which it then goes out.
+pub(super) fn moved(network: &str, options: &str, container: &str) -> Vec<String> {
+    vec![
+        format!("wharf network create {network}{options}"),
+        format!("wharf network connect {network}:gw-priority=1 {container}"),
+    ]
+}
+
+fn internal(base: Fault, net: &NetworkSpec, packet: &Packet, container: Option<String>) -> Fault {
     let name = &net.name;
     let what = format!(
         "The network {name} is internal: nothing leaves it and nobody comes in, so {} and {} do not meet.",
@@ -286,10 +301,13 @@ fn internal(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
     );
     renamed(base, Code::InternalNetwork, what)
         .evidence(format!("wharf network inspect {name}: internal"))
-        .fix("wharf network connect default CONTAINER")
+        .fix(match container {
+            Some(name) => format!("wharf network connect default {name}"),
+            None => format!("wharf network inspect {name}"),
+        })
 }
 
-fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet, container: Option<String>) -> Fault {
     let name = &net.name;
     let what = format!(
         "Containers of the network {name} may not use this service of the host ({}).",
@@ -297,14 +315,21 @@ fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
     );
     renamed(base, Code::NetworkIsolation, what)
         .evidence(format!("wharf network inspect {name}: host-access"))
-        .fix(format!(
-            "wharf network create {name}-open -o host-access=all"
-        ))
+        .fixes(match container {
+            Some(container) => moved(&format!("{name}-open"), " -o host-access=all", &container),
+            None => vec![format!("wharf network inspect {name}")],
+        })
 }
 
-fn transit(base: Fault) -> Fault {
+fn transit(base: Fault, link: Option<&str>, handle: Option<u64>) -> Fault {
     let what = "wharf turned forwarding on for its own networks only; what the host did not forward before it still does not.";
     renamed(base, Code::ForwardingDisabled, what.to_owned())
         .evidence("nft list chain inet wharf transit")
-        .fix("sysctl -w net.ipv4.ip_forward=1")
+        .fix(match (link, handle) {
+            (Some(link), _) => {
+                format!("nft 'delete element inet wharf host_links {{ \"{link}\" }}'")
+            }
+            (None, Some(n)) => format!("nft delete rule inet wharf transit handle {n}"),
+            (None, None) => "nft flush chain inet wharf transit".to_owned(),
+        })
 }
