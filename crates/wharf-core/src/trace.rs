@@ -31,4 +31,4 @@ pub use packet::{L4, Packet};
 pub use query::{Query, Source, Target};
 pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
 pub use state::{ObservedState, Space, SpaceId};
-pub use walk::trace;
+pub use walk::{trace, unread_ends};

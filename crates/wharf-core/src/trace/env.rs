@@ -14,6 +14,8 @@ pub enum Layer<'a> {
     Ip,
     /// `bridge`.
     Bridge,
+    /// `arp`.
+    Arp,
     /// `netdev` and `inet` ingress/egress, of one device.
     Device(&'a str),
 }

@@ -119,6 +119,7 @@ fn sees(env: &Env<'_>, packet: &Packet, family: TableFamily, base: &Base) -> boo
     let device = matches!(base.hook, Hook::Ingress | Hook::Egress);
     base.hook == env.hook
         && match (env.layer, family) {
+            (Layer::Arp, TableFamily::Arp) => true,
             (Layer::Ip, TableFamily::Inet) => !device,
             (Layer::Ip, TableFamily::Ip) => packet.dst.is_ipv4(),
             (Layer::Ip, TableFamily::Ip6) => packet.dst.is_ipv6(),

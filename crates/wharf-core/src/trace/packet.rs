@@ -57,6 +57,8 @@ pub struct Packet {
     pub src_mac: Option<Mac>,
     /// Destination hardware address on the current link.
     pub dst_mac: Option<Mac>,
+    /// It is no IP packet but an ARP message with this operation (1 asks, 2 answers) about these addresses.
+    pub arp: Option<u16>,
 }
 
 impl Packet {

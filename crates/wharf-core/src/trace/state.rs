@@ -218,6 +218,13 @@ pub enum TcDrop {
         /// 32-bit words in network order.
         words: Vec<(u32, u32, u32)>,
     },
+    /// Those for which a BPF program says so.
+    Program {
+        /// The Ethernet protocol; 0x0003 is any.
+        ethertype: u16,
+        /// Classic BPF: code, jumps, operand. None where it cannot be read.
+        ops: Vec<(u16, u8, u8, u32)>,
+    },
     /// Those whose IP packet is larger than so many bytes (a policer, a token bucket too small for a packet).
     Larger(u32),
 }

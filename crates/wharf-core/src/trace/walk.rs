@@ -7,6 +7,7 @@
 //! What stops the packet is written down, and the walk goes on as if it were mended, so that what would bite next is
 //! found too. Everything is bounded. Not here: reading the state, evaluating rules (`eval`).
 
+mod advice;
 mod bridge;
 mod conntrack;
 mod ends;
@@ -23,8 +24,10 @@ mod neighbour;
 mod noroute;
 mod outside;
 mod owner;
+mod program;
 mod published;
 mod reply;
+mod resolve;
 mod route;
 mod rules;
 pub(in crate::trace) mod seen;
@@ -50,6 +53,8 @@ use route::Skip;
 
 /// Stations after which a packet is taken to go in circles; more than a TTL lasts on one host.
 const MOST_STEPS: usize = 300;
+/// The most addresses of one namespace that are tried.
+const MOST_ADDRESSES: usize = 4;
 /// The most causes that are collected.
 const MOST_CAUSES: usize = 8;
 
@@ -69,7 +74,42 @@ pub fn trace(state: &ObservedState, query: &Query) -> Report {
     {
         return Walk::new(state, query).through(true);
     }
-    first
+    by_another_address(state, query, &first).unwrap_or(first)
+}
+
+/// A namespace that shares several segments with the sender may be had at another of its addresses.
+fn by_another_address(state: &ObservedState, query: &Query, first: &Report) -> Option<Report> {
+    let (Source::Space(_, _), Target::Space(_)) = (&query.source, &query.target) else {
+        return None;
+    };
+    let mut avoid = Vec::new();
+    let mut last = first.clone();
+    for _ in 0..MOST_ADDRESSES {
+        if last.verdict == Verdict::Delivered {
+            return Some(last);
+        }
+        avoid.push(last.destination.address.as_deref()?.parse().ok()?);
+        let mut walk = Walk::new(state, query);
+        walk.avoid.clone_from(&avoid);
+        last = walk.through(false);
+        let again = last.destination.address.as_deref()?.parse().ok()?;
+        if avoid.contains(&again) {
+            return None;
+        }
+    }
+    None
+}
+
+/// Addresses whose spaces would have to be read to follow the packet further.
+pub fn unread_ends(state: &ObservedState, query: &Query) -> Vec<IpAddr> {
+    let mut walk = Walk::new(state, query);
+    let ends = walk.ends(false);
+    if let Some(start) = ends.start.clone() {
+        let there = walk.run(start);
+        let arrived = walk.arrive(&ends, there);
+        walk.way_back(&ends, arrived);
+    }
+    walk.missed
 }
 
 /// A frame that is to leave a space.
@@ -150,6 +190,8 @@ struct Walk<'a> {
     current: BTreeMap<SpaceId, usize>,
     /// The last rule that translated the destination, and to what.
     dnat: Option<(SpaceId, Blame, IpAddr)>,
+    /// The last rule that translated the source, and to what.
+    snat: Option<(SpaceId, Blame, IpAddr)>,
     /// Rules without those already blamed.
     mended: BTreeMap<SpaceId, Ruleset>,
     skip: BTreeMap<SpaceId, Skip<'a>>,
@@ -172,7 +214,13 @@ struct Walk<'a> {
     /// Places where packets of that size vanish, and what passes there.
     narrow: Vec<(u32, Fault)>,
     /// Where a rule or the kernel changed the TTL, for blaming it.
-    ttl_by: Option<(SpaceId, String)>,
+    ttl_by: Option<(hooks::Site, Blame)>,
+    /// Addresses of the asked namespace that were tried already.
+    avoid: Vec<IpAddr>,
+    /// Addresses of spaces that were not read fully, and that the packet came to.
+    missed: Vec<IpAddr>,
+    /// Who asked for whom, and knows it since.
+    resolved: Vec<(Place, Place)>,
     /// Forwardings already done, to notice circles.
     circle: Vec<(SpaceId, u32, IpAddr, IpAddr)>,
 }
@@ -191,6 +239,7 @@ impl<'a> Walk<'a> {
             tracked: BTreeMap::new(),
             current: BTreeMap::new(),
             dnat: None,
+            snat: None,
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),
             passed: Vec::new(),
@@ -203,6 +252,9 @@ impl<'a> Walk<'a> {
             replier: None,
             narrow: Vec::new(),
             ttl_by: None,
+            avoid: Vec::new(),
+            missed: Vec::new(),
+            resolved: Vec::new(),
             circle: Vec::new(),
         }
     }

@@ -69,7 +69,7 @@ fn routes() {
                 w.state.spaces[HOST].rules.push(r);
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
-            says: "rejected policy-rule host from 172.18.0.0/16 prohibit",
+            says: "rejected policy-rule host 100: from 172.18.0.0/16 prohibit",
         },
         Case {
             name: "a policy rule to a table that refuses",
@@ -81,7 +81,7 @@ fn routes() {
                 w.state.spaces[HOST].routes.last_mut().unwrap().table = 100;
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
-            says: "dropped policy-rule host from all to 192.0.2.0/24 lookup 100",
+            says: "dropped policy-rule host 100: from all to 192.0.2.0/24 lookup 100",
         },
         Case {
             name: "a policy rule to a gateway that is not there",
@@ -93,7 +93,7 @@ fn routes() {
                 w.state.spaces[HOST].routes.last_mut().unwrap().table = 100;
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
-            says: "dropped policy-rule host from 172.18.0.0/16 lookup 100",
+            says: "dropped policy-rule host 100: from 172.18.0.0/16 lookup 100",
         },
         Case {
             name: "a policy rule to a router that leads nowhere",
@@ -110,7 +110,7 @@ fn routes() {
                 w.state.spaces[HOST].routes.last_mut().unwrap().table = 100;
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
-            says: "dropped policy-rule host from 172.18.0.0/16 lookup 100",
+            says: "dropped policy-rule host 100: from 172.18.0.0/16 lookup 100",
         },
         Case {
             name: "a route of the host by a container",
@@ -510,7 +510,7 @@ fn further_rules() {
                 rule(chain, vec![drops()], "drop");
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
-            says: "unanswered firewall-rule host netdev f in handle 2",
+            says: "dropped firewall-rule host netdev f in handle 2",
         },
         Case {
             name: "a rule nobody can read",

@@ -332,7 +332,8 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::NdOption => (bytes(Header::Transport, 24, 2), 2),
         Key::NdTarget => (bytes(Header::Transport, 8, 16), 16),
         Key::NdLinkAddr => (bytes(Header::Transport, 26, 6), 6),
-        Key::ArpHtype | Key::ArpPtype => (bytes(Header::Network, 0, 2), 2),
+        Key::ArpHtype => (bytes(Header::Network, 0, 2), 2),
+        Key::ArpPtype => (bytes(Header::Network, 2, 2), 2),
         Key::ArpSaddrEther => (bytes(Header::Network, 8, 6), 6),
         Key::ArpSaddrIp => (bytes(Header::Network, 14, 4), 4),
     };

@@ -3,7 +3,9 @@
 use wharf_core::addr::Mac;
 use wharf_core::trace::L4::{Icmp, Tcp, Udp};
 use wharf_core::trace::report::Owner;
-use wharf_core::trace::ruleset::{Backend, ChainKind, Expr, Hook, Match, NatKind, TableFamily};
+use wharf_core::trace::ruleset::{
+    Backend, ChainKind, Expr, Hook, Match, NatKind, RuleVerdict, TableFamily,
+};
 use wharf_core::trace::state::{Neighbour, NeighbourState, RouteKind};
 
 use crate::build::{Case, HOST, World, also, check, drops, ip, line, matches, nat, rule};
@@ -292,6 +294,11 @@ fn fixes_are_commands_that_mend() {
         true,
     );
     chain.owner = Owner::Docker;
+    let mut user = chain.clone();
+    (user.name, user.base) = ("DOCKER-USER".to_owned(), None);
+    let jump = Expr::Verdict(RuleVerdict::Jump(user.name.clone()));
+    rule(chain, vec![jump], "-j DOCKER-USER");
+    w.state.spaces[HOST].ruleset.chains.push(user);
     let fix = w.ask("c1", "192.0.2.50", Icmp, 0).cause.unwrap().fix;
     assert_eq!(
         fix,

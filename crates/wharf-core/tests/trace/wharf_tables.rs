@@ -208,7 +208,7 @@ fn spoofed_addresses() {
     w.get(api, "eth0").mac = Some(wharf_core::addr::Mac([2, 9, 9, 9, 9, 9]));
     let report = w.ask("api", "192.0.2.50", Tcp, 443);
     assert!(
-        line(&report).starts_with("dropped spoof-guard host veth"),
+        line(&report).starts_with("dropped spoof-guard host bridge wharf guard"),
         "{report:#?}"
     );
 }

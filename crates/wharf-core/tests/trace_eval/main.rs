@@ -127,6 +127,7 @@ fn packet() -> Packet {
         tos: 0x10,
         src_mac: Some(wharf_core::addr::Mac([2, 0, 0, 0, 0, 9])),
         dst_mac: Some(wharf_core::addr::Mac([2, 0, 0, 0, 0, 3])),
+        arp: None,
     }
 }
 

@@ -5,7 +5,9 @@ use std::str::FromStr;
 
 use clap::Args;
 use wharf_core::ErrorKind;
-use wharf_core::trace::{L4, ObservedState, Query, Report, Source, Verdict, trace, verdict};
+use wharf_core::trace::{
+    L4, ObservedState, Query, Report, Source, Verdict, trace, unread_ends, verdict,
+};
 use wharf_engine::error::EngineError;
 use wharf_engine::observe::world::{self, Ask, FindError};
 use wharf_engine::probe::live;
@@ -14,6 +16,9 @@ use wharf_engine::process::netns::NetnsError;
 use super::{Context, Done};
 use crate::output::error::CommandError;
 use crate::output::trace as output;
+
+/// How often more is read, where the way leads further than was thought.
+const READINGS: usize = 3;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -111,14 +116,32 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
     ask.about(&source);
     ask.about(&target);
     ask.about_port(args.destination.l4, args.destination.port);
-    let state = world::world(&ask);
-    let query = Query {
+    let mut state = world::world(&ask);
+    let mut query = Query {
         source: world::source(&state, &source).map_err(failure)?,
         target: world::target(&state, &target).map_err(failure)?,
         l4: args.destination.l4,
         port: args.destination.port,
     };
     let mut report = trace(&state, &query);
+    // The way may lead into a namespace that nobody asked about.
+    for _ in 0..READINGS {
+        let missed = match report.verdict {
+            Verdict::Unknown => unread_ends(&state, &query),
+            _ => Vec::new(),
+        };
+        if missed.is_empty() {
+            break;
+        }
+        ask.addrs.extend(missed);
+        state = world::world(&ask);
+        query = Query {
+            source: world::source(&state, &source).map_err(failure)?,
+            target: world::target(&state, &target).map_err(failure)?,
+            ..query
+        };
+        report = trace(&state, &query);
+    }
     if !args.offline {
         report = probed(&ask, &state, &query, report, ctx);
     }

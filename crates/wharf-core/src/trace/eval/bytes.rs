@@ -42,6 +42,12 @@ impl Headers {
             link,
         };
         headers.ethernet(packet);
+        if let Some(operation) = packet.arp {
+            headers.arp(packet, operation);
+            headers.transport = headers.bits.len();
+            headers.total = headers.bits.len();
+            return headers;
+        }
         match (packet.src, packet.dst) {
             (IpAddr::V6(src), IpAddr::V6(dst)) => headers.ipv6(packet, src, dst),
             (src, dst) => headers.ipv4(packet, v4(src), v4(dst)),
@@ -74,9 +80,25 @@ impl Headers {
     }
 
     fn ethernet(&mut self, packet: &Packet) {
-        self.mac(packet.dst_mac);
+        match packet.dst_mac {
+            None if packet.arp.is_some() => self.known(&[0xff; 6]),
+            mac => self.mac(mac),
+        }
         self.mac(packet.src_mac);
-        self.known(&ethertype(packet.family()).to_be_bytes());
+        self.known(&ethertype(packet).to_be_bytes());
+    }
+
+    /// RFC 826, with Ethernet and IPv4.
+    fn arp(&mut self, packet: &Packet, operation: u16) {
+        self.known(&[0, 1, 8, 0, 6, 4]);
+        self.known(&operation.to_be_bytes());
+        self.mac(packet.src_mac);
+        self.known(&v4(packet.src).octets());
+        match packet.dst_mac {
+            None => self.known(&[0; 6]),
+            mac => self.mac(mac),
+        }
+        self.known(&v4(packet.dst).octets());
     }
 
     fn ipv4(&mut self, packet: &Packet, src: Ipv4Addr, dst: Ipv4Addr) {
@@ -228,8 +250,9 @@ pub(super) fn icmp_code(packet: &Packet) -> u8 {
 }
 
 /// The Ethernet protocol.
-pub(super) fn ethertype(family: Family) -> u16 {
-    match family {
+pub(super) fn ethertype(packet: &Packet) -> u16 {
+    match packet.family() {
+        _ if packet.arp.is_some() => 0x0806,
         Family::V4 => 0x0800,
         Family::V6 => 0x86dd,
     }

@@ -322,6 +322,7 @@ impl<'a> Machine<'a> {
         let headers = self.headers(world).clone();
         headers.write(&mut self.packet, header, offset, &bytes);
         self.changed();
+        self.note(world);
     }
 }
 

@@ -145,7 +145,17 @@ impl<'a> Walk<'a> {
             _ => "blocking",
         };
         let what = format!("The bridge port {} is {word}, not forwarding.", link.name);
-        let fault = self.blocked(bridge, link, what, &format!("state {word}"), "state 3");
+        let mut fault = self.blocked(bridge, link, what, &format!("state {word}"), "state 3");
+        let master = self.space(bridge.space).link(bridge.index);
+        if let Some(b) = master.filter(|b| b.bridge.as_ref().is_some_and(|b| b.stp)) {
+            // The spanning tree's own decisions cannot be overruled port by port.
+            let enter = &self.space(bridge.space).enter;
+            fault.fix = vec![
+                format!("{enter}ip link set {} type bridge stp_state 0", b.name),
+                format!("{enter}ip link set {} down", link.name),
+                format!("{enter}ip link set {} up", link.name),
+            ];
+        }
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 
@@ -172,6 +182,7 @@ impl<'a> Walk<'a> {
         let mut fault = self.blocked(bridge, link, what, "locked on", "locked off");
         if fault.owner == Owner::Wharf {
             fault.code = Code::SpoofGuard;
+            fault = self.as_given_at(link.index, fault, packet);
         }
         self.blame(Verdict::Dropped, "bridge", fault);
     }
@@ -218,6 +229,16 @@ impl<'a> Walk<'a> {
             .fdb
             .iter()
             .any(|e| e.mac == mac && e.link == link.index && !e.own);
+        // Neighbour discovery is multicast, which a port may not be sent; a known neighbour is not asked for.
+        if packet.dst.is_ipv6() && !port.mcast_flood && !self.sender_knows(packet, mac) {
+            let what = format!(
+                "Multicast is not sent to {}, so that neighbour discovery does not reach it.",
+                link.name
+            );
+            let fault = self.blocked(bridge, link, what, "mcast_flood off", "mcast_flood on");
+            self.blame(Verdict::Dropped, "bridge", fault);
+            return;
+        }
         // What a port may not be flooded with reaches it once its address is learned.
         if here || port.flood || port.learning && port.bcast_flood {
             let asks = !port.bcast_flood && packet.dst.is_ipv4();

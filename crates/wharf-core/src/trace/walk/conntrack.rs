@@ -169,6 +169,19 @@ impl Walk<'_> {
         self.blame(Verdict::Dropped, "conntrack", fault);
     }
 
+    /// Whether the sender uses a port again: it is open, or a fixed one.
+    fn sends_again(&self, port: u16) -> bool {
+        let Some(space) = self.origin.map(|id| self.space(id)) else {
+            return true;
+        };
+        let (lowest, highest) = super::ends::port_range(space);
+        let open = space
+            .sockets
+            .iter()
+            .any(|s| s.port == port && s.protocol == crate::trace::packet::L4::Udp);
+        open || !(lowest..=highest).contains(&port)
+    }
+
     /// An older entry of the same flow that was translated otherwise keeps steering it.
     pub(super) fn check_stale(&mut self, space: SpaceId, hook: Hook, ct: &CtState) {
         if self.reply || ct.state & NEW == 0 || ct.original.protocol != 17 {
@@ -183,8 +196,10 @@ impl Walk<'_> {
             Hook::Prerouting | Hook::Output => {
                 (f.reply.src, f.reply.sport) != (ct.reply.src, ct.reply.sport)
             }
+            // A sender that is not about to use the old port again is not steered by it.
             _ => {
-                f.reply.dst != ct.reply.dst
+                self.sends_again(f.original.sport)
+                    && f.reply.dst != ct.reply.dst
                     && (f.reply.dst == f.original.src || !is_local(s, f.reply.dst))
             }
         };

@@ -159,7 +159,7 @@ impl<'a> Walk<'a> {
                     "The host has no link to the outside.",
                 )
                 .evidence("ip addr show: no address but on bridges")
-                .fix("ip addr add ADDRESS/PREFIX dev LINK");
+                .fix("ip addr show");
                 self.blame(Verdict::Dropped, "route", fault);
             }
         }
@@ -192,7 +192,7 @@ impl<'a> Walk<'a> {
             },
             dport,
             reply: false,
-            ttl: default_ttl(self.space(space), v4),
+            ttl: self.first_ttl(space, dst),
             len: match (l4, v4) {
                 (L4::Icmp, true) => 84,
                 (L4::Icmp, false) => 104,
@@ -203,7 +203,20 @@ impl<'a> Walk<'a> {
             tos: 0,
             src_mac: None,
             dst_mac: None,
+            arp: None,
         }
+    }
+
+    /// The TTL of a packet that a space sends to `dst`: for IPv6 the outgoing link says.
+    pub(super) fn first_ttl(&self, id: SpaceId, dst: IpAddr) -> u8 {
+        let space = self.space(id);
+        let link = self.leads(id, dst).and_then(|l| space.link(l));
+        let own = link.filter(|_| dst.is_ipv6()).and_then(|l| {
+            let name = format!("net.ipv6.conf.{}.hop_limit", route::sysctl_name(&l.name));
+            u8::try_from(space.sysctl(&name)?).ok()
+        });
+        own.filter(|n| *n > 0)
+            .unwrap_or_else(|| default_ttl(space, dst.is_ipv4()))
     }
 
     /// The source address, as asked for or as the kernel chooses it.
@@ -215,12 +228,22 @@ impl<'a> Walk<'a> {
             Some(_) => None,
             None => pick_source(space, dst),
         };
-        if found.is_some() {
+        let narrow = found.is_some_and(|src| asked.is_none() && self.beyond_scope(id, src, dst));
+        if found.is_some() && !narrow {
             return found;
         }
         let fault = self.without_address(id, asked, family);
         self.blame(Verdict::Dropped, "source", fault);
         None
+    }
+
+    /// A link-local source goes no further than its link (RFC 4007).
+    fn beyond_scope(&self, id: SpaceId, src: IpAddr, dst: IpAddr) -> bool {
+        let local = |a: IpAddr| matches!(a, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let found = route::lookup(self.space(id), &Ask::to(dst), &Skip::default());
+        local(src)
+            && !local(dst)
+            && matches!(found, Found::Route(c) if c.hop.is_some_and(|h| h.via.is_some()))
     }
 
     /// The destination address and port.

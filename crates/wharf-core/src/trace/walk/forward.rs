@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, Link, RouteKind, Space, SpaceId};
+use crate::trace::state::{HOST, Link, Place, RouteKind, Space, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
@@ -211,9 +211,12 @@ impl<'a> Walk<'a> {
         if !own || self.either(id, &link.name, "accept_local") {
             return;
         }
-        if self.passed.iter().any(|p| p.space == id)
-            && let Some((at, text, _)) = self.sender.clone()
-        {
+        let here_before = self.passed.iter().any(|p| p.space == id)
+            || Some(id) == self.origin
+                && self.dnat.is_none()
+                && !self.reply
+                && !self.passed.is_empty();
+        if here_before && let Some((at, text, _)) = self.sender.clone() {
             // It was here already, and left with this source.
             let fault = self.round_trip(at, &text);
             self.blame(Verdict::Dropped, "route", fault);
@@ -243,9 +246,21 @@ impl<'a> Walk<'a> {
                     Some(_) => Code::DuplicateAddress,
                     None => Code::MartianAddress,
                 };
-                Fault::new(code, id, src.to_string(), what)
-                    .evidence(format!("{}ip addr: {src}", space.enter))
-                    .fix(format!("{}ip addr del {src} dev LINK", space.enter))
+                // The one that is not the host's is the one too many.
+                let at = other
+                    .copied()
+                    .filter(|_| id == HOST)
+                    .or_else(|| all.iter().copied().find(|p| p.space == id));
+                let at = at.unwrap_or(Place {
+                    space: id,
+                    index: link.index,
+                });
+                let (owner, dev) = (self.space(at.space), self.link_name(at));
+                let net = owner.addrs.iter().find(|a| a.net.addr() == src);
+                let net = net.map_or(src.to_string(), |a| a.net.to_string());
+                Fault::new(code, at.space, format!("{net} dev {dev}"), what)
+                    .evidence(format!("{}ip addr show dev {dev}: {net}", owner.enter))
+                    .fix(format!("{}ip addr del {net} dev {dev}", owner.enter))
             }
         };
         self.blame(Verdict::Dropped, "route", fault);
@@ -265,7 +280,7 @@ impl<'a> Walk<'a> {
             return Fault::new(Code::MartianAddress, id, odd.to_string(), what)
                 .owner(Owner::Kernel)
                 .evidence(format!("{src} -> {dst} at {} in {}", link.name, space.name))
-                .fix(format!("ask one of the other addresses of {}", space.name));
+                .fix(format!("{}ip addr show", space.enter));
         }
         let name = format!("net.ipv4.conf.{}.route_localnet", sysctl_name(&link.name));
         let odd = if src.is_loopback() { src } else { dst };
@@ -279,28 +294,39 @@ impl<'a> Walk<'a> {
     }
 
     fn ttl_spent(&self, id: SpaceId, packet: &Packet) -> Fault {
-        let from = self.origin.filter(|_| !self.reply);
-        if let Some((space, rule)) = &self.ttl_by {
-            let what = format!("{rule} sets the TTL too low for the way to {}.", packet.dst);
-            return Fault::new(Code::TtlExpired, *space, rule.clone(), what)
-                .evidence(format!(
-                    "{}nft list ruleset: {rule}",
-                    self.space(*space).enter
-                ))
-                .fix(format!("remove {rule}"));
+        let from = if self.reply {
+            self.replier
+        } else {
+            self.origin
+        };
+        if let Some((site, rule)) = &self.ttl_by {
+            let shown = super::rules::object(rule);
+            let what = format!(
+                "{shown} sets the TTL too low for the way to {}.",
+                packet.dst
+            );
+            let as_rule = self.fault_of_rule(*site, rule, packet);
+            return Fault {
+                code: Code::TtlExpired,
+                summary: what,
+                ..as_rule
+            };
         }
         let at = from.unwrap_or(id);
         let space = self.space(at);
         let name = if packet.dst.is_ipv4() {
-            "net.ipv4.ip_default_ttl"
+            "net.ipv4.ip_default_ttl".to_owned()
         } else {
-            "net.ipv6.conf.all.hop_limit"
+            let by = self.sent_by.filter(|(at_space, _)| *at_space == at);
+            let link = by.and_then(|(_, link)| space.link(link));
+            let link = link.map_or("all".to_owned(), |l| sysctl_name(&l.name));
+            format!("net.ipv6.conf.{link}.hop_limit")
         };
         let what = format!(
             "The TTL of packets from {} does not last for the way to {}.",
             space.name, packet.dst
         );
-        Fault::new(Code::TtlExpired, at, name, what)
+        Fault::new(Code::TtlExpired, at, name.clone(), what)
             .evidence(format!("{}sysctl {name}", space.enter))
             .fix(format!("{}sysctl -w {name}=64", space.enter))
     }

@@ -2,12 +2,20 @@
 
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Verdict};
+use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, Place, TcDrop, TrafficControl};
 
 use super::Walk;
 use super::fault::Fault;
+use super::hooks::{Site, Sort};
 use super::owner;
+use super::program;
 use super::segment::{Leg, Way, is_bridge};
+
+/// Bytes of an Ethernet header.
+const ETHERNET: usize = 14;
+/// `TC_ACT_SHOT`.
+const SHOT: u32 = 2;
 
 impl<'a> Walk<'a> {
     /// Takes a frame along a way; it comes out as rules on the way left it.
@@ -18,6 +26,10 @@ impl<'a> Walk<'a> {
             let Some(link) = self.state.link(leg.place) else {
                 continue;
             };
+            // The first link's rules on the way out and the last one's on the way in belong to the IP of their spaces.
+            if link.master.is_some() && !leg.out {
+                packet = self.at_device(*leg, packet);
+            }
             let next = way.get(at + 1);
             let same = next.filter(|n| n.place.space == leg.place.space).copied();
             let bridge = link
@@ -36,8 +48,28 @@ impl<'a> Walk<'a> {
                 }
                 _ => {}
             }
+            if let Some(out) = same.filter(|n| n.out)
+                && self
+                    .state
+                    .link(out.place)
+                    .is_some_and(|l| l.master.is_some())
+            {
+                packet = self.at_device(out, packet);
+            }
         }
         packet
+    }
+
+    /// Rules of a bridge's port.
+    fn at_device(&mut self, leg: Leg, packet: Packet) -> Packet {
+        let mut site = Site::new(leg.place.space, Hook::Ingress, Sort::Device);
+        if leg.out {
+            site.hook = Hook::Egress;
+            site.oif = Some(leg.place.index);
+        } else {
+            site.iif = Some(leg.place.index);
+        }
+        self.rules(site, packet)
     }
 
     fn check_link(&mut self, leg: Leg, packet: &Packet) {
@@ -50,7 +82,12 @@ impl<'a> Walk<'a> {
         } else if !link.carrier && !is_bridge(link) && !link.loopback {
             // With its other end read, that end tells why.
             let peer = link.peer.and_then(|p| self.state.link(p));
-            if peer.is_none() && link.kind.as_deref().is_none_or(|k| k == "veth") {
+            if peer.is_none()
+                && link
+                    .kind
+                    .as_deref()
+                    .is_none_or(|k| matches!(k, "veth" | "tun"))
+            {
                 let fault = self.no_carrier(leg.place);
                 self.blame(Verdict::Dropped, "link", fault);
             }
@@ -71,7 +108,8 @@ impl<'a> Walk<'a> {
                 what,
             )
             .evidence(format!("{}ip -details link show {name}: xdp", space.enter))
-            .fix(format!("{}ip link set {name} xdp off", space.enter));
+            .fix(format!("{}ip link set {name} xdp off", space.enter))
+            .fix(format!("{}ip link set {name} xdpgeneric off", space.enter));
             self.blame(Verdict::Unknown, "link", fault);
         }
         self.check_fits(leg, link);
@@ -87,9 +125,21 @@ impl<'a> Walk<'a> {
         Fault::new(Code::NoCarrier, place.space, name, what)
             .owner(owner::of_link(self.state, place))
             .evidence(format!("{}ip link show {name}: NO-CARRIER", space.enter))
-            .fix(format!(
-                "set the other end of {name} up, or plug it in again"
-            ))
+            .fix(format!("{}ip -details link show {name}", space.enter))
+    }
+
+    /// A program decides whose instructions cannot be read.
+    fn undecided(&mut self, place: Place, link: &Link, tc: &TrafficControl) {
+        let (space, name) = (self.space(place.space), &link.name);
+        let (list, undo) = filter_commands(name, tc);
+        let what = format!(
+            "A BPF program at {name} in {} decides about every packet, and what it does cannot be read.",
+            space.name
+        );
+        let fault = Fault::new(Code::TrafficControl, place.space, tc.text.clone(), what)
+            .evidence(format!("{}{list}: {}", space.enter, tc.text))
+            .fix(format!("{}{undo}", space.enter));
+        self.blame(Verdict::Unknown, "link", fault);
     }
 
     fn check_tc(&mut self, place: Place, link: &Link, tc: &TrafficControl, packet: &Packet) {
@@ -106,6 +156,22 @@ impl<'a> Walk<'a> {
             Some(TcDrop::All) => true,
             Some(TcDrop::Ethertype(e)) => is_type(*e, packet),
             Some(TcDrop::Larger(most)) => packet.len > *most,
+            Some(TcDrop::Program { ethertype, .. }) if !is_type(*ethertype, packet) => false,
+            Some(TcDrop::Program { ops, .. }) => {
+                let mut frame = Vec::with_capacity(128);
+                for mac in [packet.dst_mac, packet.src_mac] {
+                    frame.extend(mac.map_or([0; 6], |m| m.0));
+                }
+                let kind: u16 = if packet.dst.is_ipv4() { 0x0800 } else { 0x86dd };
+                frame.extend(kind.to_be_bytes());
+                frame.extend(header(packet));
+                let whole = frame.len().max(ETHERNET + packet.len as usize);
+                frame.resize(whole, 0);
+                match program::run(ops, &frame) {
+                    Some(verdict) => verdict == SHOT,
+                    None => return self.undecided(place, link, tc),
+                }
+            }
             Some(TcDrop::Matching { ethertype, words }) => {
                 let bytes = header(packet);
                 is_type(*ethertype, packet)
@@ -124,11 +190,7 @@ impl<'a> Walk<'a> {
                 format!("tc qdisc del dev {name} root"),
             )
         } else {
-            let side = if tc.ingress { "ingress" } else { "egress" };
-            (
-                format!("tc filter show dev {name} {side}"),
-                format!("tc filter del dev {name} {side}"),
-            )
+            filter_commands(name, tc)
         };
         let what = format!("Traffic control at {name} in {} drops it.", space.name);
         let fault = Fault::new(Code::TrafficControl, place.space, tc.text.clone(), what)
@@ -136,6 +198,17 @@ impl<'a> Walk<'a> {
             .fix(format!("{}{undo}", space.enter));
         self.blame(Verdict::Dropped, "link", fault);
     }
+}
+
+/// What shows and what removes a filter.
+fn filter_commands(name: &str, tc: &TrafficControl) -> (String, String) {
+    let side = if tc.ingress { "ingress" } else { "egress" };
+    let mut words = tc.text.split(' ').skip_while(|w| *w != "pref").skip(1);
+    let pref = words.next().map_or(String::new(), |n| format!(" pref {n}"));
+    (
+        format!("tc filter show dev {name} {side}"),
+        format!("tc filter del dev {name} {side}{pref}"),
+    )
 }
 
 /// `ETH_P_ALL` is 3.

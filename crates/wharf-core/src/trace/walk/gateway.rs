@@ -73,10 +73,14 @@ impl<'a> Walk<'a> {
         );
         let fault = Fault::new(Code::WrongGateway, id, text, what)
             .evidence(format!("{}ip {six}route get {dst}: {text}", space.enter));
-        let prefix = text.split(" via").next().unwrap_or("default");
+        let words = text.split(" via").next().unwrap_or("default");
+        let prefix = words.split(" dev").next().unwrap_or(words);
+        let metric = text
+            .split_once(" metric ")
+            .map_or(String::new(), |(_, m)| format!(" metric {m}"));
         match right {
             Some(r) => fault.fix(format!(
-                "{}ip {six}route replace {prefix} via {r}",
+                "{}ip {six}route replace {prefix} via {r}{metric}",
                 space.enter
             )),
             None => fault.fix(format!("{}ip {six}route del {text}", space.enter)),
@@ -192,15 +196,23 @@ impl<'a> Walk<'a> {
                 space.enter, emit.next
             ));
         }
+        let (six, nodad) = if own.net.addr().is_ipv6() {
+            ("-6 ", " nodad")
+        } else {
+            ("", "")
+        };
         let fault = fault
             .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
             .fix(format!(
-                "{}ip addr add {}/{len} dev {dev}",
+                "{}ip addr add {}/{len} dev {dev}{nodad}",
                 space.enter,
                 own.net.addr()
             ));
         match self.right_gateway(emit) {
-            Some(via) => fault.fix(format!("{}ip route replace default via {via}", space.enter)),
+            Some(via) => fault.fix(format!(
+                "{}ip {six}route replace default via {via}",
+                space.enter
+            )),
             None => fault,
         }
     }

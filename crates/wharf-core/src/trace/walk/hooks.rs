@@ -28,6 +28,8 @@ pub(super) enum Sort {
     Bridged,
     /// Bridge rules.
     Bridge,
+    /// Rules for ARP.
+    Arp,
     /// Rules of one device.
     Device,
 }
@@ -189,6 +191,7 @@ impl<'a> Walk<'a> {
         let layer = match site.sort {
             Sort::Ip | Sort::Bridged => Layer::Ip,
             Sort::Bridge => Layer::Bridge,
+            Sort::Arp => Layer::Arp,
             Sort::Device => Layer::Device(device.map_or("", |l| l.name.as_str())),
         };
         let fib = SpaceFib(space);
@@ -215,13 +218,21 @@ impl<'a> Walk<'a> {
         }
         for t in &run.translations {
             self.show_translation(site.space, t);
-            if !t.source {
+            if t.source {
+                self.snat = Some((site.space, t.rule.clone(), t.addr));
+            } else {
                 self.dnat = Some((site.space, t.rule.clone(), t.addr));
             }
         }
         if run.packet.ttl != before.ttl {
-            let by = run.seen.last().map(show);
-            self.ttl_by = Some((site.space, by.unwrap_or_else(|| "a rule".to_owned())));
+            let word = |b: &&Blame| {
+                let text = b.text.to_lowercase();
+                ["ttl", "hoplimit", "hl-set", "hl-dec"]
+                    .iter()
+                    .any(|w| text.contains(w))
+            };
+            let by = run.seen.iter().rev().find(word).or(run.seen.last());
+            self.ttl_by = by.map(|rule| (site, rule.clone()));
         }
         if let Some(blame) = &run.blame {
             self.hop(site.space, hook_name(site.hook), &show(blame), "accepts");
@@ -280,6 +291,8 @@ impl<'a> Walk<'a> {
         let taken: std::collections::BTreeSet<u16> = s
             .flows
             .iter()
+            // A connection that has ended gives way.
+            .filter(|f| !f.text.contains("TIME_WAIT") && !f.text.contains(" CLOSE "))
             .map(|f| &f.reply)
             .filter(|r| r.dst == t.addr && r.protocol == protocol)
             .filter(|r| (r.src, r.sport) == (far, port) && (first..=last).contains(&r.dport))
@@ -299,8 +312,21 @@ impl<'a> Walk<'a> {
         )
         .owner(t.rule.owner)
         .evidence(format!("{}conntrack -L: {} flows", s.enter, taken.len()))
-        .fix(format!("{}conntrack -D -d {far}", s.enter));
+        .fixes(self.more_ports(s, &t.rule, far, (first, last)));
         self.blame(Verdict::Dropped, "nat", fault);
+    }
+
+    /// Commands that let a rule translate to any port; where its range is not found, that make room.
+    fn more_ports(&self, s: &Space, rule: &Blame, far: IpAddr, range: (u16, u16)) -> Vec<String> {
+        let (first, last) = range;
+        let one = format!(":{first}");
+        let narrow = [format!("{first}-{last}"), one];
+        let found = narrow.iter().find(|n| rule.text.contains(n.as_str()));
+        match found {
+            Some(n) if n.starts_with(':') => super::rules::replaced(s, rule, n, ":1024-65535"),
+            Some(n) => super::rules::replaced(s, rule, n, "1024-65535"),
+            None => vec![format!("{}conntrack -D -d {far}", s.enter)],
+        }
     }
 
     /// Takes a rule that was blamed out of what later packets see; false if it is not found.

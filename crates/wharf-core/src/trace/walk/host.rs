@@ -245,6 +245,8 @@ impl<'a> Walk<'a> {
                 space.name
             ));
             self.unknown = true;
+            let own = space.addrs.iter().find(|a| a.link == link.index);
+            self.missed.extend(own.map(|a| a.net.addr()));
             return Step::End(Arrival::Lost);
         }
         if packet.dst.is_ipv6() && !link.loopback {

@@ -253,6 +253,15 @@ impl<'a> Walk<'a> {
         if let Some((id, link)) = meant_for(self.state, emit.next) {
             return (self.address_gone(id, &link, emit.next), end);
         }
+        let covered = self.space(emit.space).addrs.iter().any(|a| {
+            a.link == emit.link && (a.net.contains(&emit.next) || a.peer == Some(emit.next))
+        });
+        let right = self.right_gateway(emit);
+        if !covered && right.is_some() {
+            // A route says that it is on the link, and no address of the link does.
+            let fault = self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, right);
+            return (fault, self.by_gateway(emit, right));
+        }
         if self.narrower(emit, seg) {
             let right = self.right_gateway(emit);
             return (self.too_wide(emit, None), self.by_gateway(emit, right));
@@ -273,10 +282,34 @@ impl<'a> Walk<'a> {
                 space.enter
             ))
             .evidence(format!("no namespace on the segment has {addr}"))
-            .fix(format!(
-                "give {addr} to the host that is to have it: ip addr add {addr}/PREFIX dev LINK"
-            ));
+            .fixes(self.give(addr, seg, emit));
         (fault, end)
+    }
+
+    /// Who of the segment may be meant: a namespace that was asked for, or the only one there.
+    fn give(&self, addr: IpAddr, seg: &Segment, emit: &Emit<'a>) -> Vec<String> {
+        let six = six(addr);
+        let near = self.space(emit.space).addrs.iter();
+        let len = near
+            .into_iter()
+            .find(|a| a.net.contains(&addr))
+            .map_or(32, |a| a.net.prefix_len());
+        let mut ends = seg
+            .stations
+            .iter()
+            .map(last)
+            .filter(|p| p.space != emit.space && !self.is_router(p.space, addr));
+        match (ends.next(), ends.next()) {
+            (Some(only), None) => vec![format!(
+                "{}ip addr add {addr}/{len} dev {}",
+                self.space(only.space).enter,
+                self.link_name(only)
+            )],
+            _ => vec![format!(
+                "{}ip {six}neigh show {addr}",
+                self.space(emit.space).enter
+            )],
+        }
     }
 
     /// A translation leads to an address that nobody has.
@@ -295,15 +328,54 @@ impl<'a> Walk<'a> {
                 "{}ip neigh show {addr}: nobody answers",
                 space.enter
             ));
-        let family = super::rules::family_word(rule.family);
+        let right = self
+            .now_at(*addr)
+            .filter(|_| rule.text.contains(&addr.to_string()));
         Some(match (rule.owner, rule.handle) {
+            (_, Some(_)) if let Some(right) = right => {
+                fault.fixes(super::rules::rewritten(space, rule, *addr, right))
+            }
             (crate::trace::report::Owner::Wharf, _) => fault.fix("wharf repair"),
-            (_, Some(n)) => fault.fix(format!(
-                "{}nft delete rule {family} {} {} handle {n}",
-                space.enter, rule.table, rule.chain
-            )),
+            (_, Some(_)) => fault.fix(super::rules::removed(space, rule)),
             (_, None) => fault.fix(format!("{}nft -a list ruleset", space.enter)),
         })
+    }
+
+    /// Where the program went that an old address was for: the only one of the segment that takes such packets.
+    fn now_at(&self, old: IpAddr) -> Option<IpAddr> {
+        let (at, _, _) = self.dnat.as_ref()?;
+        let port = self
+            .current
+            .get(at)
+            .and_then(|i| self.tracked.get(at)?.get(*i))
+            .map(|ct| ct.reply.sport)?;
+        let near: Vec<ipnet::IpNet> = self.space(*at).addrs.iter().map(|a| a.net).collect();
+        let mut found = Vec::new();
+        for (id, space) in self
+            .state
+            .spaces
+            .iter()
+            .enumerate()
+            .filter(|(id, _)| id != at)
+        {
+            for a in super::ends::addresses(space, crate::addr::Family::of(old)) {
+                let addr = a.net.addr();
+                let beside = near.iter().any(|n| n.contains(&addr) && n.contains(&old));
+                let takes = space.sockets.iter().any(|s| {
+                    s.protocol == self.query.l4
+                        && s.port == port
+                        && (s.addr == addr || s.addr.is_unspecified())
+                });
+                if beside && takes && !found.contains(&(id, addr)) {
+                    found.push((id, addr));
+                }
+            }
+        }
+        let first = found.first().copied()?;
+        found
+            .iter()
+            .all(|(id, _)| *id == first.0)
+            .then_some(first.1)
     }
 
     fn address_gone(&self, id: SpaceId, link: &str, addr: IpAddr) -> Fault {
@@ -321,11 +393,19 @@ impl<'a> Walk<'a> {
             what,
         ))
         .evidence(format!("{}ip addr show dev {link}: no {addr}", space.enter))
-        .fix("wharf repair")
-        .fix(format!(
-            "{}ip addr add {addr}/PREFIX dev {link}",
-            space.enter
-        ))
+        .fixes(match (self.given(id, addr), space.link_named(link)) {
+            (Some(net), Some(l)) => {
+                self.readdress(id, l.index, Some(net), crate::addr::Family::of(addr))
+            }
+            _ => vec!["wharf repair".to_owned()],
+        })
+    }
+
+    /// An address with its prefix as wharf gave it to a container.
+    fn given(&self, id: SpaceId, addr: IpAddr) -> Option<ipnet::IpNet> {
+        let container = self.container(self.space(id).container.as_deref()?)?;
+        let all = container.attachments.iter().flat_map(|a| &a.addresses);
+        all.into_iter().copied().find(|n| n.addr() == addr)
     }
 
     /// Where nothing at all is behind the link, the link itself tells why.

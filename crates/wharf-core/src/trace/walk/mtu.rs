@@ -46,15 +46,16 @@ impl<'a> Walk<'a> {
             .owner(owner::of_link(self.state, leg.place))
             .evidence(format!("{}ip link show {name}: mtu {mtu}", space.enter));
         let sent = self.sent_by.map(|(space, index)| Place { space, index });
+        let mut widen = format!("{}ip link set {name} mtu {full}", space.enter);
         if let (Some(place), Some(l)) = (sent, sent.and_then(|p| self.state.link(p))) {
             let enter = &self.space(place.space).enter;
-            fault = fault
-                .evidence(format!("{enter}ip link show {}: mtu {}", l.name, l.mtu))
-                .fix(format!("{enter}ip link set {} mtu {mtu}", l.name));
+            fault = fault.evidence(format!("{enter}ip link show {}: mtu {}", l.name, l.mtu));
+            // What a tunnel can carry is settled by what is below it.
+            if link.kind.as_deref() == Some("vxlan") {
+                widen = format!("{enter}ip link set {} mtu {mtu}", l.name);
+            }
         }
-        if sent.is_none() || link.kind.as_deref() != Some("vxlan") {
-            fault = fault.fix(format!("{}ip link set {name} mtu {full}", space.enter));
-        }
+        fault = fault.fix(widen);
         self.narrow.push((limit, fault));
     }
 

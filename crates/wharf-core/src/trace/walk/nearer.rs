@@ -4,13 +4,14 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::trace::report::{Code, Verdict};
-use crate::trace::state::{Place, SpaceId};
+use crate::trace::state::{Place, Route, SpaceId};
 
 use super::fault::Fault;
 use super::host::six;
 use super::owner::holders;
 use super::route::{self, Ask, Found, Skip};
 use super::segment::segment;
+use super::show::show_route;
 use super::{Emit, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -59,17 +60,44 @@ impl<'a> Walk<'a> {
             emit.text, space.name
         );
         let whole = Family::of(addr).bits();
+        let covers_rightly = |r: &Route| {
+            r.dst.contains(&addr)
+                && r.hops
+                    .iter()
+                    .any(|h| h.link == Some(right.index) && h.via.is_none())
+        };
         let fault = Fault::new(Code::RouteConflict, emit.space, emit.text.clone(), what)
             .evidence(format!(
                 "{}ip {six}route get {addr}: {}",
                 space.enter, emit.text
             ))
             .evidence(format!("{}ip {six}route show match {addr}", space.enter))
-            .fix(format!(
-                "{}ip {six}route add {addr}/{whole} dev {name}",
-                space.enter
-            ));
+            .fix(if self.is_made(emit, covers_rightly) {
+                format!("{}ip {six}route del {}", space.enter, emit.text)
+            } else {
+                format!(
+                    "{}ip {six}route replace {addr}/{whole} dev {name}",
+                    space.enter
+                )
+            });
         Some((fault, step))
+    }
+
+    /// Whether the route taken is one that somebody made, and without it one that is `right` would be taken.
+    fn is_made(&self, emit: &Emit<'a>, right: impl Fn(&Route) -> bool) -> bool {
+        /// `RTPROT_KERNEL`.
+        const KERNEL: u8 = 2;
+        let space = self.space(emit.space);
+        let routes = || space.routes.iter().filter(|r| r.table == route::MAIN);
+        let taken = routes().find(|r| {
+            r.dst.contains(&emit.next)
+                && r.hops
+                    .iter()
+                    .any(|h| show_route(space, r, Some(h)) == emit.text)
+        });
+        taken.is_some_and(|t| {
+            t.protocol != KERNEL && routes().any(|r| !std::ptr::eq(r, t) && right(r))
+        })
     }
 
     pub(super) fn routed_by(&self, emit: &Emit<'a>, link: u32) -> bool {

@@ -76,6 +76,9 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
+        if let Some(fault) = self.asked_in_vain(&emit, place) {
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        }
         // A translated packet that goes back out where it came from was meant for somebody who was here.
         let back = self
             .passed
@@ -100,6 +103,66 @@ impl<'a> Walk<'a> {
             from: place,
             packet,
         })
+    }
+
+    /// The kernel asked for the next hop beyond an unread wire, and nobody answered.
+    fn asked_in_vain(&self, emit: &Emit<'a>, place: Place) -> Option<Fault> {
+        let space = self.space(emit.space);
+        let link = self.state.link(place).filter(|l| l.up && l.carrier)?;
+        let entry = space
+            .neighbours
+            .iter()
+            .find(|n| n.link == place.index && n.addr == emit.next && !n.proxy)?;
+        if !matches!(
+            entry.state,
+            NeighbourState::Failed | NeighbourState::Incomplete
+        ) {
+            return None;
+        }
+        let (next, six, dev) = (emit.next, six(emit.next), &link.name);
+        if let Some(rule) = emit.rule {
+            let how = format!("which sends it to {next}, and nobody answers there");
+            return Some(self.policy(emit.space, rule, &how));
+        }
+        let proto = asks_with(next);
+        let what = format!(
+            "Nobody answers {proto} for {next} on {dev} in {}.",
+            space.name
+        );
+        let seen = format!("{}ip {six}neigh show {next} dev {dev}: FAILED", space.enter);
+        if !emit.gateway {
+            return Some(
+                Fault::new(Code::NoSuchDestination, emit.space, next.to_string(), what)
+                    .evidence(seen)
+                    .fix(format!(
+                        "{}ip {six}neigh flush {next} dev {dev}",
+                        space.enter
+                    )),
+            );
+        }
+        let other = self
+            .lost_gateway(emit.space, next)
+            .filter(|(_, via)| *via != next);
+        let fault = match other {
+            Some((_, via)) => {
+                let fault = self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, Some(via));
+                Fault {
+                    summary: what,
+                    ..fault
+                }
+            }
+            None => Fault::new(
+                Code::NeighbourUnreachable,
+                emit.space,
+                format!("{next} dev {dev}"),
+                what,
+            )
+            .fix(format!(
+                "{}ip {six}neigh flush {next} dev {dev}",
+                space.enter
+            )),
+        };
+        Some(fault.evidence(seen))
     }
 
     /// Along a way to the link at its end.
@@ -229,12 +292,14 @@ impl<'a> Walk<'a> {
         } else if let Some(entry) = self.known(emit)
             && !macs.contains(&entry.mac)
             && macs.iter().all(Option::is_some)
+            && !self.will_ask_again(entry, last(&best))
         {
             let right = self.state.link(last(&best)).and_then(|l| l.mac);
             let fault = self.wrong_entry(emit, link, entry, right, last(&best));
             self.blame(Verdict::Dropped, "neighbour", fault);
         }
         self.check_same_mac(emit, seg, &best);
+        self.check_resolution(emit, &best);
         let end = last(&best);
         let text = format!(
             "{} at {} in {}",
@@ -249,7 +314,20 @@ impl<'a> Walk<'a> {
         best
     }
 
-    fn duplicate(&self, addr: IpAddr, right: Place, other: Place) -> Fault {
+    /// An entry that was learned while the cable was in another switch of the same host is soon given up.
+    fn will_ask_again(&self, entry: &Neighbour, best: Place) -> bool {
+        let pinned = matches!(
+            entry.state,
+            NeighbourState::Permanent | NeighbourState::NoArp
+        );
+        let links = self.space(best.space).links.iter();
+        !pinned
+            && links
+                .into_iter()
+                .any(|l| l.mac == entry.mac && is_bridge(l))
+    }
+
+    pub(super) fn duplicate(&self, addr: IpAddr, right: Place, other: Place) -> Fault {
         let name = |p: Place| {
             let link = self.state.link(p).map_or("?", |l| l.name.as_str());
             format!("{link} in {}", self.space(p.space).name)

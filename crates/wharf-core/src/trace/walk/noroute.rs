@@ -87,10 +87,7 @@ impl<'a> Walk<'a> {
             space.name
         );
         Fault::new(Code::PolicyRule, id, shown.clone(), what)
-            .evidence(format!(
-                "{}ip {flag}rule: {}: {shown}",
-                space.enter, rule.priority
-            ))
+            .evidence(format!("{}ip {flag}rule: {shown}", space.enter))
             .fix(format!(
                 "{}ip {flag}rule del priority {}",
                 space.enter, rule.priority
@@ -160,23 +157,63 @@ impl<'a> Walk<'a> {
                 ));
             return (fault, out);
         }
+        if let Some(found) = self.short_prefix(id, dst) {
+            return found;
+        }
         let what = format!("{} has no route to {dst}.", space.name);
         let mut fault = Fault::new(Code::NoRoute, id, dst.to_string(), what).evidence(format!(
             "{}ip {six}route get {dst}: unreachable",
             space.enter
         ));
-        if let Some((_, via)) = guess {
-            fault = fault.fix(format!(
-                "{}ip {six}route add default via {via}",
-                space.enter
-            ));
-        } else {
-            fault = fault.fix(format!(
-                "{}ip {six}route add {dst} via GATEWAY",
-                space.enter
-            ));
-        }
+        let lost = || self.lost_gateway(id, dst);
+        fault = match guess.or_else(lost) {
+            Some((_, via)) => fault.fix(self.default_route(id, via)),
+            None => fault.fix(format!("{}ip {six}route show table all", space.enter)),
+        };
         (fault, out)
+    }
+
+    /// The destination is on the segment of one of the space's links, whose prefix does not hold it.
+    fn short_prefix(&self, id: SpaceId, dst: IpAddr) -> Option<(Fault, Option<Out<'a>>)> {
+        let owners = owner::holders(self.state, dst);
+        let space = self.space(id);
+        super::ends::addresses(space, Family::of(dst)).find_map(|own| {
+            let place = Place {
+                space: id,
+                index: own.link,
+            };
+            let seg = super::segment::segment(self.state, place);
+            let at = owners
+                .iter()
+                .find(|o| o.space != id && seg.way_to(**o).is_some())?;
+            let far = self.space(at.space).addrs.iter();
+            let far = far.into_iter().find(|a| a.net.addr() == dst)?;
+            if !far.net.contains(&own.net.addr()) {
+                return None;
+            }
+            let dev = self.link_name(place);
+            let shown = format!("{} dev {dev}", own.net);
+            let what =
+                format!("The prefix of {shown} does not hold {dst}, which is on that segment.");
+            let net = format!("{}/{}", own.net.addr(), far.net.prefix_len());
+            let nodad = if dst.is_ipv6() { " nodad" } else { "" };
+            let mut fault = Fault::new(Code::WrongPrefixLength, id, shown.clone(), what)
+                .evidence(format!(
+                    "{}ip {}route get {dst}: unreachable",
+                    space.enter,
+                    six(dst)
+                ))
+                .evidence(format!(
+                    "{}ip addr show dev {dev}: {}",
+                    space.enter, own.net
+                ))
+                .fix(format!("{}ip addr del {} dev {dev}", space.enter, own.net))
+                .fix(format!("{}ip addr add {net} dev {dev}{nodad}", space.enter));
+            if let Some((_, via)) = self.likely_gateway(id, dst) {
+                fault = fault.fix(self.default_route(id, via));
+            }
+            Some((fault, Some(self.on_link(id, own.link, dst))))
+        })
     }
 
     /// The route went with a link that is down. The kernel makes only the link's own prefix anew.
@@ -192,13 +229,11 @@ impl<'a> Walk<'a> {
             return (fault, Some(on_link));
         }
         let Some(via) = own.find_map(|a| self.router_near(id, a)) else {
-            return (fault, None);
+            let lost = self.lost_gateway(id, dst).map(|(_, via)| via);
+            let fix = lost.map(|via| self.default_route(id, via));
+            return (fault.fixes(fix), None);
         };
-        let six = six(dst);
-        let fault = fault.fix(format!(
-            "{}ip {six}route add default via {via}",
-            space.enter
-        ));
+        let fault = fault.fix(self.default_route(id, via));
         let out = Out {
             next: via,
             gateway: true,

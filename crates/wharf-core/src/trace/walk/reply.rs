@@ -8,7 +8,7 @@ use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::state::{HOST, Place, SpaceId};
 
-use super::ends::{Ends, default_ttl, show_end};
+use super::ends::{Ends, show_end};
 use super::fault::Fault;
 use super::host::six;
 use super::neighbour::is_private;
@@ -44,10 +44,54 @@ impl<'a> Walk<'a> {
             Arrival::Outside { from, packet } => Some(Arrived::Outside { from, packet }),
             Arrival::Local { space, iif, packet } => {
                 self.check_place(ends, space, &packet);
+                if self.check_doubled(ends, space, &packet) {
+                    return None;
+                }
                 self.socket(space, iif, &packet);
                 Some(Arrived::In { space, iif, packet })
             }
         }
+    }
+
+    /// Both places of one address, where they hang on one segment: the space's own and the other one's.
+    fn shared(&self, space: SpaceId, other: SpaceId, addr: IpAddr) -> Option<(Place, Place)> {
+        let all = holders(self.state, addr);
+        let here = all.iter().find(|p| p.space == space)?;
+        let there = all.iter().find(|p| p.space == other)?;
+        let seg = super::segment::segment(self.state, *here);
+        seg.way_to(*there).map(|_| (*here, *there))
+    }
+
+    /// The sender keeps the packet to itself, since it has the address of the one that was meant.
+    fn check_doubled(&mut self, ends: &Ends<'a>, space: SpaceId, packet: &Packet) -> bool {
+        if self.origin != Some(space) || packet.dst.is_loopback() {
+            return false;
+        }
+        let takes = packet.l4 == L4::Icmp
+            || super::socket::takes(self.space(space), packet, None).is_some();
+        let others: Vec<SpaceId> = match ends.to {
+            Some(to) => vec![to],
+            None if takes => Vec::new(),
+            None => holders(self.state, packet.dst)
+                .iter()
+                .map(|p| p.space)
+                .collect(),
+        };
+        let found = others
+            .into_iter()
+            .filter(|other| *other != space)
+            .find_map(|other| self.shared(space, other, packet.dst));
+        let Some((here, there)) = found else {
+            return false;
+        };
+        let fault = self.duplicate(packet.dst, there, here);
+        let verdict = if takes {
+            Verdict::Dropped
+        } else {
+            Verdict::Rejected
+        };
+        self.blame(verdict, "route", fault);
+        true
     }
 
     /// Is it the space that was meant?
@@ -66,6 +110,9 @@ impl<'a> Walk<'a> {
         let Some(to) = ends.to.filter(|to| *to != space && packet.dst == sent.dst) else {
             return;
         };
+        if self.shared(space, to, packet.dst).is_some() {
+            return;
+        }
         let (here, there) = (self.space(space), self.space(to));
         let both = holders(self.state, packet.dst);
         if !both.iter().any(|p| p.space == to) || !both.iter().any(|p| p.space == space) {
@@ -119,18 +166,11 @@ impl<'a> Walk<'a> {
                     "{} takes {shown} to {addr} before wharf's mapping to {name}.",
                     object(rule)
                 );
-                let family = super::rules::family_word(rule.family);
                 Fault::new(Code::PublishShadowed, *at, object(rule), what)
                     .owner(rule.owner)
                     .evidence(format!("{}nft -a list ruleset: {}", host.enter, rule.text))
                     .evidence(format!("wharf port ls {name}"))
-                    .fix(format!(
-                        "{}nft delete rule {family} {} {} handle {}",
-                        host.enter,
-                        rule.table,
-                        rule.chain,
-                        rule.handle.unwrap_or(0)
-                    ))
+                    .fix(super::rules::removed(host, rule))
             }
             None => {
                 let taken = self.space(space);
@@ -196,7 +236,7 @@ impl<'a> Walk<'a> {
             sport,
             dport,
             reply: true,
-            ttl: default_ttl(self.space(space), packet.dst.is_ipv4()),
+            ttl: self.first_ttl(space, packet.src),
             mark: 0,
             tos: 0,
             src_mac: None,
@@ -252,10 +292,22 @@ impl<'a> Walk<'a> {
             fault = Some(
                 Fault::new(Code::NoReturnRoute, at, packet.dst.to_string(), what)
                     .evidence(format!("{}ip route get {}", space.enter, packet.dst))
-                    .fix(format!(
-                        "{}ip route add {} via GATEWAY",
-                        space.enter, packet.dst
-                    )),
+                    .fix(match self.likely_gateway(at, packet.dst) {
+                        Some((_, via)) => {
+                            format!(
+                                "{}ip {}route replace {} via {via}",
+                                space.enter,
+                                six(via),
+                                packet.dst
+                            )
+                        }
+                        None => format!(
+                            "{}ip {}route get {}",
+                            space.enter,
+                            six(packet.dst),
+                            packet.dst
+                        ),
+                    }),
             );
         }
         if let Some(fault) = fault {
@@ -280,7 +332,17 @@ impl<'a> Walk<'a> {
                     what,
                 )
                 .evidence("the way back differs from the way there")
-                .fix("send the answers back through the host that translates")
+                .fix({
+                    let at = self.replier.unwrap_or(HOST);
+                    let via = self.likely_gateway(at, got.dst).map(|(_, via)| via);
+                    let enter = &self.space(at).enter;
+                    match via {
+                        Some(via) => {
+                            format!("{enter}ip {}route replace {} via {via}", six(via), got.dst)
+                        }
+                        None => format!("{enter}ip {}route get {}", six(got.dst), got.dst),
+                    }
+                })
             }
         };
         self.blame(Verdict::Unanswered, "nat", fault);
@@ -314,10 +376,49 @@ impl<'a> Walk<'a> {
             .addrs
             .iter()
             .any(|a| a.link == from.index && a.net.contains(&src));
-        if route::is_local(space, src) || on_link || !is_private(src) {
+        if route::is_local(space, src) {
+            return None;
+        }
+        if let Some(fault) = self.strange_source(from, src) {
+            return Some(fault);
+        }
+        if on_link || !is_private(src) {
             return None;
         }
         Some(self.untranslated(from, src))
+    }
+
+    /// The source was translated to an address that the translating space does not have, and answers for on no link.
+    fn strange_source(&self, from: Place, src: IpAddr) -> Option<Fault> {
+        let space = self.space(from.space);
+        let answered = space
+            .neighbours
+            .iter()
+            .any(|n| n.proxy && n.addr == src && n.link == from.index);
+        let (id, rule, to) = self.snat.as_ref()?;
+        if *id != from.space || *to != src || answered {
+            return None;
+        }
+        let shown = object(rule);
+        let what = format!(
+            "{shown} translates the source to {src}, which {} does not have, so that answers do not come back.",
+            space.name
+        );
+        let dev = self.link_name(from);
+        let own = space
+            .addrs
+            .iter()
+            .find(|a| a.link == from.index && route::same_family(a.net, src));
+        let bits = crate::addr::Family::of(src).bits();
+        let fault = Fault::new(Code::NoReturnRoute, *id, shown, what)
+            .owner(rule.owner)
+            .evidence(format!("{}nft -a list ruleset: {}", space.enter, rule.text))
+            .evidence(format!("{}ip addr show: no {src}", space.enter));
+        let has = rule.text.contains(&src.to_string());
+        Some(match own.filter(|_| has) {
+            Some(own) => fault.fixes(super::rules::rewritten(space, rule, src, own.net.addr())),
+            None => fault.fix(format!("{}ip addr add {src}/{bits} dev {dev}", space.enter)),
+        })
     }
 
     /// The answering space has no way to a source that nobody translated.
@@ -351,10 +452,10 @@ impl<'a> Walk<'a> {
                 "{}ip {six}route add default via {via}",
                 space.enter
             )),
-            None => fault.fix(format!(
-                "{}ip {six}route add {dst} via GATEWAY",
-                space.enter
-            )),
+            None => match self.lost_gateway(id, dst) {
+                Some((_, via)) => fault.fix(self.default_route(id, via)),
+                None => fault.fix(format!("{}ip {six}route show table all", space.enter)),
+            },
         })
     }
 
@@ -382,7 +483,12 @@ impl<'a> Walk<'a> {
             return Fault::new(Code::NoReturnRoute, place.space, src.to_string(), what)
                 .owner(Owner::Wharf)
                 .evidence(format!("wharf network inspect {name}: masquerade false"))
-                .fix(format!("wharf network create {name}-masqueraded"));
+                .fixes(match self.name_of(src) {
+                    Some(container) => {
+                        super::wharf_rules::moved(&format!("{name}-masqueraded"), "", &container)
+                    }
+                    None => vec![format!("wharf network inspect {name}")],
+                });
         }
         let what = format!(
             "{src} leaves by {dev} untranslated, and nobody outside can answer a private address."

@@ -1,9 +1,11 @@
 //! A rule or a policy that stops the packet, as a cause: its name, its owner, and what lets the packet through.
 
+use std::net::IpAddr;
+
 use crate::trace::env::Blame;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner};
-use crate::trace::ruleset::{Backend, Hook, TableFamily};
+use crate::trace::ruleset::{Backend, Chain, Expr, Hook, RuleVerdict, TableFamily};
 use crate::trace::state::Space;
 
 use super::Walk;
@@ -44,7 +46,7 @@ fn by_iptables(blame: &Blame) -> bool {
             && matches!(blame.family, TableFamily::Ip | TableFamily::Ip6)
 }
 
-fn iptables(space: &Space, blame: &Blame) -> String {
+pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     let six = if blame.family == TableFamily::Ip6 {
         "6"
     } else {
@@ -62,6 +64,51 @@ fn iptables(space: &Space, blame: &Blame) -> String {
     format!("{}ip{six}tables{legacy}{table}", space.enter)
 }
 
+/// The command that removes a rule.
+pub(super) fn removed(space: &Space, rule: &Blame) -> String {
+    let handle = rule.handle.unwrap_or(0);
+    match (rule.backend, rule.text.starts_with('-')) {
+        (Backend::Legacy, _) => format!("{} -D {} {handle}", iptables(space, rule), rule.chain),
+        (Backend::Nft, true) => {
+            let tool = iptables(space, rule);
+            format!("{tool} -D {} {}", rule.chain, rule.text)
+        }
+        (Backend::Nft, false) => {
+            let family = family_word(rule.family);
+            format!(
+                "{}nft delete rule {family} {} {} handle {handle}",
+                space.enter, rule.table, rule.chain
+            )
+        }
+    }
+}
+
+/// Commands that put another address into a rule.
+pub(super) fn rewritten(space: &Space, rule: &Blame, old: IpAddr, new: IpAddr) -> Vec<String> {
+    replaced(space, rule, &old.to_string(), &new.to_string())
+}
+
+/// Commands that put other words into a rule.
+pub(super) fn replaced(space: &Space, rule: &Blame, old: &str, new: &str) -> Vec<String> {
+    let text = rule.text.replace(old, new);
+    let handle = rule.handle.unwrap_or(0);
+    if !rule.text.starts_with('-') {
+        let family = family_word(rule.family);
+        return vec![format!(
+            "{}nft 'replace rule {family} {} {} handle {handle} {text}'",
+            space.enter, rule.table, rule.chain
+        )];
+    }
+    let tool = iptables(space, rule);
+    if rule.backend == Backend::Legacy {
+        return vec![format!("{tool} -R {} {handle} {text}", rule.chain)];
+    }
+    vec![
+        format!("{tool} -D {} {}", rule.chain, rule.text),
+        format!("{tool} -I {} {text}", rule.chain),
+    ]
+}
+
 /// What matches the packet in nft's words and in iptables' words.
 fn selector(packet: &Packet) -> (String, String) {
     // An answer comes from the port that the question went to.
@@ -76,6 +123,39 @@ fn selector(packet: &Packet) -> (String, String) {
         L4::Tcp => (format!("tcp {dir} {port}"), format!("-p tcp {flag} {port}")),
         L4::Udp => (format!("udp {dir} {port}"), format!("-p udp {flag} {port}")),
     }
+}
+
+/// Whether a rule in a chain that all tools share is of the kind that Docker writes there, for one of its bridges:
+/// containers of a network kept apart, and their addresses kept to themselves.
+fn docker_wrote(space: &Space, blame: &Blame) -> bool {
+    let words: Vec<&str> = blame.text.split(' ').collect();
+    let bridge = match words[..] {
+        ["-i", a, "-o", b, "-j", "DROP"] if a == b && blame.chain == "FORWARD" => a,
+        ["-d", _, "!", "-i", a, "-j", "DROP"] if blame.table == "raw" => a,
+        _ => return false,
+    };
+    let docker = space
+        .ruleset
+        .chains
+        .iter()
+        .filter(|c| c.owner == Owner::Docker && c.base.is_none() && c.family == blame.family);
+    let mut rules = docker.flat_map(|c| &c.rules);
+    rules.any(|r| r.text.split(' ').any(|w| w == bridge))
+}
+
+/// Whether the chain that Docker keeps for the administrator is there, and asked.
+fn asks_docker_user(space: &Space, blame: &Blame) -> bool {
+    let jumps = |c: &Chain| {
+        (c.backend, c.family) == (blame.backend, blame.family)
+            && c.table == blame.table
+            && c.base.is_some()
+            && c.rules.iter().any(|r| {
+                r.exprs.iter().any(
+                    |e| matches!(e, Expr::Verdict(RuleVerdict::Jump(to)) if to == "DOCKER-USER"),
+                )
+            })
+    };
+    space.ruleset.chains.iter().any(jumps)
 }
 
 impl<'a> Walk<'a> {
@@ -115,8 +195,13 @@ impl<'a> Walk<'a> {
                 format!("{list}: policy drop"),
             ),
         };
+        let owner = if docker_wrote(space, blame) {
+            Owner::Docker
+        } else {
+            blame.owner
+        };
         Fault::new(code, site.space, shown, what)
-            .owner(blame.owner)
+            .owner(owner)
             .evidence(seen)
             .fixes(self.let_through(site, blame, packet))
     }
@@ -128,7 +213,9 @@ impl<'a> Walk<'a> {
         let (nft, xt) = selector(packet);
         let forward = site.hook == Hook::Forward;
         match blame.owner {
-            Owner::Docker if forward => return self.docker_user(site),
+            Owner::Docker if forward && asks_docker_user(space, blame) => {
+                return self.docker_user(site);
+            }
             Owner::Ufw => {
                 let what = match packet.l4 {
                     L4::Tcp => format!("{}/tcp", packet.dport),
@@ -196,10 +283,23 @@ impl<'a> Walk<'a> {
                 "{}nft insert rule {chain} ct state established,related accept",
                 space.enter
             )],
-            (None, false) => vec![format!(
-                "{}nft insert rule {chain} {nft} accept",
-                space.enter
-            )],
+            (None, false) => {
+                let insert = format!("{}nft insert rule {chain}", space.enter);
+                let mut all = vec![format!("{insert} {nft} accept")];
+                // Answers meet the same chain.
+                if blame.family == TableFamily::Bridge {
+                    let mut back = packet.clone();
+                    back.reply = true;
+                    (back.sport, back.dport) = (packet.dport, packet.sport);
+                    let answers = selector(&back).0;
+                    if answers != nft {
+                        all.push(format!("{insert} {answers} accept"));
+                    }
+                } else if forward {
+                    all.push(format!("{insert} ct state established,related accept"));
+                }
+                all
+            }
         }
     }
 

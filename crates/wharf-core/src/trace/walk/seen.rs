@@ -106,5 +106,6 @@ fn packet(query: &Query, judged: &Judged) -> Packet {
         tos: 0,
         src_mac: None,
         dst_mac: None,
+        arp: None,
     }
 }

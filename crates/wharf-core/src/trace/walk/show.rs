@@ -42,16 +42,24 @@ pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) ->
         if let Some(link) = hop.link.and_then(|i| space.link(i)) {
             text += &format!(" dev {}", link.name);
         }
+        if hop.onlink {
+            text += " onlink";
+        }
     }
     if !matches!(route.table, MAIN | LOCAL | 0) {
         text += &format!(" table {}", route.table);
     }
+    // IPv6 gives every route a metric; its usual ones say nothing.
+    let usual = route.dst.addr().is_ipv6() && matches!(route.metric, 256 | 1024);
+    if !refuses && route.metric != 0 && route.metric != u32::MAX && !usual {
+        text += &format!(" metric {}", route.metric);
+    }
     text
 }
 
-/// A policy rule as `ip rule` prints it, without the priority's colon.
+/// A policy rule as `ip rule` prints it.
 pub(super) fn show_rule(rule: &PolicyRule) -> String {
-    let mut text = String::new();
+    let mut text = format!("{}: ", rule.priority);
     if rule.invert {
         text += "not ";
     }
@@ -70,6 +78,25 @@ pub(super) fn show_rule(rule: &PolicyRule) -> String {
             text += &format!(" {word} {name}");
         }
     }
+    if let Some(number) = rule.ip_proto {
+        text += &match number {
+            1 => " ipproto icmp".to_owned(),
+            6 => " ipproto tcp".to_owned(),
+            17 => " ipproto udp".to_owned(),
+            58 => " ipproto ipv6-icmp".to_owned(),
+            n => format!(" ipproto {n}"),
+        };
+    }
+    for (word, ports) in [("sport", rule.sport), ("dport", rule.dport)] {
+        text += &match ports {
+            Some((a, b)) if a == b => format!(" {word} {a}"),
+            Some((a, b)) => format!(" {word} {a}-{b}"),
+            None => String::new(),
+        };
+    }
+    if let Some((first, last)) = rule.uids {
+        text += &format!(" uidrange {first}-{last}");
+    }
     text += &match rule.action {
         RuleAction::Table(MAIN) => " lookup main".to_owned(),
         RuleAction::Table(LOCAL) => " lookup local".to_owned(),
@@ -82,5 +109,8 @@ pub(super) fn show_rule(rule: &PolicyRule) -> String {
         RuleAction::Prohibit => " prohibit".to_owned(),
         RuleAction::Other(n) => format!(" action {n}"),
     };
+    if let Some(most) = rule.suppress {
+        text += &format!(" suppress_prefixlength {most}");
+    }
     text
 }

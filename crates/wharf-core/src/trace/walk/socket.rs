@@ -44,6 +44,49 @@ fn addressed(socket: &Socket, dst: IpAddr) -> bool {
     }
 }
 
+/// What a space listens on, for people.
+fn listening(space: &Space, l4: L4) -> String {
+    let mut all: Vec<String> = space
+        .sockets
+        .iter()
+        .filter(|s| s.protocol == l4 && s.remote.is_none())
+        .map(|s| show_end(s.addr, s.port))
+        .collect();
+    all.truncate(8);
+    match all.is_empty() {
+        true => "nothing".to_owned(),
+        false => all.join(", "),
+    }
+}
+
+/// A program that listens where it was asked and passes on to the listener, which itself stays as it is. Between
+/// protocols there is none.
+fn relay(space: &Space, socket: &Socket, packet: &Packet) -> Option<String> {
+    if socket.protocol != packet.l4 || socket.link.is_some() {
+        return None;
+    }
+    let word = match packet.l4 {
+        L4::Tcp => "TCP",
+        L4::Udp => "UDP",
+        L4::Icmp => return None,
+    };
+    let form = |addr: IpAddr| match addr {
+        IpAddr::V4(v4) => ('4', v4.to_string()),
+        IpAddr::V6(v6) => ('6', format!("[{v6}]")),
+    };
+    let to = match socket.addr {
+        IpAddr::V6(any) if any.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        IpAddr::V4(any) if any.is_unspecified() => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        addr => addr,
+    };
+    let ((here, bind), (there, target)) = (form(packet.dst), form(to));
+    let port = packet.dport;
+    Some(format!(
+        "{}setsid -f socat {word}{here}-LISTEN:{port},bind={bind},fork,reuseaddr {word}{there}:{target}:{port} </dev/null >/dev/null 2>&1",
+        space.enter
+    ))
+}
+
 fn word(l4: L4) -> &'static str {
     match l4 {
         L4::Icmp => "icmp",
@@ -75,10 +118,7 @@ impl Walk<'_> {
                         "{}ss -ltn sport = :{}: Recv-Q {} Send-Q {}",
                         space.enter, s.port, s.queue, s.backlog
                     ))
-                    .fix(format!(
-                        "{}ss -ltnp sport = :{} shows the program that does not accept its connections",
-                        space.enter, s.port
-                    ));
+                    .fix(format!("{}ss -ltnp sport = :{}", space.enter, s.port));
                 self.blame(Verdict::Dropped, "socket", fault);
             }
             Some(s) => {
@@ -118,7 +158,8 @@ impl Walk<'_> {
         let (proto, port) = (word(packet.l4), packet.dport);
         let asked = show_end(packet.dst, port);
         let flag = if packet.l4 == L4::Udp { "-lun" } else { "-ltn" };
-        let seen = format!("{}ss {flag} sport = :{port}", space.enter);
+        let list = format!("{}ss {flag}", space.enter);
+        let seen = format!("{list} sport = :{port}");
         let mut near: Vec<&Socket> = space
             .sockets
             .iter()
@@ -134,45 +175,40 @@ impl Walk<'_> {
             let what = format!("Nothing in {} listens on {proto} port {port}.", space.name);
             return Fault::new(Code::NotListening, id, format!("{port}/{proto}"), what)
                 .evidence(format!("{seen}: nothing"))
-                .fix(format!(
-                    "start the program in {} that is to serve {proto} port {port}, on 0.0.0.0 or {}",
-                    space.name, packet.dst
-                ));
+                .evidence(format!(
+                    "{}: {}",
+                    list.trim_end(),
+                    listening(space, packet.l4)
+                ))
+                // What is to be started only its owner knows; this shows what runs.
+                .fix(format!("{list}p"));
         };
         let mut object = show_end(socket.addr, port);
-        let (what, fix) = if socket.protocol != packet.l4 {
+        let relay = relay(space, socket, packet).unwrap_or_else(|| format!("{list}p"));
+        let what = if socket.protocol != packet.l4 {
             let other = word(socket.protocol);
             object = format!("{object}/{other}");
-            (
-                format!(
-                    "{} listens on port {port} with {other}, not with {proto}.",
-                    space.name
-                ),
-                format!("ask with {other}, or let the program serve {proto} too"),
+            format!(
+                "{} listens on port {port} with {other}, not with {proto}.",
+                space.name
             )
         } else if socket.link.is_some() && addressed(socket, packet.dst) && socket.link != iif {
             let name = socket
                 .link
                 .and_then(|l| space.link(l))
                 .map_or("?", |l| &l.name);
-            (
-                format!(
-                    "The listener at {object} is bound to {name}, and the packet came by another link."
-                ),
-                format!("let the program listen without binding to {name}"),
+            format!(
+                "The listener at {object} is bound to {name}, and the packet came by another link."
             )
         } else {
-            (
-                format!(
-                    "{} listens on {object} only, and {asked} was asked for.",
-                    space.name
-                ),
-                format!("let the program listen on {asked} or on all addresses"),
+            format!(
+                "{} listens on {object} only, and {asked} was asked for.",
+                space.name
             )
         };
         Fault::new(Code::ListeningElsewhere, id, object.clone(), what)
             .evidence(format!("{seen}: {object}"))
-            .fix(fix)
+            .fix(relay)
     }
 
     /// Sysctls that let echo requests go unanswered.

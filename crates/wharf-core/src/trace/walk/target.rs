@@ -48,7 +48,12 @@ impl<'a> Walk<'a> {
                 return fault;
             }
             if let Some(fault) = self.v6_off(id) {
-                return fault;
+                let link = links.first().map_or(0, |l| l.index);
+                let more = match fault.fix.len() {
+                    1 => self.readdress(id, link, None, Family::V6),
+                    _ => Vec::new(),
+                };
+                return fault.fixes(more);
             }
             if let [link] = links[..]
                 && !link.up
@@ -79,17 +84,14 @@ impl<'a> Walk<'a> {
                     "{}ip addr add {net} dev {}",
                     space.enter, a.interface
                 )),
-                None => fault.fix(format!(
-                    "wharf network create dual --ipv6 && wharf network connect dual {}",
-                    c.name
-                )),
+                None => fault
+                    .fix("wharf network create dual --ipv6")
+                    .fix(format!("wharf network connect dual {}", c.name)),
             };
         } else if let (Some(link), None) = (links.first(), asked) {
-            fault = fault.fix(format!(
-                "{}ip addr add ADDRESS/PREFIX dev {}",
-                space.enter, link.name
-            ));
-        } else {
+            fault = fault.fixes(self.readdress(id, link.index, None, family));
+        }
+        if fault.fix.is_empty() {
             fault = fault.fix(format!("{}ip addr show", space.enter));
         }
         fault
@@ -170,8 +172,27 @@ impl<'a> Walk<'a> {
             format!("The address {} is not usable: {what}.", net.addr()),
         )
         .evidence(format!("{}ip -6 addr show dev {link}: {word}", space.enter))
-        .fix(format!("{}ip addr del {net} dev {link}", space.enter))
-        .fix(format!("{}ip addr add {net} dev {link} nodad", space.enter))
+        .fixes(self.settle_address(id, addr))
+    }
+
+    /// An address that waits is taken without asking; one that somebody else has is exchanged for a free one.
+    fn settle_address(&self, id: SpaceId, addr: &Address) -> Vec<String> {
+        let space = self.space(id);
+        let link = space.link(addr.link).map_or("?", |l| l.name.as_str());
+        let net = addr.net;
+        let mut all = vec![format!("{}ip addr del {net} dev {link}", space.enter)];
+        let others = super::owner::holders(self.state, net.addr());
+        let taken = others.iter().any(|p| p.space != id);
+        let free = if taken {
+            self.readdress(id, addr.link, None, Family::of_net(net))
+        } else {
+            Vec::new()
+        };
+        if free.is_empty() {
+            all.push(format!("{}ip addr add {net} dev {link} nodad", space.enter));
+        }
+        all.extend(free);
+        all
     }
 
     pub(super) fn family_of(&self, id: SpaceId, asked: Option<IpAddr>) -> Family {
@@ -226,7 +247,7 @@ impl<'a> Walk<'a> {
                 .find(|a| !a.is_loopback())
         };
         addresses(there, family)
-            .find(near)
+            .find(|a| near(a) && !self.avoid.contains(&a.net.addr()))
             .or_else(|| addresses(there, family).next())
             .map(|a| a.net.addr())
             .or_else(wharf)
@@ -240,11 +261,7 @@ impl<'a> Walk<'a> {
         let what = format!("{} has no {family} address.", space.name);
         let fault = Fault::new(Code::NoSuchDestination, to, object, what)
             .evidence(format!("{}ip addr: no address", space.enter))
-            .fix(format!(
-                "{}ip addr add ADDRESS/PREFIX dev {}",
-                space.enter,
-                link.map_or("lo", |l| l.name.as_str())
-            ));
+            .fixes(link.map_or(Vec::new(), |l| self.readdress(to, l.index, None, family)));
         self.blame(Verdict::Dropped, "source", fault);
     }
 }

@@ -4,17 +4,28 @@
 
 use std::net::IpAddr;
 
+use crate::addr::Mac;
 use crate::network::NetworkSpec;
 use crate::trace::env::Blame;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner};
 use crate::trace::ruleset::TableFamily;
-use crate::trace::state::HOST;
+use crate::trace::state::{HOST, SpaceId};
 
 use super::Walk;
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
+use super::route;
 use super::rules::{family_word, object};
+use super::segment::is_bridge;
+
+/// What wharf gave a container.
+struct Given {
+    space: SpaceId,
+    link: String,
+    mac: Option<Mac>,
+    nets: Vec<ipnet::IpNet>,
+}
 
 impl<'a> Walk<'a> {
     /// What a drop inside wharf's tables means.
@@ -37,17 +48,22 @@ impl<'a> Walk<'a> {
         });
         match (part, blame.chain.as_str()) {
             (Some((net, "apart")), _) => self.icc_off(site, base, net, packet),
-            (Some((net, "out")), _) => internal(base, net, packet),
+            (Some((net, "out")), _) => internal(base, net, packet, self.name_of(packet.src)),
             (Some((net, "in")), _) => self.inward(site, base, net, packet),
-            (Some((net, "host")), _) => narrowed(base, net, packet),
+            (Some((net, "host")), _) => narrowed(base, net, packet, self.name_of(packet.src)),
             (Some((_, "raw")), _) | (None, "raw") => self.guarded(site, base, packet, false),
             (None, "forward") => self.guarded(site, base, packet, false),
             (None, "host") if self.is_gateway(packet.dst) => self.gateway_closed(base, packet),
             (None, "host") => self.guarded(site, base, packet, false),
-            (None, "transit") => transit(base),
+            (None, "transit") => {
+                let links = [site.iif, site.oif].into_iter().flatten();
+                let mut links = links.filter_map(|i| self.space(HOST).link(i));
+                let bridge = links.find(|l| is_bridge(l) && blame.text.contains("host_links"));
+                transit(base, bridge.map(|l| l.name.as_str()), blame.handle)
+            }
             _ => {
                 let what = format!("wharf's rule stops it: {}", blame.text);
-                renamed(base, Code::FirewallRule, what)
+                renamed(base, Code::FirewallRule, what).fix("wharf repair")
             }
         }
     }
@@ -100,23 +116,84 @@ impl<'a> Walk<'a> {
         };
         let mut fault = renamed(base, Code::SpoofGuard, what);
         let here = site.port_in.or(site.iif).and_then(|i| self.container_at(i));
-        if let Some((enter, link, wanted)) = here {
-            fault = fault
-                .evidence(format!(
-                    "{enter}ip addr show dev {link}: wharf gave it {wanted}"
-                ))
-                .fix(format!("{enter}ip addr replace {wanted} dev {link}"));
-            if wanted.addr() != packet.src {
-                fault = fault.fix(format!("{enter}ip addr del {} dev {link}", packet.src));
-            }
+        if let Some(given) = here {
+            fault = self.as_given(fault, &given, packet);
         } else {
             fault = fault.fix("wharf repair");
         }
         fault
     }
 
-    /// The container behind a port, and the address it was given.
-    fn container_at(&self, port: u32) -> Option<(String, String, ipnet::IpNet)> {
+    /// Evidence and advice: the container is to have the addresses it was given.
+    fn as_given(&self, fault: Fault, given: &Given, packet: &Packet) -> Fault {
+        let Given {
+            space,
+            link,
+            mac,
+            nets,
+        } = given;
+        let (enter, own) = (&self.space(*space).enter, self.space(*space));
+        let mut fault = fault;
+        let (now, index) = own.link_named(link).map_or((None, 0), |l| (l.mac, l.index));
+        if let (Some(mac), true) = (mac, now != *mac) {
+            fault = fault
+                .evidence(format!("{enter}ip link show {link}: wharf gave it {mac}"))
+                .fix(format!("{enter}ip link set {link} address {mac}"));
+        }
+        let wanted = nets.iter().find(|n| route::same_family(**n, packet.src));
+        let Some(wanted) = wanted.filter(|n| n.addr() != packet.src) else {
+            return fault;
+        };
+        fault = fault.evidence(format!(
+            "{enter}ip addr show dev {link}: wharf gave it {wanted}"
+        ));
+        let false_one = own
+            .addrs
+            .iter()
+            .find(|a| a.net.addr() == packet.src && a.link == index);
+        if let Some(a) = false_one {
+            fault = fault.fix(format!("{enter}ip addr del {} dev {link}", a.net));
+        }
+        let nodad = if wanted.addr().is_ipv6() {
+            " nodad"
+        } else {
+            ""
+        };
+        fault = fault.fix(format!("{enter}ip addr replace {wanted} dev {link}{nodad}"));
+        // The routes by the false address went with it.
+        let family = crate::addr::Family::of(packet.src);
+        let gateway = self.state.networks.iter().find_map(|n| {
+            let own = n
+                .subnets
+                .iter()
+                .find(|s| s.subnet.contains(&wanted.addr()))?;
+            Some(own.gateway).filter(|g| crate::addr::Family::of(*g) == family)
+        });
+        match gateway {
+            Some(via) => fault.fix(format!(
+                "{enter}ip {}route replace default via {via}",
+                super::host::six(via)
+            )),
+            None => fault,
+        }
+    }
+
+    /// The fix for a port that was locked to what wharf gave the container there.
+    pub(super) fn as_given_at(&self, port: u32, fault: Fault, packet: &Packet) -> Fault {
+        match self.container_at(port) {
+            Some(given) => {
+                let fault = Fault {
+                    fix: Vec::new(),
+                    ..fault
+                };
+                self.as_given(fault, &given, packet)
+            }
+            None => fault,
+        }
+    }
+
+    /// The container behind a port, and what it was given.
+    fn container_at(&self, port: u32) -> Option<Given> {
         let name = &self.space(HOST).link(port)?.name;
         let (c, a) = self.state.containers.iter().find_map(|c| {
             let a = c.attachments.iter();
@@ -124,12 +201,12 @@ impl<'a> Walk<'a> {
             Some((c, a))
         })?;
         let space = self.state.container_space(c.name.as_str())?;
-        let net = a.addresses.first()?;
-        Some((
-            self.space(space).enter.clone(),
-            a.interface.to_string(),
-            *net,
-        ))
+        Some(Given {
+            space,
+            link: a.interface.to_string(),
+            mac: Some(a.mac),
+            nets: a.addresses.clone(),
+        })
     }
 
     fn icc_off(&self, site: Site, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
@@ -141,9 +218,10 @@ impl<'a> Walk<'a> {
         let mut fault = renamed(base, Code::NetworkIsolation, what)
             .evidence(format!("wharf network inspect {name}: icc false"));
         if let (Some(to), Some(from)) = (to, self.name_of(packet.src)) {
-            fault = fault.fix(format!(
-                "wharf network create {name}-shared && wharf network connect {name}-shared {from} && wharf network connect {name}-shared {to}"
-            ));
+            fault = fault
+                .fix(format!("wharf network create {name}-shared"))
+                .fix(format!("wharf network connect {name}-shared {from}"))
+                .fix(format!("wharf network connect {name}-shared {to}"));
         }
         fault
     }
@@ -155,7 +233,7 @@ impl<'a> Walk<'a> {
             return self.icc_off(site, base, net, packet);
         }
         if net.internal {
-            return internal(base, net, packet);
+            return internal(base, net, packet, self.name_of(packet.dst));
         }
         let target = self
             .name_of(packet.dst)
@@ -191,8 +269,10 @@ impl<'a> Walk<'a> {
         );
         let fault = renamed(base, Code::NotPublished, what);
         match super::outside::host_address(self.state, packet.family()) {
-            Some(addr) => fault.fix(format!("ask {addr} instead")),
-            None => fault.fix(format!("{}ip addr show", self.space(HOST).enter)),
+            Some(addr) => fault
+                .evidence(format!("the host is to be reached at {addr}"))
+                .fix("ip addr show"),
+            None => fault.fix("ip addr show"),
         }
     }
 }
@@ -205,7 +285,15 @@ fn renamed(base: Fault, code: Code, what: String) -> Fault {
     }
 }
 
-fn internal(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+/// Commands that put a container on a further network, by which it then goes out.
+pub(super) fn moved(network: &str, options: &str, container: &str) -> Vec<String> {
+    vec![
+        format!("wharf network create {network}{options}"),
+        format!("wharf network connect {network}:gw-priority=1 {container}"),
+    ]
+}
+
+fn internal(base: Fault, net: &NetworkSpec, packet: &Packet, container: Option<String>) -> Fault {
     let name = &net.name;
     let what = format!(
         "The network {name} is internal: nothing leaves it and nobody comes in, so {} and {} do not meet.",
@@ -213,10 +301,13 @@ fn internal(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
     );
     renamed(base, Code::InternalNetwork, what)
         .evidence(format!("wharf network inspect {name}: internal"))
-        .fix("wharf network connect default CONTAINER")
+        .fix(match container {
+            Some(name) => format!("wharf network connect default {name}"),
+            None => format!("wharf network inspect {name}"),
+        })
 }
 
-fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
+fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet, container: Option<String>) -> Fault {
     let name = &net.name;
     let what = format!(
         "Containers of the network {name} may not use this service of the host ({}).",
@@ -224,14 +315,21 @@ fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
     );
     renamed(base, Code::NetworkIsolation, what)
         .evidence(format!("wharf network inspect {name}: host-access"))
-        .fix(format!(
-            "wharf network create {name}-open -o host-access=all"
-        ))
+        .fixes(match container {
+            Some(container) => moved(&format!("{name}-open"), " -o host-access=all", &container),
+            None => vec![format!("wharf network inspect {name}")],
+        })
 }
 
-fn transit(base: Fault) -> Fault {
+fn transit(base: Fault, link: Option<&str>, handle: Option<u64>) -> Fault {
     let what = "wharf turned forwarding on for its own networks only; what the host did not forward before it still does not.";
     renamed(base, Code::ForwardingDisabled, what.to_owned())
         .evidence("nft list chain inet wharf transit")
-        .fix("sysctl -w net.ipv4.ip_forward=1 before wharf makes its first network")
+        .fix(match (link, handle) {
+            (Some(link), _) => {
+                format!("nft 'delete element inet wharf host_links {{ \"{link}\" }}'")
+            }
+            (None, Some(n)) => format!("nft delete rule inet wharf transit handle {n}"),
+            (None, None) => "nft flush chain inet wharf transit".to_owned(),
+        })
 }

@@ -40,6 +40,7 @@ const CONF4: &[(usize, &str)] = &[
 /// Sysctls of `net.ipv6.conf.IF`, with their place in the array (`DEVCONF_*`, from 0).
 const CONF6: &[(usize, &str)] = &[
     (0, "forwarding"),
+    (1, "hop_limit"),
     (3, "accept_ra"),
     (22, "proxy_ndp"),
     (25, "mc_forwarding"),

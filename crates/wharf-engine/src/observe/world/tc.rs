@@ -93,6 +93,7 @@ pub(super) fn read(body: &[u8]) -> Option<Qdisc> {
         "tbf" => Some(tbf(Attrs(options), &mut shown)),
         "blackhole" => Some(Some(TcDrop::All)),
         "ingress" | "clsact" => None,
+        "bfifo" | "pfifo" => queue(&kind, options, &mut shown).map(Some),
         kind if HARMLESS.contains(&kind) => None,
         // Classes and what hangs in them: it depends.
         _ => Some(None),
@@ -121,6 +122,17 @@ fn netem(options: &[u8], shown: &mut String) -> Option<TcDrop> {
     let percent = f64::from(loss) * 100.0 / f64::from(u32::MAX);
     let _ = write!(shown, " loss {percent:.0}%");
     (loss == u32::MAX).then_some(TcDrop::All)
+}
+
+/// `struct tc_fifo_qopt`: a queue too short for any packet, counted in bytes or in packets.
+fn queue(kind: &str, options: &[u8], shown: &mut String) -> Option<TcDrop> {
+    let limit = word(options.get(..4)?, 0);
+    if kind == "pfifo" {
+        let _ = write!(shown, " limit {limit}p");
+        return (limit == 0).then_some(TcDrop::All);
+    }
+    let _ = write!(shown, " limit {limit}b");
+    Some(TcDrop::Larger(limit.saturating_sub(ETHERNET)))
 }
 
 /// `TCA_TBF_PARMS`: a packet larger than the bucket or than the queue never passes.
@@ -184,7 +196,7 @@ impl Filters {
             Effect::Drops(_) | Effect::Depends => None,
         };
         // What is not understood may also let packets pass that a later filter would drop.
-        self.shielded |= drops.is_none();
+        self.shielded |= matches!(drops, None | Some(TcDrop::Program { .. }));
         self.found.push(TrafficControl {
             ingress: self.ingress,
             text: shown,

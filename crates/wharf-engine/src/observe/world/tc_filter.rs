@@ -73,8 +73,8 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
     };
     let (action, words) = match actions {
         Some(list) => act(Attrs(list)),
-        // Without actions it only sorts into classes; a BPF program decides by itself.
-        None if kind == "bpf" => (Action::Unknown, " (a program decides)".to_owned()),
+        None if kind == "bpf" => return Some(bpf(options, info, word(body, 8))),
+        // Without actions it only sorts into classes.
         None => (Action::Continue, String::new()),
     };
     let shown = protocol_name(protocol);
@@ -92,6 +92,34 @@ pub(super) fn read(body: &[u8]) -> Option<Filter> {
         text: format!("protocol {shown} pref {pref} {kind}{handle}{words}"),
         effect,
     })
+}
+
+/// A program that decides by itself (`direct-action`), or only sorts into classes.
+fn bpf(options: Attrs<'_>, info: u32, handle: u32) -> Filter {
+    /// `TCA_BPF_FLAG_ACT_DIRECT`.
+    const DIRECT: u32 = 1;
+    if options.get(8).is_none_or(|v| word(v, 0) & DIRECT == 0) {
+        return nothing();
+    }
+    let (pref, protocol) = (info >> 16, u16::from_be(info as u16));
+    let ops = options.get(5).unwrap_or_default().chunks_exact(8);
+    let ops: Vec<_> = ops
+        .map(|op| {
+            let code = u16::from_ne_bytes([op[0], op[1]]);
+            (code, op[2], op[3], word(op, 4))
+        })
+        .collect();
+    let text = format!(
+        "protocol {} pref {pref} bpf handle {handle:#x} direct-action",
+        protocol_name(protocol)
+    );
+    Filter {
+        text,
+        effect: Effect::Drops(TcDrop::Program {
+            ethertype: protocol,
+            ops,
+        }),
+    }
 }
 
 fn nothing() -> Filter {
@@ -401,7 +429,8 @@ mod tests {
     fn what_passes_first_shields_the_rest() {
         let drop = filter(ALL, "matchall", &attr(2, &gact(DROP)));
         let pass = filter(IPV4, "matchall", &attr(2, &gact(PASS)));
-        let program = filter(ALL, "bpf", &[]);
+        let program = filter(ALL, "bpf", &attr(8, &1_u32.to_ne_bytes()));
+        let classes = filter(ALL, "bpf", &[]);
         let drops = |bodies: &[&Vec<u8>]| {
             let mut filters = Filters::new("eth0", true);
             for body in bodies {
@@ -412,7 +441,12 @@ mod tests {
         };
         assert_eq!(drops(&[&drop]), [Some(TcDrop::All)]);
         assert_eq!(drops(&[&pass, &drop]), [None]);
-        assert_eq!(drops(&[&program, &drop]), [None, None]);
+        let unread = TcDrop::Program {
+            ethertype: ALL,
+            ops: Vec::new(),
+        };
+        assert_eq!(drops(&[&program, &drop]), [Some(unread), None]);
+        assert_eq!(drops(&[&classes, &drop]), [Some(TcDrop::All)]);
         assert_eq!(drops(&[&pass]), []);
     }
 }

@@ -94,6 +94,7 @@ fn packets() -> Vec<(bool, Packet)> {
             tos: 0,
             src_mac: mac(2),
             dst_mac: mac(1),
+            arp: None,
         };
         (*from_a, packet)
     };

@@ -1,0 +1,18 @@
+//! `wharf trace` on broken and on sound networks, made by wharf, by hand and by other tools.
+//!
+//! Every case is data: a host, what is broken on it, the question, the right answer. Real traffic proves that it is
+//! broken, the advice is followed, and real traffic proves that it is mended. Not here: how a trace looks on a terminal.
+
+mod bases;
+mod case;
+
+mod by_hand;
+mod by_iptables;
+mod by_wharf;
+mod examples;
+mod firewalls;
+mod healthy;
+mod neighbours;
+mod other_tools;
+mod routes;
+mod sockets;
