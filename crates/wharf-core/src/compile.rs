@@ -18,6 +18,7 @@ use crate::options::{GatewayMode, Isolation};
 use crate::publish::{PortMapping, PortRange, Protocol};
 
 mod attachment;
+pub mod backstop;
 mod base;
 mod guard;
 mod rules;
@@ -45,6 +46,7 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
             .into_iter()
             .map(|e| Resource::Nft(Object::Element(e))),
     );
+    all.extend(backstop::network(net));
     all.push(Resource::Link(Link {
         netns: Netns::Host,
         name: net.bridge.clone(),
@@ -164,6 +166,9 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     // Of several subnets of one family the first is enough.
     quiet.dedup();
     all.extend(quiet);
+    for (name, value) in backstop::bridge_settings(net) {
+        all.push(bridge_sysctl(net, "ipv4", name, value));
+    }
     if net.has_v6() {
         for (name, value) in [
             ("accept_ra", "0"),
@@ -210,6 +215,12 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
     all.extend([
         element(
             Table::Inet,
+            "seen_by",
+            vec![name()],
+            goto(rules::chain_name(net, "seen")),
+        ),
+        element(
+            Table::Inet,
             "forward_in",
             vec![name()],
             goto(rules::chain_name(net, "in")),
@@ -248,6 +259,14 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
             vec![Field::Net(subnet.subnet)],
             None,
         ));
+        if rules::is_direct(net, family) {
+            all.push(element(
+                Table::Inet,
+                by_family(family, "direct_nets4", "direct_nets6"),
+                vec![Field::Net(subnet.subnet)],
+                None,
+            ));
+        }
         if net.has_gateway_address(family) {
             all.push(element(
                 Table::Inet,

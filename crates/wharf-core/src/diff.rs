@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::model::{Resource, ResourceKey, cable_ends};
+use crate::model::{Link, Resource, ResourceKey, cable_ends};
 use crate::name::IfName;
 use crate::nft;
 use crate::op::{Op, RouteOp};
@@ -133,6 +133,8 @@ fn changes_in_place(old: &Resource, new: &Resource) -> bool {
         (Resource::Nft(nft::Object::Chain(a)), Resource::Nft(nft::Object::Chain(b))) => {
             a.base == b.base
         }
+        (Resource::Link(a), Resource::Link(b)) => a.kind == b.kind,
+        (Resource::Traits { before: a, .. }, Resource::Traits { before: b, .. }) => a == b,
         (Resource::Port(_) | Resource::Sysctl { .. } | Resource::Neigh { .. }, _) => true,
         _ => false,
     }
@@ -144,9 +146,19 @@ fn change(plan: &mut Plan, old: &Resource, new: &Resource, because: &str) {
             let rules = |c: &nft::Chain| Op::Nft(vec![nft::Change::Rules(c.clone())]);
             (rules(b), rules(a))
         }
+        (Resource::Link(a), Resource::Link(b)) => (link_set(a, b), link_set(b, a)),
         _ => (Op::make(new), Op::make(old)),
     };
     plan.push(op, Undo::Ops(vec![undo]), because);
+}
+
+/// Only what differs is set: a hardware address that is set anew, even to itself, has the kernel forget neighbours.
+fn link_set(old: &Link, new: &Link) -> Op {
+    Op::LinkSet(Link {
+        mac: new.mac.filter(|_| old.mac != new.mac),
+        mtu: new.mtu.filter(|_| old.mtu != new.mtu),
+        ..new.clone()
+    })
 }
 
 /// Deletes a resource; the way back makes it and what vanished with it.

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::addr::Mac;
+use crate::addr::{Family, Mac};
 use crate::extras::{Limit, Traits};
 use crate::name::IfName;
 use crate::network::MacvlanMode;
@@ -25,6 +25,11 @@ pub const PORT_GROUP_APART: u32 = PORT_GROUP | 1;
 
 /// The VLAN every new bridge port is in (`BRIDGE_VLAN_INFO_PVID` of `default_pvid`).
 pub const FIRST_VLAN: u16 = 1;
+/// The alias of the loopback interface by which a namespace is known as made by wharf.
+pub fn netns_alias(path: &std::path::Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    format!("wharf:{}", name.to_string_lossy())
+}
 
 /// A network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -159,6 +164,36 @@ pub struct RouteMore {
     pub beside: bool,
 }
 
+/// What policy routing does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RuleAction {
+    /// Go on at the rule of this priority.
+    Goto(u32),
+    /// Look the destination up in this table.
+    Lookup(u32),
+    /// Nothing: a place to go to.
+    Nop,
+    /// There is no way, and nobody is told.
+    Blackhole,
+}
+
+/// A rule of policy routing on the host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyRule {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// Lower ones come first.
+    pub priority: u32,
+    /// The source.
+    pub from: Option<IpNet>,
+    /// The link it came by; loopback stands for the host's own packets.
+    pub iif: Option<IfName>,
+    /// A bit of the packet mark that is set.
+    pub mark: Option<u32>,
+    /// What follows.
+    pub action: RuleAction,
+}
+
 /// One object in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Resource {
@@ -198,6 +233,15 @@ pub enum Resource {
         metric: Option<u32>,
         /// What few routes have.
         more: RouteMore,
+    },
+    /// A rule of policy routing.
+    Rule(PolicyRule),
+    /// A destination to which there is no way, in a routing table of the host.
+    Blackhole {
+        /// The destination.
+        dst: IpNet,
+        /// The table.
+        table: u32,
     },
     /// A permanent neighbour entry.
     Neigh {
@@ -270,6 +314,10 @@ pub enum ResourceKey {
     Addr(Netns, IfName, IpNet),
     /// A route.
     Route(Netns, IpNet, Hop, IfName, Option<u32>, Option<u32>),
+    /// A rule of policy routing.
+    Rule(PolicyRule),
+    /// A destination without a way.
+    Blackhole(IpNet, u32),
     /// A neighbour.
     Neigh(IfName, IpAddr),
     /// A forwarding entry.
@@ -299,6 +347,8 @@ impl Resource {
             Self::Netns(path) => ResourceKey::Netns(path.clone()),
             Self::Link(link) => ResourceKey::Link(link.netns.clone(), link.name.clone()),
             Self::Port(port) => ResourceKey::Port(port.link.clone()),
+            Self::Rule(rule) => ResourceKey::Rule(rule.clone()),
+            Self::Blackhole { dst, table } => ResourceKey::Blackhole(*dst, *table),
             Self::Up { netns, link } => ResourceKey::Up(netns.clone(), link.clone()),
             Self::Addr { netns, link, addr } => {
                 ResourceKey::Addr(netns.clone(), link.clone(), *addr)
@@ -333,7 +383,10 @@ impl Resource {
         let link =
             |netns: &Netns, link: &IfName| vec![ResourceKey::Link(netns.clone(), link.clone())];
         match self {
-            Self::Netns(_) | Self::Nft(nft::Object::Table(_)) => vec![],
+            Self::Netns(_)
+            | Self::Rule(_)
+            | Self::Blackhole { .. }
+            | Self::Nft(nft::Object::Table(_)) => vec![],
             Self::Link(l) => match &l.netns {
                 Netns::Path(path) => vec![ResourceKey::Netns(path.clone())],
                 Netns::Host => vec![],

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 use crate::addr::Mac;
 use crate::extras::{Limit, Traits};
-use crate::model::{Hop, Link, Netns, Port, Resource, RouteMore};
+use crate::model::{Hop, Link, Netns, PolicyRule, Port, Resource, RouteMore};
 use crate::name::IfName;
 use crate::nft;
 use crate::publish::Protocol;
@@ -28,6 +28,8 @@ pub enum Op {
         /// Which.
         link: IfName,
     },
+    /// `ip link set`: an existing link gets the addresses, sizes, group and bridge that are given
+    LinkSet(Link),
     /// `ip link set … up` or `down`
     LinkUp {
         /// Where.
@@ -61,6 +63,24 @@ pub enum Op {
     RouteAdd(RouteOp),
     /// `ip route del`
     RouteDel(RouteOp),
+    /// `ip rule add`
+    RuleAdd(PolicyRule),
+    /// `ip rule del`
+    RuleDel(PolicyRule),
+    /// `ip route add blackhole`
+    BlackholeAdd {
+        /// The destination.
+        dst: IpNet,
+        /// The table.
+        table: u32,
+    },
+    /// `ip route del blackhole`
+    BlackholeDel {
+        /// The destination.
+        dst: IpNet,
+        /// The table.
+        table: u32,
+    },
     /// `ip neigh replace … nud permanent`
     NeighAdd {
         /// On which link.
@@ -190,6 +210,8 @@ impl Op {
                 more,
                 replace: false,
             }),
+            Resource::Rule(rule) => Self::RuleAdd(rule),
+            Resource::Blackhole { dst, table } => Self::BlackholeAdd { dst, table },
             Resource::Neigh { link, addr, mac } => Self::NeighAdd { link, addr, mac },
             Resource::Fdb { link, mac } => Self::FdbAdd { link, mac },
             Resource::Sysctl {
@@ -242,6 +264,8 @@ impl Op {
                 more,
                 replace: false,
             }),
+            Resource::Rule(rule) => Self::RuleDel(rule),
+            Resource::Blackhole { dst, table } => Self::BlackholeDel { dst, table },
             Resource::Neigh { link, addr, .. } => Self::NeighDel { link, addr },
             Resource::Fdb { link, mac } => Self::FdbDel { link, mac },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Del(object)]),

@@ -10,7 +10,9 @@ use serde::Serialize;
 
 use crate::addr::Family;
 use crate::extras::Traits;
-use crate::model::{FIRST_VLAN, Hop, Link, LinkKind, Netns, PORT_GROUPS, Port};
+use crate::model::{
+    FIRST_VLAN, Hop, Link, LinkKind, Netns, PORT_GROUPS, PolicyRule, Port, RuleAction,
+};
 use crate::name::IfName;
 use crate::op::{Op, RouteOp};
 use crate::plan::{Plan, Undo};
@@ -28,6 +30,7 @@ pub fn command(op: &Op) -> String {
         Op::NetnsAdd(path) => netns_add(path),
         Op::NetnsDel(path) => netns_del(path),
         Op::LinkAdd(link) => link_add(link),
+        Op::LinkSet(link) => link_set(link),
         Op::LinkDel { netns, link } => format!("{} link del dev {}", ip(netns), quote(link)),
         Op::LinkUp { netns, link, up } => {
             let way = if *up { "up" } else { "down" };
@@ -53,6 +56,13 @@ pub fn command(op: &Op) -> String {
             route(verb, r)
         }
         Op::RouteDel(r) => route("del", r),
+        Op::RuleAdd(r) => policy_rule("add", r),
+        Op::RuleDel(r) => policy_rule("del", r),
+        Op::BlackholeAdd { dst, table } => format!(
+            "ip route add blackhole {dst} table {table} proto {}",
+            crate::model::ROUTE_PROTOCOL
+        ),
+        Op::BlackholeDel { dst, table } => format!("ip route del blackhole {dst} table {table}"),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
             format!("ip neigh replace {addr} lladdr {mac} dev {dev} nud permanent")
@@ -93,6 +103,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::NetnsAdd(_) => "netns add",
         Op::NetnsDel(_) => "netns del",
         Op::LinkAdd(_) => "link add",
+        Op::LinkSet(_) => "link set",
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
         Op::PortSet(_) => "port set",
@@ -100,6 +111,10 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::AddrDel { .. } => "addr del",
         Op::RouteAdd(_) => "route add",
         Op::RouteDel(_) => "route del",
+        Op::RuleAdd(_) => "rule add",
+        Op::RuleDel(_) => "rule del",
+        Op::BlackholeAdd { .. } => "route add",
+        Op::BlackholeDel { .. } => "route del",
         Op::NeighAdd { .. } => "neigh add",
         Op::NeighDel { .. } => "neigh del",
         Op::FdbAdd { .. } => "fdb add",
@@ -216,7 +231,12 @@ fn inside(netns: &Netns) -> String {
 
 fn netns_add(path: &Path) -> String {
     match netns_name(path) {
-        Some(name) => format!("ip netns add {}", quote(name)),
+        Some(name) => format!(
+            "ip netns add {}\nip -n {} link set dev lo alias {}",
+            quote(name),
+            quote(name),
+            quote(crate::model::netns_alias(path)),
+        ),
         None => {
             let path = quote_path(path);
             format!("touch {path} && unshare --net={path} true")
@@ -307,6 +327,25 @@ fn macvlan_add(link: &Link, parent: &IfName, mode: &str) -> String {
     text + &format!(" type macvlan mode {mode}")
 }
 
+/// What can be changed of a link that is there.
+fn link_set(link: &Link) -> String {
+    let mut text = format!("{} link set dev {}", ip(&link.netns), quote(&link.name));
+    if let Some(mtu) = link.mtu {
+        text += &format!(" mtu {mtu}");
+    }
+    if let Some(mac) = link.mac {
+        text += &format!(" address {mac}");
+    }
+    text += &format!(" group {:#x}", link.group);
+    if let Some(master) = &link.master {
+        text += &format!(" master {}", quote(master));
+    }
+    if link.up {
+        text += " up";
+    }
+    text
+}
+
 /// `netns` of a cable's other end; the shell itself is in the host's namespace.
 fn peer_place(netns: &Netns) -> String {
     match netns {
@@ -393,6 +432,30 @@ fn route(verb: &str, r: &RouteOp) -> String {
         }
     }
     text
+}
+
+fn policy_rule(verb: &str, r: &PolicyRule) -> String {
+    let family = match r.family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
+    };
+    let mut text = format!("ip {family} rule {verb} priority {}", r.priority);
+    if let Some(from) = r.from {
+        text += &format!(" from {from}");
+    }
+    if let Some(mark) = r.mark {
+        text += &format!(" fwmark {mark:#x}/{mark:#x}");
+    }
+    if let Some(iif) = &r.iif {
+        text += &format!(" iif {}", quote(iif));
+    }
+    text += &match r.action {
+        RuleAction::Goto(to) => format!(" goto {to}"),
+        RuleAction::Lookup(table) => format!(" lookup {table}"),
+        RuleAction::Nop => " nop".to_owned(),
+        RuleAction::Blackhole => " blackhole".to_owned(),
+    };
+    text + &format!(" protocol {}", crate::model::ROUTE_PROTOCOL)
 }
 
 fn destination(dst: IpNet) -> String {

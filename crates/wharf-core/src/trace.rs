@@ -11,12 +11,16 @@
 //! * `owner`: whose a chain or rule is;
 //! * `walk`: the way of the packet and of its answer;
 //! * `seen`, `verdict`: what a live probe saw, and what follows from it together with the state;
-//! * `report`: the answer, as `wharf trace --json` prints it.
+//! * `report`: the answer, as `wharf trace --json` prints it;
+//! * `doctor`: what is wrong with the whole host, without a question about a flow;
+//! * `exposure`: who reaches which published port, and who claims otherwise.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
+pub mod doctor;
 pub mod env;
 pub mod eval;
+pub mod exposure;
 pub mod owner;
 pub mod packet;
 pub mod query;
@@ -31,4 +35,4 @@ pub use packet::{L4, Packet};
 pub use query::{Query, Source, Target};
 pub use report::{Cause, Code, Hop, HopVerdict, Owner, Report, Verdict};
 pub use state::{ObservedState, Space, SpaceId};
-pub use walk::{trace, unread_ends};
+pub use walk::{Tracer, trace, unread_ends};

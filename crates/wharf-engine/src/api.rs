@@ -116,6 +116,15 @@ pub struct Outcome<T> {
     pub notes: Vec<Note>,
 }
 
+/// One thing that was not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// What: `link wharf0`, `chain inet wharf forward`, `container web`.
+    pub object: String,
+    /// How it was found: `missing`, `different`, or why it was taken for nobody's.
+    pub was: String,
+}
+
 /// A network's name or a container's, for errors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectName {

@@ -189,6 +189,14 @@ pub enum EngineError {
     /// Not enough privileges.
     #[error("wharf needs the capability CAP_NET_ADMIN and CAP_SYS_ADMIN in this namespace")]
     Privileges,
+    /// A store is not what it was when it was written.
+    #[error("the store in {path} is damaged: {why}")]
+    StoreDamaged {
+        /// The directory.
+        path: PathBuf,
+        /// What can be seen.
+        why: &'static str,
+    },
     /// The store cannot be used.
     #[error("cannot use the store in {path}: {detail}")]
     Store {
@@ -268,7 +276,7 @@ impl EngineError {
             }
             | Self::Privileges => ErrorKind::Permission,
             Self::System { .. } => ErrorKind::Kernel,
-            Self::Store { .. } => ErrorKind::Internal,
+            Self::Store { .. } | Self::StoreDamaged { .. } => ErrorKind::Internal,
         }
     }
 
@@ -300,6 +308,7 @@ impl EngineError {
             }
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
+            Self::StoreDamaged { .. } => "`wharf repair --rebuild` puts it aside and makes it again from the kernel".to_owned(),
             Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),
             _ => return None,
         })

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod engine;
 pub mod error;
+mod failpoint;
 pub mod kernel;
 pub mod observe;
 pub mod private;

@@ -173,6 +173,24 @@ impl NfSocket {
         })
     }
 
+    /// The rules of all chains of one table.
+    ///
+    /// # Errors
+    /// If the kernel refuses or its answer cannot be read.
+    pub fn dump_table_rules(&mut self, family: Family, table: &str) -> Result<Vec<Rule>, NftError> {
+        settle(|| {
+            let mut attrs = Writer::default();
+            attrs.str(crate::rule::TABLE, table);
+            self.dump(
+                msg::GETRULE,
+                family.number(),
+                "list rules",
+                attrs,
+                Rule::decode,
+            )
+        })
+    }
+
     /// All sets and maps, without their elements.
     ///
     /// # Errors

@@ -3,10 +3,11 @@
 
 use ipnet::IpNet;
 
+use super::backstop::MARK_SEEN;
 use crate::addr::Family;
 use crate::model::Resource;
 use crate::name::IfName;
-use crate::nft::build::{answers, daddr, is, not, rule, saddr, within};
+use crate::nft::build::{answers, daddr, is, not, rule, saddr, translated, within};
 use crate::nft::{
     Action, Base, Chain, Element, Field, FieldType, Hook, Key, Match, Object, Rule, Set, Table,
     Test, Value,
@@ -18,6 +19,10 @@ const MOST: u32 = 65536;
 const RAW: i32 = -300;
 /// `NF_IP_PRI_NAT_DST`.
 const NAT_DST: i32 = -100;
+/// After the translation of destinations, the last thing before routing.
+const SEEN: i32 = -90;
+/// Before the translation of destinations: the host's own packets are routed anew by it.
+const SEEN_HOST: i32 = -101;
 /// `NF_IP_PRI_NAT_SRC`.
 const NAT_SRC: i32 = 100;
 
@@ -63,12 +68,14 @@ fn sets() -> Vec<Set> {
         inet("forward_out", &[IfName], &[Verdict], false),
         inet("host_in", &[IfName], &[Verdict], false),
         inet("nat_in", &[IfName], &[Verdict], false),
+        inet("seen_by", &[IfName], &[Verdict], false),
     ];
     for (family, n) in [(Family::V4, 4), (Family::V6, 6)] {
         let addr = FieldType::addr(family);
         all.extend([
             inet(&format!("gateways{n}"), &[addr], &[], false),
             inet(&format!("inside{n}"), &[addr], &[], true),
+            inet(&format!("direct_nets{n}"), &[addr], &[], true),
             inet(&format!("masquerade{n}"), &[addr], &[], true),
             inet(&format!("snat{n}"), &[addr], &[addr], true),
             inet(&format!("publish{n}"), &[Proto, Port], &[addr, Port], false),
@@ -136,7 +143,8 @@ fn inet_chains() -> Vec<Chain> {
         keys: vec![Key::IifName],
         test: Test::NotIn("bridges"),
     };
-    vec![
+    let mut all = seen_chains();
+    all.extend(vec![
         publish(Family::V6),
         publish(Family::V4),
         chain(
@@ -215,6 +223,58 @@ fn inet_chains() -> Vec<Chain> {
                     Action::Masquerade,
                 ),
             ],
+        ),
+    ]);
+    all
+}
+
+/// Marks what may be passed on, before it is routed: without the mark there is no way (`backstop`). Who may not come
+/// in is not marked even for a moment, so that he stays out when the rules go while his packet is between hooks.
+fn seen_chains() -> Vec<Chain> {
+    let seen = || goto("mark_seen");
+    vec![
+        chain(
+            Table::Inet,
+            "mark_seen",
+            None,
+            vec![rule([], Action::MarkOr(MARK_SEEN))],
+        ),
+        chain(
+            Table::Inet,
+            "seen_in",
+            None,
+            vec![
+                rule([answers()], seen()),
+                rule([translated()], seen()),
+                rule([within(&[Key::IpDaddr], "direct_nets4")], seen()),
+                rule([within(&[Key::Ip6Daddr], "direct_nets6")], seen()),
+            ],
+        ),
+        chain(
+            Table::Inet,
+            "seen_out",
+            None,
+            vec![
+                rule([answers()], seen()),
+                rule([translated()], seen()),
+                rule([], Action::Vmap(vec![Key::IifName], "seen_by")),
+            ],
+        ),
+        chain(
+            Table::Inet,
+            "seen",
+            Some((false, Hook::Prerouting, SEEN)),
+            vec![
+                rule([within(&[Key::IifName], "bridges")], goto("seen_out")),
+                rule([within(&[Key::IpDaddr], "inside4")], goto("seen_in")),
+                rule([within(&[Key::Ip6Daddr], "inside6")], goto("seen_in")),
+            ],
+        ),
+        chain(
+            Table::Inet,
+            "seen_host",
+            Some((false, Hook::Output, SEEN_HOST)),
+            vec![rule([saddr(net("127.0.0.0/8"))], seen())],
         ),
     ]
 }

@@ -3,7 +3,7 @@
 use crate::addr::Family;
 use crate::model::PORT_GROUP_APART;
 use crate::network::NetworkSpec;
-use crate::nft::build::{is, not, rule, saddr, translated, within};
+use crate::nft::build::{daddr, is, not, rule, saddr, translated, within};
 use crate::nft::{Action, Base, Chain, Hook, Key, Match, Rule, Table, Test, Value};
 use crate::options::{GatewayMode, HostAccess, Isolation};
 
@@ -39,6 +39,7 @@ pub fn network_chains(net: &NetworkSpec) -> Vec<Chain> {
     };
     let mut all = vec![
         chain("raw", raw(net)),
+        chain("seen", seen(net)),
         chain("in", inward(net)),
         nat_chain(net),
     ];
@@ -108,6 +109,36 @@ fn raw(net: &NetworkSpec) -> Vec<Rule> {
         rules.push(rule([], Action::Drop));
     }
     rules
+}
+
+/// Where packets from the bridge may go beside answers and published ports: to the own network, to others that are as
+/// open as this one, and out.
+fn seen(net: &NetworkSpec) -> Vec<Rule> {
+    let mark = || Action::Goto("mark_seen".to_owned());
+    let mut rules = Vec::new();
+    if net.icc {
+        rules.extend(net.subnets.iter().map(|s| rule([daddr(s.subnet)], mark())));
+    }
+    if net.internal {
+        return rules;
+    }
+    if net.settings.isolation == Isolation::Strict {
+        for (key, set) in [(Key::IpDaddr, "inside4"), (Key::Ip6Daddr, "inside6")] {
+            rules.push(rule([within(&[key], set)], Action::Return));
+        }
+    }
+    rules.push(rule([], mark()));
+    rules
+}
+
+/// Whether containers may be addressed directly from outside, all of them or those with published ports.
+pub fn is_direct(net: &NetworkSpec, family: Family) -> bool {
+    !net.internal
+        && (!net.settings.trusted_interfaces.is_empty()
+            || matches!(
+                net.settings.gateway_mode(family),
+                GatewayMode::Routed | GatewayMode::NatUnprotected
+            ))
 }
 
 /// What may come to a container: answers passed before; what was published; its own network, if it may.

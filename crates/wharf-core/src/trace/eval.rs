@@ -7,11 +7,12 @@
 //!
 //! * `machine`: chains, rules, jumps and verdicts; `step`: one instruction; `read`: metadata, conntrack, routing;
 //! * `regs`, `bytes`, `sets`: values with unknown bits, the packet's bytes, finding keys;
-//! * `matches`: xtables matches; `nat`: translations; `doubt`: ways not taken, and what they would have changed.
+//! * `matches`: xtables matches; `nat`: translations, `back`: those of answers; `doubt`: ways not taken, and what they would have changed.
 //!
 //! Not here: translation of later packets of a flow, which conntrack does without rules, and where the packet goes next
 //! (the walker's part).
 
+mod back;
 mod bytes;
 mod doubt;
 mod machine;

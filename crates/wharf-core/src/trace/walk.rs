@@ -22,6 +22,7 @@ mod mtu;
 mod nearer;
 mod neighbour;
 mod noroute;
+pub(in crate::trace) mod outlook;
 mod outside;
 mod owner;
 mod program;
@@ -38,10 +39,13 @@ mod source;
 mod target;
 mod wharf_rules;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::rc::Rc;
 
-use crate::trace::env::{Blame, CtState};
+use crate::trace::env::{Blame, CtState, Env, Run};
+use crate::trace::eval::Rules;
 use crate::trace::packet::Packet;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Cause, Code, Hop, HopVerdict, Report, Verdict};
@@ -50,6 +54,7 @@ use crate::trace::state::{ObservedState, Place, PolicyRule, Space, SpaceId};
 
 use fault::Fault;
 use route::Skip;
+use segment::Segment;
 
 /// Stations after which a packet is taken to go in circles; more than a TTL lasts on one host.
 const MOST_STEPS: usize = 300;
@@ -60,10 +65,64 @@ const MOST_CAUSES: usize = 8;
 
 /// Walks one packet and its answer.
 pub fn trace(state: &ObservedState, query: &Query) -> Report {
+    Tracer::new(state).trace(query)
+}
+
+/// Walks several packets over one state: what is looked up in rules, and who hangs on which wire, is put in order once.
+pub struct Tracer<'a> {
+    state: &'a ObservedState,
+    rules: Vec<Rules<'a>>,
+    segments: RefCell<BTreeMap<Place, Rc<Segment>>>,
+}
+
+impl<'a> Tracer<'a> {
+    /// For a state.
+    pub fn new(state: &'a ObservedState) -> Self {
+        let rules = state
+            .spaces
+            .iter()
+            .map(|s| Rules::new(&s.ruleset))
+            .collect();
+        Self {
+            state,
+            rules,
+            segments: RefCell::default(),
+        }
+    }
+
+    /// Walks one packet and its answer.
+    pub fn trace(&self, query: &Query) -> Report {
+        walked(self, query)
+    }
+}
+
+/// What a walk needs of a [`Tracer`].
+trait Whole {
+    fn run(&self, space: SpaceId, env: &Env<'_>, packet: Packet, ct: &mut CtState) -> Run;
+    fn segment(&self, from: Place) -> Rc<Segment>;
+}
+
+impl Whole for Tracer<'_> {
+    fn run(&self, space: SpaceId, env: &Env<'_>, packet: Packet, ct: &mut CtState) -> Run {
+        self.rules[space].run(env, packet, ct)
+    }
+
+    fn segment(&self, from: Place) -> Rc<Segment> {
+        let known = self.segments.borrow().get(&from).cloned();
+        known.unwrap_or_else(|| {
+            let found = Rc::new(segment::segment(self.state, from));
+            self.segments.borrow_mut().insert(from, Rc::clone(&found));
+            found
+        })
+    }
+}
+
+fn walked(tracer: &Tracer, query: &Query) -> Report {
+    let state = tracer.state;
     if state.spaces.is_empty() {
         return ends::nothing_read(query);
     }
-    let first = Walk::new(state, query).through(false);
+    let first = Walk::new(tracer, query).through(false);
     // To a port that the target publishes, and not to be had directly, the published one is meant.
     if first.verdict != Verdict::Delivered
         && ends::publishes(state, query)
@@ -72,13 +131,13 @@ pub fn trace(state: &ObservedState, query: &Query) -> Report {
             (Source::Space(_, _), Target::Space(_))
         )
     {
-        return Walk::new(state, query).through(true);
+        return Walk::new(tracer, query).through(true);
     }
-    by_another_address(state, query, &first).unwrap_or(first)
+    by_another_address(tracer, query, &first).unwrap_or(first)
 }
 
 /// A namespace that shares several segments with the sender may be had at another of its addresses.
-fn by_another_address(state: &ObservedState, query: &Query, first: &Report) -> Option<Report> {
+fn by_another_address(tracer: &Tracer, query: &Query, first: &Report) -> Option<Report> {
     let (Source::Space(_, _), Target::Space(_)) = (&query.source, &query.target) else {
         return None;
     };
@@ -89,7 +148,7 @@ fn by_another_address(state: &ObservedState, query: &Query, first: &Report) -> O
             return Some(last);
         }
         avoid.push(last.destination.address.as_deref()?.parse().ok()?);
-        let mut walk = Walk::new(state, query);
+        let mut walk = Walk::new(tracer, query);
         walk.avoid.clone_from(&avoid);
         last = walk.through(false);
         let again = last.destination.address.as_deref()?.parse().ok()?;
@@ -102,7 +161,8 @@ fn by_another_address(state: &ObservedState, query: &Query, first: &Report) -> O
 
 /// Addresses whose spaces would have to be read to follow the packet further.
 pub fn unread_ends(state: &ObservedState, query: &Query) -> Vec<IpAddr> {
-    let mut walk = Walk::new(state, query);
+    let tracer = Tracer::new(state);
+    let mut walk = Walk::new(&tracer, query);
     let ends = walk.ends(false);
     if let Some(start) = ends.start.clone() {
         let there = walk.run(start);
@@ -174,6 +234,8 @@ struct Passed {
 
 /// The walk so far.
 struct Walk<'a> {
+    /// What is the same in all walks of a state.
+    whole: &'a dyn Whole,
     state: &'a ObservedState,
     query: &'a Query,
     causes: Vec<(Cause, Verdict)>,
@@ -221,14 +283,19 @@ struct Walk<'a> {
     missed: Vec<IpAddr>,
     /// Who asked for whom, and knows it since.
     resolved: Vec<(Place, Place)>,
+    /// What wharf's routing would refuse, if its packet rules do not say it better.
+    held: Option<(Verdict, Fault)>,
+    /// The link by which a client comes in whose namespace is not looked for.
+    wire: Option<u32>,
     /// Forwardings already done, to notice circles.
     circle: Vec<(SpaceId, u32, IpAddr, IpAddr)>,
 }
 
 impl<'a> Walk<'a> {
-    fn new(state: &'a ObservedState, query: &'a Query) -> Self {
+    fn new(tracer: &'a Tracer<'_>, query: &'a Query) -> Self {
         Self {
-            state,
+            whole: tracer,
+            state: tracer.state,
             query,
             causes: Vec::new(),
             hops: Vec::new(),
@@ -255,6 +322,8 @@ impl<'a> Walk<'a> {
             avoid: Vec::new(),
             missed: Vec::new(),
             resolved: Vec::new(),
+            held: None,
+            wire: None,
             circle: Vec::new(),
         }
     }
@@ -395,6 +464,9 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(mut self, ends: ends::Ends<'a>) -> Report {
+        if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
+            self.blame(verdict, "route", fault);
+        }
         for unread in &self.state.unread {
             let text = format!(
                 "{} of {} could not be read: {}",

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use wharf_core::addr::Family;
 use wharf_core::compile;
-use wharf_core::model::{Hop, LinkKind, Netns, Resource};
+use wharf_core::model::{Hop, LinkKind, Netns, Resource, RuleAction as Does};
 use wharf_core::nft;
 use wharf_core::nft::{Action, Data, Field, FieldType, Key, Object, Table, Test};
 use wharf_core::trace::Owner;
@@ -13,9 +13,11 @@ use wharf_core::trace::ruleset::{
     Backend, Base, Chain, ChainKind, Cmp, Ct, Element, Expr, FibResult, Header, Hook, Meta, NatArg,
     NatKind, Rule, RuleVerdict, Set, TableFamily, Value,
 };
-use wharf_core::trace::state::{FdbEntry, Neighbour, NeighbourState};
+use wharf_core::trace::state::{
+    FdbEntry, Neighbour, NeighbourState, PolicyRule, RouteKind, RuleAction,
+};
 
-use crate::build::{HOST, World};
+use crate::build::{HOST, World, policy};
 use crate::common;
 
 /// A host with an uplink to the outside, and everything of the topology.
@@ -35,7 +37,8 @@ pub fn world(toml: &str) -> World {
     }
     w.state.networks = networks;
     w.state.containers = containers;
-    for resource in compile::base().iter().chain(&resources) {
+    let routing = compile::backstop::shared(&Family::BOTH);
+    for resource in compile::base().iter().chain(&routing).chain(&resources) {
         add(&mut w, resource);
     }
     // As the engine does where a port is published on the host's own loopback.
@@ -111,12 +114,43 @@ fn add(w: &mut World, resource: &Resource) {
             w.state.spaces[id].sysctls.insert(name, value.clone());
         }
         Resource::Nft(object) => add_nft(w, object),
+        Resource::Rule(rule) => add_rule(w, rule),
+        Resource::Blackhole { dst, table } => {
+            w.refuse(HOST, RouteKind::Blackhole, &dst.to_string());
+            let route = w.state.spaces[HOST].routes.last_mut().unwrap();
+            (route.table, route.protocol) = (*table, 119);
+        }
         Resource::Netns(_)
         | Resource::Up { .. }
         | Resource::Shaper { .. }
         | Resource::Detour { .. }
         | Resource::Traits { .. } => {}
     }
+}
+
+/// With the rules that every namespace has.
+fn add_rule(w: &mut World, rule: &wharf_core::model::PolicyRule) {
+    let family = rule.family;
+    let rules = &mut w.state.spaces[HOST].rules;
+    if !rules.iter().any(|r| r.family == family) {
+        for (priority, table) in [(0, 255), (32766, 254), (32767, 253)] {
+            rules.push(policy(family, priority, RuleAction::Table(table)));
+        }
+    }
+    let action = match rule.action {
+        Does::Lookup(table) => RuleAction::Table(table),
+        Does::Goto(to) => RuleAction::Goto(to),
+        Does::Nop => RuleAction::Nop,
+        Does::Blackhole => RuleAction::Blackhole,
+    };
+    rules.push(PolicyRule {
+        src: rule.from,
+        iif: rule.iif.as_ref().map(|l| l.as_str().to_owned()),
+        mark: rule.mark.map(|m| (m, m)),
+        protocol: 119,
+        ..policy(family, rule.priority, action)
+    });
+    rules.sort_by_key(|r| r.priority);
 }
 
 fn add_link(w: &mut World, link: &wharf_core::model::Link) {

@@ -9,6 +9,7 @@ mod causes_link;
 #[path = "../common/mod.rs"]
 mod common;
 mod compiled;
+mod doctor;
 mod examples;
 mod healthy;
 mod random;

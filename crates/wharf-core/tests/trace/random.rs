@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 use wharf_core::trace::L4::{Icmp, Tcp, Udp};
+use wharf_core::trace::doctor::{Severity, diagnose};
+use wharf_core::trace::exposure::exposure;
 use wharf_core::trace::ruleset::{ChainKind, Expr, Hook, Match, NatKind, TableFamily};
 use wharf_core::trace::state::RouteKind;
 use wharf_core::trace::{Query, Source, Target, Verdict, trace};
@@ -158,5 +160,24 @@ proptest! {
             prop_assert!(!cause.object.is_empty() && !cause.summary.is_empty(), "{:#?}", cause);
             prop_assert!(!cause.evidence.is_empty() && !cause.fix.is_empty(), "{:#?}", cause);
         }
+    }
+
+    #[test]
+    fn the_doctor_says_something_that_holds_together(
+        changes in prop::collection::vec(any::<Change>(), 0..12),
+    ) {
+        let mut w = crate::doctor::lab();
+        for c in &changes {
+            change(&mut w, *c);
+        }
+        let found = diagnose(&w.state);
+        prop_assert_eq!(&found, &diagnose(&w.state));
+        for f in &found {
+            prop_assert!(!f.object.is_empty() && !f.summary.is_empty(), "{:#?}", f);
+            prop_assert!(!f.evidence.is_empty(), "{:#?}", f);
+            prop_assert!(f.severity == Severity::Info || !f.fix.is_empty(), "{:#?}", f);
+        }
+        let ports = exposure(&w.state).ports;
+        prop_assert!(ports.len() >= 3);
     }
 }

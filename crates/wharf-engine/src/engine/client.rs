@@ -151,7 +151,7 @@ impl Engine {
                 self.carry_out_all(&plan);
             }
         }
-        self.rebuild_rules_locked()?;
+        self.mend(Mode::Apply)?;
         self.state()?.put(spec)?;
         self.run
             .write(|txn| self.run.journal.delete(txn, key).map(|_| ()))
@@ -223,7 +223,7 @@ impl Engine {
             return Ok(());
         }
         self.carry_out_all(plan);
-        self.rebuild_rules()
+        self.mend(Mode::Apply).map(|_| ())
     }
 
     /// The hardware address of a link of the host.

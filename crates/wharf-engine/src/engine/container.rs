@@ -34,9 +34,7 @@ impl Engine {
             Err(error) if is_shortage(&error) && applies(mode) && self.reclaim_dead()? => {
                 self.try_create(request, mode)
             }
-            Err(error)
-                if network_damaged(&error) && applies(mode) && self.mend_bridges(request)? =>
-            {
+            Err(error) if network_damaged(&error) && applies(mode) && self.mends_something()? => {
                 self.try_create(request, mode)
             }
             result => result,
@@ -292,7 +290,7 @@ impl Engine {
             self.remove_for_real(containers, &nets, &plan)?;
             if !lost.is_empty() {
                 self.carry_out_all(&lost);
-                self.rebuild_rules()?;
+                self.mend(Mode::Apply)?;
             }
         }
         plan.append(lost);

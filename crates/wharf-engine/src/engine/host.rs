@@ -15,8 +15,7 @@ use wharf_core::plan::{Plan, Undo};
 use crate::api::Note;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::kernel::Kernel;
-use crate::store::LiveNetwork;
+use crate::kernel::netlink::has_ipv6;
 
 /// What the run store remembers of the host, under these keys.
 mod key {
@@ -49,8 +48,48 @@ pub(super) struct Borrowed {
 pub(super) struct HostPart {
     pub(super) plan: Plan,
     borrowed: Vec<Borrowed>,
-    host_links: Option<Vec<IfName>>,
+    pub(super) host_links: Option<Vec<IfName>>,
     taken_over: bool,
+}
+
+impl HostPart {
+    /// The sysctls as they should be.
+    pub(super) fn sysctls(&self) -> Vec<Resource> {
+        let one = |b: &Borrowed| Resource::Sysctl {
+            netns: Netns::Host,
+            key: b.key.clone(),
+            value: b.value.clone(),
+            link: None,
+        };
+        self.borrowed.iter().map(one).collect()
+    }
+}
+
+/// What keeps forbidden what is forbidden when the rules are gone.
+pub(super) fn backstop() -> Vec<Resource> {
+    let families: &[Family] = if has_ipv6() {
+        &Family::BOTH
+    } else {
+        &[Family::V4]
+    };
+    compile::backstop::shared(families)
+}
+
+/// The rules that all networks share, with those that hold back other flows.
+pub(super) fn shared_rules(host_links: Option<&[IfName]>) -> Vec<Resource> {
+    let transit = compile::transit(host_links);
+    let keys: BTreeSet<_> = transit.iter().map(Resource::key).collect();
+    let mut all: Vec<Resource> = compile::base()
+        .into_iter()
+        .filter(|r| !keys.contains(&r.key()))
+        .collect();
+    // The transit chain is called by the forward chain, so it stands where it stood in the base.
+    let at = all
+        .iter()
+        .position(|r| matches!(r, Resource::Nft(Object::Chain(_))))
+        .unwrap_or(all.len());
+    all.splice(at..at, transit);
+    all
 }
 
 impl Engine {
@@ -86,17 +125,9 @@ impl Engine {
                 );
             }
         } else {
-            let keys: BTreeSet<_> = transit.iter().map(Resource::key).collect();
-            let mut all: Vec<Resource> = compile::base()
-                .into_iter()
-                .filter(|r| !keys.contains(&r.key()))
-                .collect();
-            // The transit chain is called by the forward chain, so it stands where it stood in the base.
-            let at = all
-                .iter()
-                .position(|r| matches!(r, Resource::Nft(Object::Chain(_))))
-                .unwrap_or(all.len());
-            all.splice(at..at, transit);
+            let all = shared_rules(part.host_links.as_deref().or(known_links.as_deref()));
+            let mut all = all;
+            all.extend(backstop());
             part.plan = diff(&all, &[], "the rules all networks share are not there yet");
         }
         for b in &part.borrowed {
@@ -131,6 +162,25 @@ impl Engine {
         Ok(())
     }
 
+    /// As [`Engine::record_host`], but what is remembered already stays: it is older.
+    pub(super) fn record_host_anew(
+        &self,
+        txn: &mut heed::RwTxn,
+        part: &HostPart,
+    ) -> heed::Result<()> {
+        let mut new = HostPart::default();
+        for b in &part.borrowed {
+            let key = format!("{}{}", key::SYSCTL, b.key);
+            if self.run.meta.get(txn, &key)?.is_none() {
+                new.borrowed.push(b.clone());
+            }
+        }
+        if self.run.meta.get(txn, key::HOST_LINKS)?.is_none() {
+            new.host_links.clone_from(&part.host_links);
+        }
+        self.record_host(txn, &new)
+    }
+
     /// Remembers, of a host whose store was lost, what the kernel tells: which links there were when wharf turned
     /// forwarding on, for which families it did, and which links it told to hear routers all the same.
     pub(super) fn record_taken_over(
@@ -163,6 +213,21 @@ impl Engine {
         self.record_host(txn, &part)
     }
 
+    /// What the networks need of the host beyond rules and do not have: sysctls that somebody changed since.
+    pub(super) fn host_needs(&mut self, nets: &[NetworkSpec]) -> Result<HostPart, EngineError> {
+        let mut all = HostPart::default();
+        for net in nets {
+            let part = self.prepare_host(net)?;
+            all.host_links = all.host_links.or(part.host_links);
+            for b in part.borrowed {
+                if !all.borrowed.contains(&b) {
+                    all.borrowed.push(b);
+                }
+            }
+        }
+        Ok(all)
+    }
+
     /// What is left to do when the last network goes: the tables, and every sysctl as it was.
     pub(super) fn release_host(&mut self) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
@@ -191,6 +256,7 @@ impl Engine {
                 plan.push(set(was), Undo::Ops(vec![set(is)]), because);
             }
         }
+        plan.append(diff(&[], &backstop(), because));
         let del = Table::ALL
             .into_iter()
             .map(|t| Change::Del(Object::Table(t)))
@@ -217,74 +283,6 @@ impl Engine {
             self.run.meta.delete(txn, &key)?;
         }
         Ok(())
-    }
-
-    /// Makes all of wharf's rules again if there are networks that need them.
-    ///
-    /// # Errors
-    /// The kernel's or the store's.
-    pub fn reload_rules(&mut self) -> Result<(), EngineError> {
-        if self.own_bridges()?.is_empty() {
-            return Ok(());
-        }
-        self.rebuild_rules()
-    }
-
-    /// Makes all of wharf's rules again, from the store, in one transaction.
-    ///
-    /// # Errors
-    /// The kernel's or the store's.
-    pub fn rebuild_rules(&mut self) -> Result<(), EngineError> {
-        let _lock = self.lock_host()?;
-        self.rebuild_rules_locked()
-    }
-
-    /// The same for who holds the host's lock.
-    pub(super) fn rebuild_rules_locked(&mut self) -> Result<(), EngineError> {
-        let mut live: Vec<LiveNetwork> = self.run.read(|txn| {
-            self.run
-                .networks
-                .iter(txn)?
-                .map(|i| i.map(|(_, n)| n))
-                .collect()
-        })?;
-        // Whoever is at work on a network has the lock: this process, which goes on with it behind this.
-        live.retain(|n| !n.busy);
-        let nets: super::Networks = live
-            .iter()
-            .map(|n| (n.spec.name.clone(), n.spec.clone()))
-            .collect();
-        let mut all = compile::base();
-        if let Some(links) = self.host_links()? {
-            let transit = compile::transit(Some(&links));
-            all.retain(|r| !transit.iter().any(|t| t.key() == r.key()));
-            let at = all
-                .iter()
-                .position(|r| matches!(r, Resource::Nft(Object::Chain(_))))
-                .unwrap_or(all.len());
-            all.splice(at..at, transit);
-        }
-        all.extend(live.iter().flat_map(|n| compile::network(&n.spec)));
-        for container in self.containers()? {
-            all.extend(compile::container(&container, |name| nets.get(name)));
-        }
-        let mut changes: Vec<Change> = Vec::new();
-        for table in Table::ALL {
-            changes.extend([
-                Change::Add(Object::Table(table)),
-                Change::Del(Object::Table(table)),
-            ]);
-        }
-        changes.extend(all.into_iter().filter_map(|r| match r {
-            Resource::Nft(object) => Some(Change::Add(object)),
-            _ => None,
-        }));
-        let op = Op::Nft(changes);
-        self.kernel.apply(&[&op]).map_err(|e| EngineError::System {
-            verb: "make wharf's rules again".to_owned(),
-            detail: e.error.to_string(),
-            errno: e.error.errno,
-        })
     }
 
     /// Sysctls that must change for a network to have a way out. Turning IPv6 forwarding on makes a host deaf

@@ -1,6 +1,6 @@
 //! Whose run store it is: which boot, which network namespace; and who asks.
 
-use wharf_core::attach::ProcessRef;
+use wharf_core::attach::{Container, ProcessRef};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
@@ -38,6 +38,18 @@ pub(super) fn process_ref(id: ProcessId) -> ProcessRef {
 /// Whether the process still runs.
 pub(super) fn lives(process: ProcessRef) -> bool {
     liveness::is_alive(process.pid as u32, process.start_time)
+}
+
+/// Whether a container's path still leads to the namespace it was made with.
+pub(super) fn namespace_lives(container: &Container) -> bool {
+    match (
+        netns::netns_inode(&container.netns.path),
+        container.netns.identity,
+    ) {
+        (Ok(is), Some((_, was))) => is == was,
+        (Ok(_), None) => true,
+        (Err(_), _) => false,
+    }
 }
 
 impl Engine {

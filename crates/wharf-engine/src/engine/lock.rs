@@ -1,6 +1,5 @@
 //! The lock for changes to what all networks share: base rules, forwarding, bridges.
 
-use std::cell::Cell;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::rc::Rc;
@@ -8,27 +7,12 @@ use std::rc::Rc;
 use crate::engine::Engine;
 use crate::error::EngineError;
 
-/// The lock; dropping it gives it back, and so does the death of the process.
-pub(super) struct HostLock {
-    /// None where this process had the lock already: who took it first gives it back.
-    file: Option<File>,
-    held: Rc<Cell<bool>>,
-}
-
-impl Drop for HostLock {
-    fn drop(&mut self) {
-        if self.file.is_some() {
-            self.held.set(false);
-        }
-    }
-}
-
 impl Engine {
-    /// Waits for the lock.
-    pub(super) fn lock_host(&self) -> Result<HostLock, EngineError> {
-        let held = Rc::clone(&self.host_lock);
-        if held.get() {
-            return Ok(HostLock { file: None, held });
+    /// Waits for the lock; dropping the file gives it back, and so does the death of the process. Who has it already
+    /// gets it again.
+    pub(super) fn lock_host(&self) -> Result<Rc<File>, EngineError> {
+        if let Some(held) = self.host_lock.borrow().upgrade() {
+            return Ok(held);
         }
         let path = self.dirs.run.join("host.lock");
         let failed = |e: std::io::Error| EngineError::Store {
@@ -43,10 +27,8 @@ impl Engine {
             .open(&path)
             .map_err(failed)?;
         file.lock().map_err(failed)?;
-        held.set(true);
-        Ok(HostLock {
-            file: Some(file),
-            held,
-        })
+        let file = Rc::new(file);
+        *self.host_lock.borrow_mut() = Rc::downgrade(&file);
+        Ok(file)
     }
 }

@@ -2,33 +2,25 @@
 
 use wharf_core::addr::Family;
 use wharf_core::attach::{Container, Phase};
-use wharf_core::compile;
-use wharf_core::diff::diff;
-use wharf_core::model::{Netns, Resource};
-use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{DEFAULT_NETWORK, NetworkSpec, Subnet};
+use wharf_core::model::Netns;
+use wharf_core::name::{ContainerName, IfName};
+use wharf_core::network::{NetworkSpec, Subnet};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
-use crate::api::{ContainerRequest, Mode, Note};
-use crate::engine::Engine;
+use crate::api::{Mode, Note};
 use crate::engine::host::{failed, forwarding};
+use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
-use crate::process::netns;
 use crate::store::LiveNetwork;
 
 impl Engine {
     /// Removes containers whose namespace is provably gone: its path leads to no namespace or to another one,
     /// and the host's ends of their cables have vanished with it. Whether there were any.
     pub(super) fn reclaim_dead(&mut self) -> Result<bool, EngineError> {
-        let mut dead = Vec::new();
-        for container in self.containers()? {
-            if self.is_dead(&container)? {
-                dead.push(container.name);
-            }
-        }
+        let dead = self.dead_containers()?;
         if dead.is_empty() {
             return Ok(false);
         }
@@ -40,6 +32,16 @@ impl Engine {
         Ok(true)
     }
 
+    pub(super) fn dead_containers(&mut self) -> Result<Vec<ContainerName>, EngineError> {
+        let mut dead = Vec::new();
+        for container in self.containers()? {
+            if self.is_dead(&container)? {
+                dead.push(container.name);
+            }
+        }
+        Ok(dead)
+    }
+
     fn is_dead(&mut self, container: &Container) -> Result<bool, EngineError> {
         // Somebody is at work on it.
         if container
@@ -49,15 +51,7 @@ impl Engine {
         {
             return Ok(false);
         }
-        let lives = match (
-            netns::netns_inode(&container.netns.path),
-            container.netns.identity,
-        ) {
-            (Ok(is), Some((_, was))) => is == was,
-            (Ok(_), None) => true,
-            (Err(_), _) => false,
-        };
-        if lives {
+        if identity::namespace_lives(container) {
             return Ok(false);
         }
         for a in &container.attachments {
@@ -86,47 +80,31 @@ impl Engine {
         links.map_err(|e| failed("list links", &e))
     }
 
-    /// Makes the bridges of a request's networks again if somebody removed them. Whether any was.
-    pub(super) fn mend_bridges(&mut self, request: &ContainerRequest) -> Result<bool, EngineError> {
-        let default: NetworkName = DEFAULT_NETWORK.parse().expect("a valid name");
-        let mut names: Vec<NetworkName> =
-            request.networks.iter().map(|a| a.network.clone()).collect();
-        if names.is_empty() {
-            names.push(default);
-        }
-        let mut mended = false;
-        for name in names {
-            let Some(live) = self.live(&name)?.filter(|l| l.spec.is_managed()) else {
-                continue;
-            };
-            let _lock = self.lock_host()?;
-            let bridge = self
-                .kernel
-                .link(&Netns::Host, &live.spec.bridge)
-                .map_err(|e| failed("look for a bridge", &e))?;
-            if bridge.is_none() {
-                let parts: Vec<Resource> = compile::network(&live.spec)
-                    .into_iter()
-                    .filter(|r| !matches!(r, Resource::Nft(_)))
-                    .collect();
-                self.carry_out(&diff(&parts, &[], "the bridge is gone"), || {
-                    format!("make the bridge of network `{name}` again")
-                })?;
-                self.run.write(|txn| {
-                    self.run.networks.put(
-                        txn,
-                        name.as_str(),
-                        &LiveNetwork {
-                            loopback_users: 0,
-                            ..live.clone()
-                        },
-                    )
-                })?;
-                self.notes.push(Note::Recovered(format!("network/{name}")));
-                mended = true;
-            }
-        }
-        Ok(mended)
+    /// Whether there is a table of wharf.
+    pub(super) fn has_own_tables(&mut self) -> bool {
+        let ours = |t: &wharf_nft::Table| {
+            matches!(t.family, NftFamily::Inet | NftFamily::Bridge)
+                && t.name == wharf_core::nft::Table::NAME
+        };
+        let tables = self.kernel.nftables().and_then(|nft| nft.dump_tables());
+        tables.unwrap_or_default().iter().any(ours)
+    }
+
+    /// Links that are there and that wharf's rules know as bridges of its networks.
+    pub(super) fn bridges_in_rules(&mut self) -> Result<Vec<IfName>, EngineError> {
+        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, "bridges");
+        let elements = self
+            .kernel
+            .nftables()
+            .and_then(|nft| nft.dump_elements(&set))
+            .unwrap_or_default();
+        let links = self
+            .kernel
+            .links(&Netns::Host)
+            .map_err(|e| failed("list links", &e))?;
+        let named: Vec<IfName> = elements.iter().filter_map(|e| link_name(&e.key)).collect();
+        let is_there = |name: &IfName| links.iter().any(|l| l.name == name.as_str());
+        Ok(named.into_iter().filter(is_there).collect())
     }
 
     /// `accept_ra` of the links that were told to hear routers though the host forwards.
@@ -183,15 +161,7 @@ impl Engine {
     /// With an empty run store, what the kernel still holds of wharf is taken over: networks whose bridge is
     /// there, with the hardware address they were given, and forwarding that wharf turned on.
     pub(super) fn take_over(&mut self) -> Result<(), EngineError> {
-        let ours = |t: &wharf_nft::Table| {
-            t.family == NftFamily::Inet && t.name == wharf_core::nft::Table::NAME
-        };
-        let tables = self
-            .kernel
-            .nftables()
-            .and_then(|nft| nft.dump_tables())
-            .unwrap_or_default();
-        if !tables.iter().any(ours) {
+        if !self.has_own_tables() {
             return Ok(());
         }
         let links = self
@@ -209,26 +179,6 @@ impl Engine {
             .into_iter()
             .filter(is_there)
             .collect();
-        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, "host_links");
-        let elements = self
-            .kernel
-            .nftables()
-            .and_then(|nft| nft.dump_elements(&set))
-            .unwrap_or_default();
-        let name = |key: &[u8]| {
-            String::from_utf8_lossy(key)
-                .trim_end_matches('\0')
-                .parse::<IfName>()
-                .ok()
-        };
-        let host_links: Vec<IfName> = elements.iter().filter_map(|e| name(&e.key)).collect();
-        let routed: Vec<Family> = Family::BOTH
-            .into_iter()
-            .filter(|f| {
-                !host_links.is_empty() && nets.iter().any(|n| !n.internal && n.subnet(*f).is_some())
-            })
-            .collect();
-        let heard = self.heard_routers(&host_links, &routed)?;
         self.run.write(|txn| {
             for spec in &nets {
                 let live = LiveNetwork {
@@ -238,12 +188,43 @@ impl Engine {
                 };
                 self.run.networks.put(txn, spec.name.as_str(), &live)?;
             }
-            self.record_taken_over(txn, &host_links, &routed, &heard)
+            Ok(())
         })?;
+        self.take_over_host()?;
         self.notes.extend(
             nets.iter()
                 .map(|n| Note::Recovered(format!("network/{}", n.name))),
         );
+        Ok(())
+    }
+}
+
+impl Engine {
+    /// Takes over what wharf borrowed of the host, as far as the kernel tells.
+    pub(super) fn take_over_host(&mut self) -> Result<(), EngineError> {
+        let live: Vec<LiveNetwork> = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| n)).collect()
+        })?;
+        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, "host_links");
+        let elements = self
+            .kernel
+            .nftables()
+            .and_then(|nft| nft.dump_elements(&set))
+            .unwrap_or_default();
+        let host_links: Vec<IfName> = elements.iter().filter_map(|e| link_name(&e.key)).collect();
+        let routed: Vec<Family> = Family::BOTH
+            .into_iter()
+            .filter(|f| {
+                !host_links.is_empty()
+                    && live
+                        .iter()
+                        .any(|n| !n.spec.internal && n.spec.subnet(*f).is_some())
+            })
+            .collect();
+        let heard = self.heard_routers(&host_links, &routed)?;
+        self.run
+            .write(|txn| self.record_taken_over(txn, &host_links, &routed, &heard))?;
         Ok(())
     }
 }
@@ -268,4 +249,10 @@ pub(super) fn removal(links: &[LinkInfo], is_lost: impl Fn(&LinkInfo) -> bool) -
 /// A link's alias, or nothing.
 pub(super) fn alias(link: &LinkInfo) -> &str {
     link.alias.as_deref().unwrap_or_default()
+}
+
+/// The interface name that a key of a set is.
+pub(super) fn link_name(key: &[u8]) -> Option<IfName> {
+    let text = String::from_utf8_lossy(key);
+    text.trim_end_matches('\0').parse().ok()
 }

@@ -4,15 +4,17 @@
 //! A verb that fails takes back what it did. A process that dies in the middle leaves a journal entry; the
 //! next engine that opens finishes or undoes its work (`recover`).
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::fs::File;
+use std::rc::Weak;
 
 use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::op::Op;
 use wharf_core::plan::Plan;
+use wharf_core::trace::doctor::Differences;
 
 use crate::api::{Dirs, Mode, NetworkView, Note, ObjectName};
 use crate::error::EngineError;
@@ -25,8 +27,10 @@ mod check;
 mod client;
 mod connect;
 mod container;
+mod findings;
 mod flows;
 mod foreign;
+mod gc;
 mod host;
 mod identity;
 mod join;
@@ -34,11 +38,15 @@ mod lock;
 mod lost;
 mod network;
 mod ports;
+mod rebuild;
 mod recover;
+mod repair;
+mod serve;
 mod settings;
 mod transient;
 
 pub use client::CLIENT_LABEL;
+pub use serve::{Event, serve};
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;
@@ -53,7 +61,7 @@ pub struct Engine {
     /// The inode of the namespace that is the host.
     own_netns: u64,
     notes: Vec<Note>,
-    host_lock: Rc<Cell<bool>>,
+    host_lock: RefCell<Weak<File>>,
 }
 
 impl Engine {
@@ -72,7 +80,7 @@ impl Engine {
             me,
             own_netns: 0,
             notes: Vec::new(),
-            host_lock: Rc::default(),
+            host_lock: RefCell::default(),
         };
         engine.settle()?;
         engine.recover()?;
@@ -160,6 +168,20 @@ impl Engine {
         })
     }
 
+    /// What the kernel has and the store does not know, and the other way round. Nothing is changed.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn differences(&mut self) -> Result<Differences, EngineError> {
+        let pairs = |found: Vec<crate::api::Finding>| {
+            found.into_iter().map(|f| (f.object, f.was)).collect()
+        };
+        Ok(Differences {
+            changed: pairs(self.repair(Mode::DryRun)?.value),
+            left: pairs(self.gc(Mode::DryRun)?.value),
+        })
+    }
+
     fn state(&mut self) -> Result<&StateStore, EngineError> {
         if self.state.is_none() {
             self.state =
@@ -181,7 +203,7 @@ impl Engine {
         let Err(mut error) = execute(&mut self.kernel, plan) else {
             return Ok(());
         };
-        if rules_missing(&error) && error.left.is_empty() && self.rebuild_rules().is_ok() {
+        if rules_missing(&error) && error.left.is_empty() && self.mend(Mode::Apply).is_ok() {
             match execute(&mut self.kernel, plan) {
                 Ok(()) => return Ok(()),
                 Err(again) => error = again,

@@ -56,7 +56,7 @@ impl Engine {
             .collect())
     }
 
-    /// A network half made or half removed goes; if its definition is kept it comes up again when needed.
+    /// A network half made or half removed goes; one that was being brought up only comes up again when needed.
     fn recover_network(
         &mut self,
         key: &str,
@@ -64,6 +64,11 @@ impl Engine {
         entry: &JournalEntry,
     ) -> Result<(), EngineError> {
         let live = self.run.read(|txn| self.run.networks.get(txn, name))?;
+        // What its owner defines is not in the state store.
+        let kept = live.as_ref().is_none_or(|l| !l.spec.is_transient());
+        if entry.work == Work::NetworkDown && kept {
+            self.state()?.delete(name)?;
+        }
         let Some(live) = live else {
             return self
                 .run

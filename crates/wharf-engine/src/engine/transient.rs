@@ -57,7 +57,7 @@ impl Engine {
                 }
                 self.adopt(&spec)?;
                 drop(lock);
-                self.rebuild_rules()?;
+                self.mend(Mode::Apply)?;
                 Ok(spec)
             }
             (Err(error), _) => Err(named(error)),

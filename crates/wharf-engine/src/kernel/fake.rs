@@ -88,6 +88,17 @@ impl FakeKernel {
         match op.clone() {
             Op::LinkDel { netns, link } => self.link_del(&netns, &link),
             Op::LinkUp { netns, link, up } => return self.link_up(netns, link, up),
+            Op::LinkSet(link) => {
+                let key = ResourceKey::Link(link.netns.clone(), link.name.clone());
+                let Some(Resource::Link(is)) = self.state.get(&key).cloned() else {
+                    return Err(libc::ENODEV);
+                };
+                self.replace(Resource::Link(Link {
+                    mac: link.mac.or(is.mac),
+                    mtu: link.mtu.or(is.mtu),
+                    ..link
+                }));
+            }
             Op::PortSet(port) => {
                 self.need_link(&host, &port.link)?;
                 self.replace(Resource::Port(port));
@@ -120,6 +131,12 @@ impl FakeKernel {
                 return self.insert(route(r));
             }
             Op::RouteDel(r) => self.remove(&route(r).key()),
+            Op::RuleAdd(rule) => return self.insert(Resource::Rule(rule)),
+            Op::RuleDel(rule) => self.remove(&ResourceKey::Rule(rule)),
+            Op::BlackholeAdd { dst, table } => {
+                return self.insert(Resource::Blackhole { dst, table });
+            }
+            Op::BlackholeDel { dst, table } => self.remove(&ResourceKey::Blackhole(dst, table)),
             Op::NeighAdd { link, addr, mac } => {
                 self.need_link(&host, &link)?;
                 self.replace(Resource::Neigh { link, addr, mac });

@@ -6,7 +6,10 @@ mod firewall;
 #[cfg(test)]
 mod fuzz;
 mod listen;
+mod own;
+mod own_rules;
 pub mod rules;
+mod state;
 pub mod world;
 pub mod xtables;
 
@@ -16,7 +19,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info, LinkMessage,
+    InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info,
+    LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
@@ -29,6 +33,19 @@ use crate::kernel::netlink::{NetlinkKernel, message, socket::Request};
 
 pub use firewall::ForwardDrop;
 pub use listen::Listener;
+pub use own::{OwnNetwork, Published};
+pub use own_rules::{NOBODYS, RulesSeen};
+
+/// How a bridge treats a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PortInfo {
+    /// Only frames from known hardware addresses come in.
+    pub locked: bool,
+    /// Hardware addresses are learnt.
+    pub learning: bool,
+    /// Frames may go back where they came from.
+    pub hairpin: bool,
+}
 
 /// A link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,10 +62,14 @@ pub struct LinkInfo {
     pub mtu: u32,
     /// The number of the bridge it is a port of.
     pub master: Option<u32>,
+    /// The number of a cable's other end, in that one's namespace.
+    pub peer: Option<u32>,
+    /// Its settings as a port.
+    pub port: Option<PortInfo>,
     /// The alias.
     pub alias: Option<String>,
-    /// The number of the other end, of a cable.
-    pub peer: Option<u32>,
+    /// The discipline by which packets leave.
+    pub qdisc: Option<String>,
     /// Its settings.
     pub traits: Traits,
     /// The link group.
@@ -87,8 +108,10 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
         mac: None,
         mtu: 0,
         master: None,
-        alias: None,
         peer: None,
+        port: None,
+        alias: None,
+        qdisc: None,
         traits: Traits {
             promisc: Some(flags.contains(LinkFlags::Promisc)),
             allmulti: Some(flags.contains(LinkFlags::Allmulti)),
@@ -106,10 +129,11 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
                 info.mtu = *mtu;
                 info.traits.mtu = Some(*mtu);
             }
-            LinkAttribute::Link(peer) => info.peer = Some(*peer),
+            LinkAttribute::Qdisc(kind) => info.qdisc = Some(kind.clone()),
             LinkAttribute::TxQueueLen(length) => info.traits.tx_queue = Some(*length),
             LinkAttribute::Group(group) => info.group = *group,
             LinkAttribute::Controller(master) => info.master = Some(*master),
+            LinkAttribute::Link(peer) => info.peer = Some(*peer),
             LinkAttribute::Address(bytes) => {
                 info.mac = bytes.as_slice().try_into().ok().map(Mac);
                 info.traits.mac = info.mac;
@@ -119,11 +143,28 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
                     Info::Kind(kind) => Some(kind.to_string()),
                     _ => None,
                 });
+                info.port = infos.iter().find_map(port_info);
             }
             _ => {}
         }
     }
     info
+}
+
+fn port_info(info: &Info) -> Option<PortInfo> {
+    let Info::PortData(InfoPortData::BridgePort(settings)) = info else {
+        return None;
+    };
+    let mut port = PortInfo::default();
+    for setting in settings {
+        match setting {
+            InfoBridgePort::Locked(on) => port.locked = *on,
+            InfoBridgePort::Learning(on) => port.learning = *on,
+            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            _ => {}
+        }
+    }
+    Some(port)
 }
 
 fn address(message: &AddressMessage) -> Option<(u32, IpNet)> {

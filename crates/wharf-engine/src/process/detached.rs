@@ -40,14 +40,25 @@ pub enum LogTarget {
 /// A program that runs in the background.
 ///
 /// The callback is not run before this is dropped (or the caller has ended): so the caller can record that the program
-/// has started before the monitor records that it has ended.
+/// has started before the monitor records that it has ended. A caller that dies before has recorded nothing: then the
+/// monitor ends the program, since nobody would know of it.
 #[derive(Debug)]
 pub struct Detached {
     id: ProcessId,
     monitor: ProcessId,
     warnings: Vec<Warning>,
-    /// Its closing tells the monitor.
-    _release: OwnedFd,
+    /// A byte in it says that the program is to stay; its closing lets the monitor go on.
+    release: OwnedFd,
+    unwanted: bool,
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        if !self.unwanted {
+            // Without it the monitor ends the program, which is the right thing then.
+            let _ = sys::write_all(self.release.as_fd(), b"y");
+        }
+    }
 }
 
 impl Detached {
@@ -55,6 +66,11 @@ impl Detached {
     #[must_use]
     pub fn id(&self) -> ProcessId {
         self.id
+    }
+
+    /// The program could not be recorded: the monitor ends it.
+    pub fn abandon(mut self) {
+        self.unwanted = true;
     }
 
     /// The monitor's process. It ends after the program, when the callback has returned.
@@ -149,7 +165,8 @@ impl ContainerProcess {
                 id,
                 monitor,
                 warnings,
-                _release: release,
+                release,
+                unwanted: false,
             }),
             _ => Err(ProcessError::Vanished),
         }
@@ -202,9 +219,13 @@ impl Monitor<'_> {
             wire::send_monitor(self.report, me);
         }
         self.let_go(&child);
+        // End of file: the caller has recorded the start, or died before.
+        let said = sys::read_to_end(self.released);
+        if said.is_ok_and(|bytes| bytes.is_empty()) {
+            // It leads its group, and its number is kept until it is waited for.
+            let _ = sys::kill(-child.id.pid.cast_signed(), libc::SIGKILL);
+        }
         let status = child.wait(self.blocked, Role::Monitor);
-        // End of file: the caller has recorded the start, or died.
-        let _ = sys::read_to_end(self.released);
         if let Ok(status) = status {
             on_exit(status);
         }

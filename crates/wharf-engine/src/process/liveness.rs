@@ -186,6 +186,23 @@ pub fn members(netns_inode: u64) -> Vec<ProcessId> {
         .collect()
 }
 
+/// The network namespaces that processes are in, each with one of the processes.
+#[must_use]
+pub fn namespaces() -> std::collections::BTreeMap<u64, u32> {
+    let mut found = std::collections::BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let netns = std::fs::metadata(entry.path().join("ns/net"));
+        if let (Some(pid), Ok(netns)) = (pid, netns) {
+            found.entry(netns.ino()).or_insert(pid);
+        }
+    }
+    found
+}
+
 /// The number of this boot; process ids and namespace inodes recorded under another one mean nothing.
 ///
 /// # Errors

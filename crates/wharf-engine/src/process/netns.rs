@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::Errno;
 use super::sys;
+use crate::failpoint;
 
 /// Where named namespaces are.
 pub const DIRECTORY: &str = "/run/netns";
@@ -243,7 +244,9 @@ pub fn create(name: &str) -> Result<Netns, NetnsError> {
     let path = path(name)?;
     prepare_directory()?;
     // Held, and with it the lock, until the namespace is mounted.
+    failpoint::step();
     let _claim = claim(name, &path)?;
+    failpoint::step();
     let made = std::thread::scope(|scope| {
         std::thread::Builder::new()
             .stack_size(128 * 1024)
@@ -349,7 +352,7 @@ pub fn delete(name: &str) -> Result<(), NetnsError> {
     let target = c_path(&path)?;
     loop {
         match sys::detach_mount(&target) {
-            Ok(()) => {}
+            Ok(()) => failpoint::step(),
             Err(Errno(libc::ENOENT)) => return Ok(()),
             // Not, or no longer, a mount point.
             Err(Errno(libc::EINVAL)) => break,

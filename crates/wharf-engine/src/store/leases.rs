@@ -209,4 +209,37 @@ impl RunStore {
     ) -> heed::Result<()> {
         self.leases.delete(txn, &key(network, addr)).map(|_| ())
     }
+
+    /// Writes down whose an address is.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn put_lease(
+        &self,
+        txn: &mut RwTxn,
+        network: &NetworkName,
+        addr: IpAddr,
+        container: &ContainerName,
+    ) -> heed::Result<()> {
+        self.leases
+            .put(txn, &key(network, addr), container.as_str())
+    }
+
+    /// Every lease: network, address, container.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn all_leases(&self, txn: &RoTxn) -> heed::Result<Vec<(String, IpAddr, String)>> {
+        let mut all = Vec::new();
+        for item in self.leases.iter(txn)? {
+            let (key, container) = item?;
+            let split = key.iter().position(|byte| *byte == 0);
+            let parts = split.and_then(|at| Some((key.get(..at)?, address(key.get(at + 1..)?)?)));
+            if let Some((network, addr)) = parts {
+                let network = String::from_utf8_lossy(network).into_owned();
+                all.push((network, addr, container.to_owned()));
+            }
+        }
+        Ok(all)
+    }
 }

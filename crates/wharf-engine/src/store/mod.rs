@@ -11,17 +11,20 @@ use std::fs;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use heed::types::{Bytes, SerdeJson, Str};
-use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn};
+use heed::types::{Bytes, DecodeIgnore, SerdeJson, Str};
+use heed::{Database, Env, EnvFlags, EnvOpenOptions, RoTxn, RwTxn, WithTls};
 use serde::{Deserialize, Serialize};
 use wharf_core::attach::{Container, ProcessRef};
 use wharf_core::network::NetworkSpec;
 
 use crate::error::EngineError;
+use crate::failpoint;
 
+mod damage;
 mod leases;
 mod ports;
 
+pub(crate) use damage::can_be_read;
 pub use leases::LeaseError;
 
 /// The most a store may grow to, in bytes; the file is as large as what is in it.
@@ -110,17 +113,16 @@ impl Store {
             .mode(0o700)
             .create(path)
             .map_err(|e| failed(e.to_string()))?;
-        let mut options = EnvOpenOptions::new();
-        options
-            .map_size(MAP_SIZE)
-            .max_dbs(databases)
-            .max_readers(4096);
-        // SAFETY: the files are only ever changed through LMDB, and no environment is opened twice in one
-        // process: an `Engine` owns its stores, and the binary has one engine at a time. Without sync a crash
-        // of the machine may lose the last changes, which is why only the run store goes without: it does
-        // not outlive the machine's boot.
-        let env = unsafe { options.flags(flags).open(path) };
-        let env = env.map_err(|e| failed(e.to_string()))?;
+        let why = damage::seen_from_outside(path).map_err(|e| failed(e.to_string()))?;
+        let harmless = |why: &str| why == damage::CUT_SHORT && pages_can_be_read(path, flags);
+        if let Some(why) = why.filter(|why| !harmless(why)) {
+            return Err(EngineError::StoreDamaged {
+                path: path.to_owned(),
+                why,
+            });
+        }
+        damage::end_with_words(path);
+        let env = open_env(path, databases, flags).map_err(|e| failed(e.to_string()))?;
         Ok(Self {
             env,
             path: path.to_owned(),
@@ -133,6 +135,42 @@ impl Store {
             detail: error.to_string(),
         }
     }
+}
+
+fn open_env(path: &Path, databases: u32, flags: EnvFlags) -> heed::Result<Env> {
+    let mut options = EnvOpenOptions::new();
+    options
+        .map_size(MAP_SIZE)
+        .max_dbs(databases)
+        .max_readers(4096);
+    // SAFETY: the files are only ever changed through LMDB, and no environment is opened twice in one
+    // process: an `Engine` owns its stores, and the binary has one engine at a time. Without sync a crash
+    // of the machine may lose the last changes, which is why only the run store goes without: it does
+    // not outlive the machine's boot.
+    unsafe { options.flags(flags).open(path) }
+}
+
+/// Reads every entry of every database, in a child.
+fn pages_can_be_read(path: &Path, flags: EnvFlags) -> bool {
+    let read = || -> heed::Result<()> {
+        let env = open_env(path, 8, flags)?;
+        let txn = env.read_txn()?;
+        let Some(main) = env.open_database::<Bytes, DecodeIgnore>(&txn, None)? else {
+            return Ok(());
+        };
+        for item in main.iter(&txn)? {
+            let name = String::from_utf8_lossy(item?.0).into_owned();
+            let Some(database) = env.open_database::<Bytes, Bytes>(&txn, Some(&name))? else {
+                continue;
+            };
+            for item in database.iter(&txn)? {
+                let (key, value) = item?;
+                std::hint::black_box(key.iter().chain(value).fold(0u8, |sum, b| sum ^ b));
+            }
+        }
+        Ok(())
+    };
+    can_be_read(|| read().is_ok()).unwrap_or(false)
 }
 
 /// The tables of [`RunStore`], in its order.
@@ -206,6 +244,10 @@ impl RunStore {
             Some(tables) => Ok(tables),
             None => make_tables(&store.env),
         });
+        let opened = opened.and_then(|tables| {
+            damage::made(&store.path)?;
+            Ok(tables)
+        });
         match opened {
             Ok((meta, networks, containers, journal, leases, cursors, ports, port_ranges)) => {
                 Ok(Self {
@@ -233,6 +275,14 @@ impl RunStore {
         result.map_err(|e| self.store.fail(e))
     }
 
+    /// A view for as long as it is kept.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn view(&self) -> Result<RoTxn<'_, WithTls>, EngineError> {
+        self.store.env.read_txn().map_err(|e| self.store.fail(e))
+    }
+
     /// Begins a change; other writers wait. Dropped without [`RunStore::commit`], nothing has happened.
     ///
     /// # Errors
@@ -246,7 +296,34 @@ impl RunStore {
     /// # Errors
     /// LMDB's: a full disk, above all.
     pub fn commit(&self, txn: RwTxn<'_>) -> Result<(), EngineError> {
-        txn.commit().map_err(|e| self.store.fail(e))
+        failpoint::step();
+        txn.commit().map_err(|e| self.store.fail(e))?;
+        failpoint::step();
+        Ok(())
+    }
+
+    /// Reads everything once, and writes.
+    ///
+    /// # Errors
+    /// Something in it cannot be read.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.read(|txn| {
+            self.meta.iter(txn)?.try_for_each(|item| item.map(|_| ()))?;
+            self.networks
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.containers
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.journal
+                .iter(txn)?
+                .try_for_each(|item| item.map(|_| ()))?;
+            self.all_leases(txn)?;
+            self.all_ports(txn)?;
+            Ok(())
+        })?;
+        // What is free is looked at by writers only.
+        self.write(|txn| self.meta.put(txn, "checked", "1"))
     }
 
     /// A change in one piece.
@@ -297,6 +374,7 @@ impl StateStore {
             let mut txn = store.env.write_txn()?;
             let networks = store.env.create_database(&mut txn, Some("networks"))?;
             txn.commit()?;
+            damage::made(&store.path)?;
             Ok(networks)
         })();
         match opened {
@@ -320,6 +398,14 @@ impl StateStore {
         all.map_err(|e| self.store.fail(e))
     }
 
+    /// Reads everything once, and writes.
+    ///
+    /// # Errors
+    /// Something in it cannot be read.
+    pub fn check(&self) -> Result<(), EngineError> {
+        self.networks()?.iter().try_for_each(|spec| self.put(spec))
+    }
+
     /// One network.
     ///
     /// # Errors
@@ -340,7 +426,10 @@ impl StateStore {
         let put = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.put(&mut txn, spec.name.as_str(), spec)?;
-            txn.commit()
+            failpoint::step();
+            txn.commit()?;
+            failpoint::step();
+            Ok(())
         })();
         put.map_err(|e| self.store.fail(e))
     }
@@ -353,7 +442,10 @@ impl StateStore {
         let delete = (|| -> heed::Result<()> {
             let mut txn = self.store.env.write_txn()?;
             self.networks.delete(&mut txn, name)?;
-            txn.commit()
+            failpoint::step();
+            txn.commit()?;
+            failpoint::step();
+            Ok(())
         })();
         delete.map_err(|e| self.store.fail(e))
     }

@@ -97,4 +97,18 @@ impl RunStore {
     pub fn free_port(&self, txn: &mut RwTxn, mapping: &PortMapping) -> heed::Result<()> {
         self.table(mapping).delete(txn, &key(mapping)).map(|_| ())
     }
+
+    /// Every mapping with its container.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn all_ports(&self, txn: &RoTxn) -> heed::Result<Vec<(ContainerName, PortMapping)>> {
+        let mut all = Vec::new();
+        for table in [self.ports, self.port_ranges] {
+            for item in table.iter(txn)? {
+                all.extend(parse(item?.1));
+            }
+        }
+        Ok(all)
+    }
 }

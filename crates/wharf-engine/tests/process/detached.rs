@@ -109,7 +109,7 @@ fn the_program_outlives_its_caller_and_the_monitor_passes_signals_on() {
                 })
                 .expect("started");
             fs::write("/run/monitor", format!("{}\n", started.monitor().pid)).expect("written");
-            // Killed before it can let go.
+            drop(started);
             kill(std::process::id(), libc::SIGKILL);
         });
         assert_eq!(wait(caller), 137);
@@ -118,6 +118,26 @@ fn the_program_outlives_its_caller_and_the_monitor_passes_signals_on() {
         assert_eq!(members(inode).len(), 1);
         kill(monitor, libc::SIGTERM);
         assert_eq!(lines("/run/status", 1), ["143"]);
+        assert_eq!(members(inode), []);
+    });
+}
+
+/// Its caller had no time to write down that it started: nobody would know of the program.
+#[test]
+fn the_program_ends_with_a_caller_that_was_killed_before_it_let_go() {
+    private(|| {
+        in_web("");
+        let caller = fork(|| {
+            let _started = in_web("exec sleep 60")
+                .spawn_detached(&LogTarget::Null, |status| {
+                    fs::write("/run/status", format!("{}\n", status.code())).expect("written");
+                })
+                .expect("started");
+            kill(std::process::id(), libc::SIGKILL);
+        });
+        assert_eq!(wait(caller), 137);
+        assert_eq!(lines("/run/status", 1), ["137"]);
+        let inode = netns_inode("/run/netns/web".as_ref()).expect("namespace");
         assert_eq!(members(inode), []);
     });
 }

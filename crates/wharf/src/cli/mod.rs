@@ -6,13 +6,18 @@
 mod args;
 mod container;
 mod context;
+mod doctor;
+mod exposure;
 mod files;
+mod gc;
 mod install;
 mod manual;
 mod names;
 mod network;
 mod port;
 mod process;
+mod repair;
+mod serve;
 mod topology;
 mod trace;
 
@@ -85,6 +90,16 @@ enum Command {
     Uninstall(install::InstallArgs),
     /// Say whether a packet would arrive, and if not, what is to blame
     Trace(trace::TraceArgs),
+    /// Look for what is wrong with this host's container networking
+    Doctor(doctor::DoctorArgs),
+    /// Show who can really reach each published port
+    Exposure(exposure::ExposureArgs),
+    /// Mend in the kernel what is not as wharf made it
+    Repair(repair::RepairArgs),
+    /// Remove what belongs to nobody: what dead containers and lost records left
+    Gc(gc::GcArgs),
+    /// Watch, and mend at once what others change of wharf's
+    Serve(serve::ServeArgs),
     /// See container networking grow step by step, in private namespaces
     Tour(tour::TourArgs),
     /// Print a completion script for a shell
@@ -136,6 +151,11 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Install(args) => install::install(&args, ctx),
         Command::Uninstall(args) => install::uninstall(&args, ctx),
         Command::Trace(args) => trace::run(&args, ctx),
+        Command::Doctor(args) => doctor::run(&args, ctx),
+        Command::Exposure(args) => exposure::run(&args, ctx),
+        Command::Repair(args) => repair::run(&args, ctx),
+        Command::Serve(args) => serve::run(&args, ctx),
+        Command::Gc(args) => gc::run(&args, ctx),
         Command::Tour(args) => tour::run(args, ctx),
         Command::Completions(args) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),

@@ -211,8 +211,17 @@ fn start_detached(
     })?;
     warn(child.warnings(), ctx);
     let process = process_ref(child.id());
-    let mut engine = ctx.engine()?;
-    engine.set_process(&container.name, Some(process), None)?;
+    let recorded = ctx.engine().and_then(|mut engine| {
+        engine.set_process(&container.name, Some(process), None)?;
+        Ok(engine)
+    });
+    let mut engine = match recorded {
+        Ok(engine) => engine,
+        Err(error) => {
+            child.abandon();
+            return Err(error);
+        }
+    };
     if ctx.printer.json() {
         let container = engine.container(&container.name)?;
         ctx.printer.value(&ContainerJson::from(&container))?;

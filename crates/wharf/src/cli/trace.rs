@@ -179,7 +179,7 @@ fn probed(
 }
 
 /// What wharf knows; without privileges nothing, and the rest is explained all the same.
-fn known(ctx: &Context) -> Result<Ask, CommandError> {
+pub(super) fn known(ctx: &Context) -> Result<Ask, CommandError> {
     let privileges = CommandError::from(EngineError::Privileges).kind;
     match ctx.engine() {
         Ok(mut engine) => Ok(engine.ask()?),

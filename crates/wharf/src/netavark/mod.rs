@@ -19,7 +19,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 use serde::de::DeserializeOwned;
-use wharf_engine::api::Dirs;
+use wharf_engine::api::{Dirs, Mode};
 use wharf_engine::engine::Engine;
 
 use crate::cli::Context;
@@ -183,8 +183,8 @@ fn dispatch(cli: Cli, call: &Call) -> Result<Option<String>, Failure> {
         } => dns::update(call, &network, network_dns_servers.as_deref()).map(|()| None),
         Command::FirewallReload => call
             .engine()?
-            .reload_rules()
-            .map(|()| None)
+            .repair(Mode::Apply)
+            .map(|_| None)
             .map_err(Failure::from),
         Command::Version => Ok(Some(version())),
     }

@@ -2,7 +2,9 @@
 //!
 //! One [`Printer`] per process. Colour is not used, so `NO_COLOR` holds by itself.
 
+pub mod doctor;
 pub mod error;
+pub mod exposure;
 pub mod json;
 pub mod note;
 mod plan;

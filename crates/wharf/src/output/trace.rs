@@ -147,12 +147,12 @@ fn code(cause: &Cause) -> String {
     word(&cause.code)
 }
 
-fn owner(owner: report::Owner) -> String {
+pub(super) fn owner(owner: report::Owner) -> String {
     word(&owner)
 }
 
 /// A value that is one word in JSON.
-fn word(value: &impl serde::Serialize) -> String {
+pub(super) fn word(value: &impl serde::Serialize) -> String {
     match serde_json::to_value(value) {
         Ok(serde_json::Value::String(text)) => text,
         _ => String::new(),
@@ -160,7 +160,7 @@ fn word(value: &impl serde::Serialize) -> String {
 }
 
 /// Adds text that is broken between words; a word longer than a line stays whole.
-fn wrap(out: &mut String, first: &str, more: &str, text: &str) {
+pub(super) fn wrap(out: &mut String, first: &str, more: &str, text: &str) {
     let mut start = first;
     for line in text.lines() {
         let mut row = start.to_owned();

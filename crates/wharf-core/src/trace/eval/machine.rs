@@ -233,6 +233,7 @@ impl<'a> Machine<'a> {
     /// Begins the next base chain that runs for this packet.
     fn enter(&mut self, world: &World<'_, 'a>) -> bool {
         while let Some(index) = world.order.get(self.turn) {
+            self.answer_back(world, &world.rules.chains[*index]);
             let nat = self.base(world).is_some_and(|b| b.kind == ChainKind::Nat);
             if !nat || self.translatable(world) {
                 self.stack.push(Frame {

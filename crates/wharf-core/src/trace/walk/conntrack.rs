@@ -119,15 +119,18 @@ impl Walk<'_> {
         if !ct.reply_direction || ct.state & UNTRACKED != 0 {
             return;
         }
-        let (src, dst) = (packet.src, packet.dst);
+        // Rules behind nat have seen it translated already.
+        let (mut src, mut dst) = (packet.src, packet.dst);
         match hook {
             Hook::Prerouting | Hook::Output if ct.status & SRC_NAT != 0 => {
+                dst = ct.reply.dst;
                 packet.dst = ct.original.src;
                 if packet.l4 != L4::Icmp {
                     packet.dport = ct.original.sport;
                 }
             }
             Hook::Postrouting | Hook::Input if ct.status & DST_NAT != 0 => {
+                src = ct.reply.src;
                 packet.src = ct.original.dst;
                 if packet.l4 != L4::Icmp {
                     packet.sport = ct.original.dport;

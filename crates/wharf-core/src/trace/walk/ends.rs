@@ -101,7 +101,8 @@ impl<'a> Walk<'a> {
                 self.begin(&mut ends, id, src, dst, port);
             }
             Source::Outside(asked) => {
-                if let Some((id, src)) = outside::client(self.state, asked, dst) {
+                let read = outside::client(self.state, asked, dst);
+                if let Some((id, src)) = read.filter(|_| self.wire.is_none()) {
                     ends.from = Some(id);
                     ends.source.netns = Some(self.space(id).name.clone());
                     self.begin(&mut ends, id, src, dst, port);
@@ -141,7 +142,7 @@ impl<'a> Walk<'a> {
             ends.start = self.stay(ends.to, packet);
             return;
         }
-        match outside::entrance(self.state, dst) {
+        match self.wire.or_else(|| outside::entrance(self.state, dst)) {
             Some(index) => {
                 self.full = self.state.host().link(index).map_or(0, |l| l.mtu);
                 let place = Place { space: HOST, index };

@@ -206,6 +206,9 @@ impl<'a> Walk<'a> {
             local: site.local,
             fib: &fib,
         };
+        if std::ptr::eq(rules, &raw const space.ruleset) {
+            return self.whole.run(site.space, &env, packet, ct);
+        }
         run_hook(&env, packet, ct, rules)
     }
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::trace::packet::{L4, Packet};
-use crate::trace::report::Verdict;
+use crate::trace::report::{Owner, Verdict};
 use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
@@ -150,7 +150,12 @@ impl<'a> Walk<'a> {
                 }
                 Found::Refused(by) => {
                     let (verdict, fault) = self.refused(id, by);
-                    self.blame(verdict, "route", fault);
+                    if fault.owner == Owner::Wharf && self.rules_will_tell(id) {
+                        // Its rules drop the packet too, and say why.
+                        self.held.get_or_insert((verdict, fault));
+                    } else {
+                        self.blame(verdict, "route", fault);
+                    }
                     let skip = self.skip.entry(id).or_default();
                     match by {
                         Refuser::Route(r, _) => skip.routes.push(r),
@@ -168,6 +173,12 @@ impl<'a> Walk<'a> {
         let (fault, guess) = self.no_route(id, packet);
         self.blame(verdict, "route", fault);
         guess
+    }
+
+    /// wharf's own rules are there.
+    fn rules_will_tell(&self, id: SpaceId) -> bool {
+        let mut chains = self.space(id).ruleset.chains.iter();
+        chains.any(|c| c.owner == Owner::Wharf && c.name == "forward" && !c.rules.is_empty())
     }
 
     /// Remembers a policy rule that leads elsewhere than the main table would.

@@ -12,7 +12,7 @@ use super::forward::reverse_path_holds;
 use super::host::six;
 use super::owner;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
-use super::segment::{Segment, Way, is_bridge, last, segment};
+use super::segment::{Segment, Way, is_bridge, last};
 use super::source;
 use super::{Arrival, Emit, Enter, Step, Walk};
 
@@ -41,7 +41,7 @@ impl<'a> Walk<'a> {
             self.unknown = true;
             return Step::End(Arrival::Lost);
         };
-        let seg = segment(self.state, place);
+        let seg = self.whole.segment(place);
         let tunnel = link.kind.as_deref().is_some_and(|k| TUNNELS.contains(&k));
         let answering: Vec<Way> = seg
             .stations

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::trace::packet::Packet;
-use crate::trace::report::{Code, Verdict};
-use crate::trace::state::{Address, Link, Place, PolicyRule, Route, RouteKind, SpaceId};
+use crate::trace::report::{Code, Owner, Verdict};
+use crate::trace::state::{Address, HOST, Link, Place, PolicyRule, Route, RouteKind, SpaceId};
 
 use super::Walk;
 use super::fault::Fault;
@@ -82,6 +82,16 @@ impl<'a> Walk<'a> {
         let space = self.space(id);
         let shown = show_rule(rule);
         let flag = if rule.family == Family::V6 { "-6 " } else { "" };
+        if rule.protocol == owner::WHARF && id == HOST {
+            let what = format!(
+                "wharf's packet rules did not see the packet, and it has no way without ({shown})."
+            );
+            return Fault::new(Code::PolicyRule, id, shown.clone(), what)
+                .owner(Owner::Wharf)
+                .evidence(format!("ip {flag}rule: {}: {shown}", rule.priority))
+                .evidence("nft list table inet wharf: something is missing")
+                .fix("wharf repair");
+        }
         let what = format!(
             "A policy rule of {} takes the packet: {shown}, {how}.",
             space.name

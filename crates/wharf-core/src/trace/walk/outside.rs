@@ -16,7 +16,7 @@ use super::route::{self, MAIN};
 use super::segment::{is_bridge, last, segment};
 
 /// Links by which the host reaches the outside: those of default routes first, then others with addresses.
-fn uplinks(state: &ObservedState, family: Family) -> Vec<u32> {
+pub(super) fn uplinks(state: &ObservedState, family: Family) -> Vec<u32> {
     let host = state.host();
     let is_default = |r: &&crate::trace::state::Route| {
         r.dst.prefix_len() == 0 && Family::of_net(r.dst) == family && r.kind == RouteKind::Unicast

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use crate::trace::report::Owner;
 use crate::trace::state::{HOST, Link, ObservedState, Place, Route, SpaceId};
 
-/// `rtm_protocol` of wharf's routes.
-const WHARF_ROUTES: u8 = 119;
+/// `rtm_protocol` of wharf's routes and routing rules.
+pub(super) const WHARF: u8 = 119;
 
 /// Whose a link is.
 pub(super) fn of_link(state: &ObservedState, place: Place) -> Owner {
@@ -52,7 +52,7 @@ fn by_name(state: &ObservedState, link: &Link) -> Owner {
 
 /// Whose a route is.
 pub(super) fn of_route(route: &Route) -> Owner {
-    if route.protocol == WHARF_ROUTES {
+    if route.protocol == WHARF {
         Owner::Wharf
     } else {
         Owner::User

@@ -8,8 +8,8 @@ use crate::trace::ruleset::{Backend, Chain, Hook, TableFamily};
 use crate::trace::seen::{Judged, Leg};
 use crate::trace::state::ObservedState;
 
-use super::Walk;
 use super::hooks::{Site, Sort, hook_name};
+use super::{Tracer, Walk};
 
 /// A rule as a cause.
 pub(in crate::trace) struct RuleSeen {
@@ -57,7 +57,8 @@ pub(in crate::trace) fn rule(
         text,
     };
     let packet = packet(query, judged);
-    let mut walk = Walk::new(state, query);
+    let tracer = Tracer::new(state);
+    let mut walk = Walk::new(&tracer, query);
     walk.reply = judged.leg != Leg::Question;
     walk.track(judged.space, &packet);
     let fault = walk.fault_of_rule(site(state, judged, hook), &blame, &packet);

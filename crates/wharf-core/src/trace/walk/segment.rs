@@ -71,6 +71,8 @@ struct Search<'a> {
     nodes: Vec<Node>,
     seen: BTreeSet<(Leg, Option<u16>)>,
     found: Segment,
+    /// Links that lie on another one, with that one.
+    stacked: Vec<(Place, Place)>,
 }
 
 /// Everything that a frame sent by `from` can reach.
@@ -80,7 +82,9 @@ pub(super) fn segment(state: &ObservedState, from: Place) -> Segment {
         nodes: Vec::new(),
         seen: BTreeSet::new(),
         found: Segment::default(),
+        stacked: Vec::new(),
     };
+    search.stacked = search.stacked();
     search.push(from, true, None, None);
     let mut at = 0;
     while at < search.nodes.len() && at < MOST {
@@ -225,6 +229,11 @@ impl Search<'_> {
     }
 
     fn children(&self, lower: Place) -> Vec<Place> {
+        let on = self.stacked.iter().filter(|(below, _)| *below == lower);
+        on.map(|(_, child)| *child).collect()
+    }
+
+    fn stacked(&self) -> Vec<(Place, Place)> {
         let mut all = Vec::new();
         for (space, s) in self.state.spaces.iter().enumerate() {
             for link in &s.links {
@@ -233,9 +242,9 @@ impl Search<'_> {
                     index: link.index,
                 };
                 if is_kind(link, &["macvlan", "macvtap", "ipvlan"])
-                    && self.lower(place, link) == Some(lower)
+                    && let Some(lower) = self.lower(place, link)
                 {
-                    all.push(place);
+                    all.push((lower, place));
                 }
             }
         }

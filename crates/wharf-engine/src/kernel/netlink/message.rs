@@ -19,10 +19,14 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::route::{
     RouteAttribute, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType,
 };
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
-use wharf_core::addr::Mac;
+use wharf_core::addr::{Family, Mac};
 use wharf_core::extras::Traits;
-use wharf_core::model::{FIRST_VLAN, Hop, Link, LinkKind, PORT_GROUPS, Port, ROUTE_PROTOCOL};
+use wharf_core::model::{
+    FIRST_VLAN, Hop, Link, LinkKind, PORT_GROUPS, PolicyRule, Port, ROUTE_PROTOCOL,
+    RuleAction as Action,
+};
 use wharf_core::name::IfName;
 use wharf_core::network::MacvlanMode;
 use wharf_core::op::RouteOp;
@@ -103,6 +107,27 @@ pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) ->
         set_up(&mut message, true);
     }
     request(Message::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `RTM_NEWLINK` on a link that is there.
+pub(crate) fn link_set(link: &Link, master: Option<u32>) -> Request {
+    let mut message = by_name(&link.name);
+    let attributes = &mut message.attributes;
+    attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
+    attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    attributes.push(LinkAttribute::Group(link.group));
+    attributes.extend(master.map(LinkAttribute::Controller));
+    if link.up {
+        set_up(&mut message, true);
+    }
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on the loopback interface: its alias, by which the namespace is known.
+pub(crate) fn loopback_alias(alias: String) -> Request {
+    let mut message = by_name(&IfName::loopback());
+    message.attributes.push(LinkAttribute::IfAlias(alias));
+    request(Message::NewLink(message), 0)
 }
 
 fn set_up(message: &mut LinkMessage, up: bool) {
@@ -315,6 +340,81 @@ pub(crate) fn route_add(index: u32, op: &RouteOp) -> Request {
 /// `RTM_DELROUTE`.
 pub(crate) fn route_del(index: u32, op: &RouteOp) -> Request {
     request(Message::DelRoute(route(index, op)), 0)
+}
+
+fn rule(rule: &PolicyRule) -> RuleMessage {
+    let mut message = RuleMessage::default();
+    message.header.family = match rule.family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    };
+    let attributes = &mut message.attributes;
+    attributes.push(RuleAttribute::Priority(rule.priority));
+    attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(
+        ROUTE_PROTOCOL,
+    )));
+    if let Some(from) = rule.from {
+        message.header.src_len = from.prefix_len();
+        attributes.push(RuleAttribute::Source(from.addr()));
+    }
+    attributes.extend(
+        rule.iif
+            .iter()
+            .map(|iif| RuleAttribute::Iifname(iif.as_str().to_owned())),
+    );
+    if let Some(mark) = rule.mark {
+        attributes.extend([RuleAttribute::FwMark(mark), RuleAttribute::FwMask(mark)]);
+    }
+    message.header.action = match rule.action {
+        Action::Goto(to) => {
+            attributes.push(RuleAttribute::Goto(to));
+            RuleAction::Goto
+        }
+        Action::Lookup(table) => {
+            attributes.push(RuleAttribute::Table(table));
+            RuleAction::ToTable
+        }
+        Action::Nop => RuleAction::Nop,
+        Action::Blackhole => RuleAction::Blackhole,
+    };
+    message
+}
+
+/// `RTM_NEWRULE`.
+pub(crate) fn rule_add(r: &PolicyRule) -> Request {
+    request(Message::NewRule(rule(r)), NLM_F_CREATE | NLM_F_EXCL)
+}
+
+/// `RTM_DELRULE`.
+pub(crate) fn rule_del(r: &PolicyRule) -> Request {
+    request(Message::DelRule(rule(r)), 0)
+}
+
+fn blackhole(dst: IpNet, table: u32) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = family(dst.addr());
+    message.header.destination_prefix_length = dst.prefix_len();
+    message.header.protocol = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.header.scope = RouteScope::Universe;
+    message.header.kind = RouteType::BlackHole;
+    message.attributes.extend([
+        RouteAttribute::Destination(dst.network().into()),
+        RouteAttribute::Table(table),
+    ]);
+    message
+}
+
+/// `RTM_NEWROUTE` to nowhere.
+pub(crate) fn blackhole_add(dst: IpNet, table: u32) -> Request {
+    request(
+        Message::NewRoute(blackhole(dst, table)),
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
+}
+
+/// `RTM_DELROUTE` of one to nowhere.
+pub(crate) fn blackhole_del(dst: IpNet, table: u32) -> Request {
+    request(Message::DelRoute(blackhole(dst, table)), 0)
 }
 
 fn neighbour(index: u32, addr: IpAddr, mac: Option<Mac>) -> NeighbourMessage {

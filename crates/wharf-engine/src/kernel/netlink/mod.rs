@@ -10,7 +10,7 @@ pub(crate) mod message;
 pub(crate) mod netns;
 pub(crate) mod nft_apply;
 pub(crate) mod nft_encode;
-mod nft_expr;
+pub(crate) mod nft_expr;
 mod run;
 mod shape;
 pub(crate) mod socket;

@@ -4,13 +4,16 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use wharf_core::model::Netns;
 use wharf_core::nft::Change;
+use wharf_core::op::Op;
 use wharf_core::publish::Protocol;
 use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Tuple};
 use wharf_nft::{Family, NftError};
 
 use super::NetlinkKernel;
 use super::nft_encode::batch;
+use crate::kernel::OpError;
 
 /// Error number (0 if none) and text.
 type Refusal = (i32, Option<String>);
@@ -48,6 +51,29 @@ impl NetlinkKernel {
             self.conntrack = Some(Conntrack::open()?);
         }
         Ok(self.conntrack.as_mut().expect("just opened"))
+    }
+
+    /// One transaction on the ruleset of this generation; `false` if it is another one by now.
+    pub(crate) fn nft_at(&mut self, generation: u32, changes: &[Change]) -> Result<bool, OpError> {
+        let op = || Box::new(Op::Nft(changes.to_vec()));
+        let fail = |(errno, detail): Refusal| OpError {
+            op: op(),
+            netns: Netns::Host,
+            errno,
+            detail,
+        };
+        self.nf_deleted = true;
+        let nf = self
+            .nf()
+            .map_err(|e| fail((e.raw_os_error().unwrap_or(0), Some(e.to_string()))))?;
+        let all: Vec<(usize, &Change)> = changes.iter().enumerate().collect();
+        let (mut batch, _) = batch(&all);
+        batch.expect_generation(generation);
+        match nf.commit(&batch) {
+            Ok(()) => Ok(true),
+            Err(NftError::StaleGeneration { .. }) => Ok(false),
+            Err(error) => Err(fail(refusal(error))),
+        }
     }
 
     /// One transaction. Deletions of what is not there are taken out of it, and it is tried again.

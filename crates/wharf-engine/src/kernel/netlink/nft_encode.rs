@@ -104,7 +104,7 @@ fn set_ref(table: Table, name: &str) -> SetRef {
     SetRef::new(family(table), Table::NAME, name)
 }
 
-fn chain(c: &Chain) -> nf::Chain {
+pub(crate) fn chain(c: &Chain) -> nf::Chain {
     let base = c.base.map(
         |Base {
              nat,
@@ -163,7 +163,7 @@ fn data_type(fields: &[FieldType]) -> DataType {
     }
 }
 
-fn set(s: &Set) -> nf::Set {
+pub(crate) fn set(s: &Set) -> nf::Set {
     let (family, key) = (family(s.table), data_type(&s.key));
     let mut set = match s.data.as_slice() {
         [] => nf::Set::new(family, Table::NAME, &s.name, &key),

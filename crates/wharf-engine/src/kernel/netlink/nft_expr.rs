@@ -28,7 +28,7 @@ struct Writer {
 }
 
 /// The expressions of a rule.
-pub(super) fn rule(table: Table, rule: &Rule) -> Vec<Expr> {
+pub(crate) fn rule(table: Table, rule: &Rule) -> Vec<Expr> {
     let mut w = Writer {
         table,
         exprs: Vec::with_capacity(8),

@@ -9,6 +9,8 @@ use wharf_core::model::{LinkKind, Netns};
 use wharf_core::name::IfName;
 use wharf_core::op::Op;
 
+use crate::failpoint;
+
 use super::socket::Request;
 use super::{Failure, NetlinkKernel, message, netns, shape, sysctl};
 
@@ -33,7 +35,7 @@ pub(super) fn place(op: &Op) -> &Netns {
     match op {
         // Made beside its parent, and put where it belongs at once.
         Op::LinkAdd(link) if matches!(link.kind, LinkKind::Macvlan { .. }) => &Netns::Host,
-        Op::LinkAdd(link) => &link.netns,
+        Op::LinkAdd(link) | Op::LinkSet(link) => &link.netns,
         Op::LinkDel { netns, .. }
         | Op::LinkUp { netns, .. }
         | Op::AddrAdd { netns, .. }
@@ -48,7 +50,7 @@ pub(super) fn place(op: &Op) -> &Netns {
 /// The link whose number the message needs.
 fn needs(op: &Op) -> Option<&IfName> {
     match op {
-        Op::LinkAdd(link) => match &link.kind {
+        Op::LinkAdd(link) | Op::LinkSet(link) => match &link.kind {
             LinkKind::Macvlan { parent, .. } => Some(parent),
             _ => link.master.as_ref(),
         },
@@ -77,6 +79,8 @@ fn removes(op: &Op) -> bool {
             | Op::LinkUp { up: false, .. }
             | Op::AddrDel { .. }
             | Op::RouteDel(_)
+            | Op::RuleDel(_)
+            | Op::BlackholeDel { .. }
             | Op::NeighDel { .. }
             | Op::FdbDel { .. }
             | Op::LinkTraits { back: true, .. }
@@ -87,6 +91,11 @@ fn removes(op: &Op) -> bool {
 fn nothing_there(op: &Op, errno: i32) -> bool {
     removes(op)
         && (missing(errno) || (matches!(op, Op::FdbDel { .. }) && errno == libc::EOPNOTSUPP))
+}
+
+/// Routing rules and ways to nowhere are only wharf's: one that is there is as good as a new one.
+fn there_already(op: &Op, errno: i32) -> bool {
+    matches!(op, Op::RuleAdd(_) | Op::BlackholeAdd { .. }) && errno == libc::EEXIST
 }
 
 /// The ways in which the kernel says "not there".
@@ -117,9 +126,15 @@ impl<'a> Run<'a> {
     pub(super) fn all(&mut self) -> Result<(), Failure> {
         let mut at = 0;
         while at < self.ops.len() {
+            failpoint::step();
             at = self.step(at)?;
+            if failpoint::is_armed() {
+                self.flush()?;
+            }
         }
-        self.flush()
+        self.flush()?;
+        failpoint::step();
+        Ok(())
     }
 
     /// Carries out, or puts on the pile, the operation at `at` and perhaps others behind it; where to go on.
@@ -128,6 +143,10 @@ impl<'a> Run<'a> {
             Op::NetnsAdd(path) => {
                 self.flush()?;
                 self.netns_add(path).map_err(|e| Failure::io(at, &e))?;
+                // Goes out with the first messages for it, and tells from then on who made it.
+                self.place = Netns::Path(path.clone());
+                let alias = wharf_core::model::netns_alias(path);
+                self.waiting.push((at, message::loopback_alias(alias)));
             }
             Op::NetnsDel(path) => {
                 self.flush()?;
@@ -196,6 +215,7 @@ impl<'a> Run<'a> {
             for (i, op) in ops.iter().enumerate() {
                 reached = at + i;
                 if let Op::SysctlSet { key, value, .. } = op {
+                    failpoint::step();
                     sysctl::set(key, value)?;
                     applied[i] = true;
                 }
@@ -252,6 +272,7 @@ impl<'a> Run<'a> {
                 self.known.remove(&(link.netns.clone(), link.name.clone()));
                 message::link_add(link, needs(op).is_some().then_some(index), inside)
             }
+            Op::LinkSet(link) => message::link_set(link, link.master.is_some().then_some(index)),
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
             Op::PortSet(port) => {
                 let vlan = port.vlan.map(|id| message::vlan_set(index, id));
@@ -264,6 +285,10 @@ impl<'a> Run<'a> {
             Op::AddrDel { addr, .. } => message::addr_del(index, *addr),
             Op::RouteAdd(route) => message::route_add(index, route),
             Op::RouteDel(route) => message::route_del(index, route),
+            Op::RuleAdd(rule) => message::rule_add(rule),
+            Op::RuleDel(rule) => message::rule_del(rule),
+            Op::BlackholeAdd { dst, table } => message::blackhole_add(*dst, *table),
+            Op::BlackholeDel { dst, table } => message::blackhole_del(*dst, *table),
             Op::NeighAdd { addr, mac, .. } => message::neigh_add(index, *addr, *mac),
             Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
             Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
@@ -323,8 +348,12 @@ impl<'a> Run<'a> {
         };
         let mut failed = None;
         for (at, answer) in places.into_iter().zip(answers) {
-            let fine = answer.errno == 0 || nothing_there(self.ops[at], answer.errno);
-            self.applied[at] = fine;
+            let op = self.ops[at];
+            let fine = answer.errno == 0
+                || nothing_there(op, answer.errno)
+                || there_already(op, answer.errno);
+            // A namespace is there, even if its mark could not be set.
+            self.applied[at] = fine || matches!(self.ops[at], Op::NetnsAdd(_));
             if !fine && failed.is_none() {
                 failed = Some(Failure::new(at, answer.errno, answer.detail));
             }

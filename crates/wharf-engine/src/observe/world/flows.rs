@@ -13,6 +13,16 @@ const FEW: u32 = 4_000;
 /// More than this nobody looks through.
 const MOST: usize = 1_000;
 
+/// Which entries are of interest.
+pub(super) enum Wanted {
+    /// Those with one of the addresses.
+    Of(Vec<IpAddr>),
+    /// All, if they are few.
+    All,
+    /// None.
+    Nothing,
+}
+
 /// What was found.
 pub(super) struct Found {
     pub(super) flows: Vec<Flow>,
@@ -22,10 +32,25 @@ pub(super) struct Found {
     pub(super) cut: bool,
 }
 
-/// Reads the entries of the thread's namespace that have one of the addresses.
-pub(super) fn read(addrs: &[IpAddr]) -> Result<Found, NftError> {
+/// Reads the wanted entries of the thread's namespace.
+pub(super) fn read(wanted: &Wanted) -> Result<Found, NftError> {
     let mut table = Conntrack::open()?;
     let count = table.count()?;
+    let mut entries = match wanted {
+        Wanted::Of(addrs) => of(addrs, &mut table, count)?,
+        Wanted::All if count > 0 && count <= FEW => table.dump()?,
+        Wanted::All | Wanted::Nothing => Vec::new(),
+    };
+    let cut = entries.len() > MOST;
+    entries.truncate(MOST);
+    Ok(Found {
+        flows: entries.iter().map(flow).collect(),
+        count,
+        cut,
+    })
+}
+
+fn of(addrs: &[IpAddr], table: &mut Conntrack, count: u32) -> Result<Vec<Entry>, NftError> {
     let mut entries = Vec::new();
     if count == 0 || addrs.is_empty() {
         // Nothing to look for.
@@ -41,13 +66,7 @@ pub(super) fn read(addrs: &[IpAddr]) -> Result<Found, NftError> {
             }
         }
     }
-    let cut = entries.len() > MOST;
-    entries.truncate(MOST);
-    Ok(Found {
-        flows: entries.iter().map(flow).collect(),
-        count,
-        cut,
-    })
+    Ok(entries)
 }
 
 fn concerns(entry: &Entry, addr: IpAddr) -> bool {

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::IpAddr;
 
 use wharf_core::trace::ruleset::Ruleset;
 use wharf_core::trace::state::Unread;
@@ -15,14 +14,14 @@ use crate::kernel::netlink::socket::Rt;
 use crate::observe::rules;
 
 /// Reads the rest of a namespace whose links and addresses are known.
-pub(super) fn read(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
+pub(super) fn read(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
     one.space.full = true;
     if let Some(mut rt) = one.rt.take() {
         over_rtnetlink(one, &mut rt, notes);
         one.rt = Some(rt);
     }
     match one.enter() {
-        Ok(_guard) => inside(one, addrs, notes),
+        Ok(_guard) => inside(one, wanted, notes),
         Err(error) => {
             let what = "sysctls, sockets, connections and packet rules";
             notes.push(unread(&one.space.name, what, error));
@@ -142,7 +141,7 @@ fn traffic_control(rows: &mut [Row], rt: &mut Rt, name: &str, notes: &mut Vec<Un
 }
 
 /// What follows the thread's namespace.
-fn inside(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
+fn inside(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
     let space = &mut one.space;
     let name = space.name.clone();
     sysctls::read(&name, &mut space.sysctls, notes);
@@ -154,7 +153,7 @@ fn inside(one: &mut Known, addrs: &[IpAddr], notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "sockets", error)),
     }
-    match flows::read(addrs) {
+    match flows::read(wanted) {
         Ok(found) => {
             let most = space.sysctls.get("net.netfilter.nf_conntrack_max");
             let most = most.and_then(|text| text.parse().ok());

@@ -64,6 +64,8 @@ pub struct Ask {
     pub wanted: Vec<Wanted>,
     /// Addresses in question: tracked connections with them are read, and who owns one is read fully.
     pub addrs: Vec<IpAddr>,
+    /// Read all containers fully, and all tracked connections of the host while these are few.
+    pub all: bool,
     /// Look for namespaces that have no name, but processes.
     pub processes: bool,
     /// The networks wharf knows.
@@ -96,6 +98,18 @@ impl Ask {
         }
     }
 
+    /// Asks for everything: the whole host, and every container.
+    #[must_use]
+    pub fn about_all(mut self) -> Self {
+        let all = self.containers.iter().map(|container| Wanted {
+            name: container.name.to_string(),
+            path: container.netns.path.clone(),
+        });
+        self.wanted.extend(all);
+        self.all = true;
+        self
+    }
+
     /// Adds an end of the question.
     pub fn about(&mut self, end: &Endpoint) {
         match end {
@@ -121,10 +135,19 @@ pub fn world(ask: &Ask) -> ObservedState {
     }
     peers::resolve(&mut known);
     let mut chosen = choose(&known, ask);
-    let addrs = concerned(&known, ask);
+    let flows = match ask.all {
+        true => flows::Wanted::All,
+        false => flows::Wanted::Of(concerned(&known, ask)),
+    };
     let mut fresh = chosen.clone();
     while let Some(at) = fresh.pop_first() {
-        full::read(&mut known[at], &addrs, &mut unread);
+        let of_host = at == HOST || !ask.all;
+        let flows = if of_host {
+            &flows
+        } else {
+            &flows::Wanted::Nothing
+        };
+        full::read(&mut known[at], flows, &mut unread);
         for router in routers(&known, at) {
             if chosen.len() < MOST_FULL && chosen.insert(router) {
                 fresh.insert(router);

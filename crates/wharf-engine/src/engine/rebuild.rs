@@ -1,0 +1,411 @@
+//! The store made again from the kernel, when it was lost or cannot be read.
+//!
+//! Cables have an alias that names container and network, namespaces one that says who made them; the rules name the
+//! networks and the published ports. What nobody wrote there is lost: labels, options with no trace in the rules,
+//! names for other tools. What the store still knows stays as it is.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use heed::RwTxn;
+use ipnet::IpNet;
+use wharf_core::addr::Family;
+use wharf_core::attach::{Attachment, Container, ContainerNetns, Phase};
+use wharf_core::model::{Netns, ROUTE_PROTOCOL};
+use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::network::{Driver, NetworkSpec, OWNER, Subnet};
+use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
+use wharf_core::publish::PortMapping;
+
+use crate::api::{Dirs, Finding, Mode, Outcome};
+use crate::engine::gc::{Space, are_ends, cable_mark};
+use crate::engine::host::failed;
+use crate::engine::network::{now, random_id};
+use crate::engine::{Engine, Networks, identity};
+use crate::error::EngineError;
+use crate::observe::{LinkInfo, OwnNetwork, Published};
+use crate::process::liveness;
+use crate::store::{LiveNetwork, RunStore, StateStore, can_be_read};
+
+/// How many rules let a container use nothing of the host but its answers to pings.
+const RULES_FOR_NONE: usize = 3;
+
+impl Engine {
+    /// Opens the stores; one that cannot be read is put aside first, and a new one begun.
+    ///
+    /// # Errors
+    /// A store can be neither read nor put aside; as [`Engine::open`].
+    pub fn open_anew(dirs: &Dirs) -> Result<(Self, Vec<Finding>), EngineError> {
+        let mut aside = Vec::new();
+        if !readable(|| RunStore::open(&dirs.run).and_then(|s| s.check()))? {
+            aside.extend(put_aside(&dirs.run)?);
+        }
+        if !readable(|| StateStore::open(&dirs.state).and_then(|s| s.check()))? {
+            aside.extend(put_aside(&dirs.state)?);
+        }
+        Ok((Self::open(dirs)?, aside))
+    }
+
+    /// Takes over into the store what the kernel has of wharf and the store does not know, then mends the rest.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn rebuild(&mut self) -> Result<Outcome<Vec<Finding>>, EngineError> {
+        let _lock = self.lock_host()?;
+        let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
+        let links = self.kernel.links(&Netns::Host).map_err(read)?;
+        let spaces = self.spaces();
+        let mut findings = self.rebuild_networks(&links)?;
+        let ports = self.kernel.own_ports().map_err(read)?;
+        let nets: Networks = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| (n.spec.name.clone(), n.spec)))
+                .collect()
+        })?;
+        let mut found = self.cables(&links, &spaces, &nets).map_err(read)?;
+        for container in found.values_mut() {
+            container.ports = ports_of(container, &ports);
+        }
+        let mut txn = self.run.begin()?;
+        for container in found.values() {
+            if self.take_over_container(&mut txn, container)? {
+                findings.push(Finding {
+                    object: format!("container {}", container.name),
+                    was: "missing in the store".to_owned(),
+                });
+            }
+        }
+        self.run.commit(txn)?;
+        let (plan, mended) = self.mend(Mode::Apply)?;
+        findings.extend(mended);
+        Ok(Outcome {
+            value: findings,
+            plan,
+            notes: self.take_notes(),
+        })
+    }
+
+    /// Networks that the rules or the cables name, and whose bridge is there.
+    fn rebuild_networks(&mut self, links: &[LinkInfo]) -> Result<Vec<Finding>, EngineError> {
+        let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
+        let mut named = self.kernel.own_networks().map_err(read)?;
+        for cable in links {
+            let bridge = links.iter().find(|l| Some(l.index) == cable.master);
+            if let (Some((_, name)), Some(bridge)) = (cable_mark(cable), bridge)
+                && !named.iter().any(|n| n.name == name)
+                && let Ok(bridge) = bridge.name.parse()
+            {
+                named.push(OwnNetwork {
+                    name,
+                    bridge,
+                    internal: false,
+                    icc: cable.group & 1 == 0,
+                    open: false,
+                    host_rules: None,
+                });
+            }
+        }
+        let addrs = self.kernel.addrs(&Netns::Host).map_err(read)?;
+        let masqueraded = self.kernel.own_masqueraded().map_err(read)?;
+        let mut findings = Vec::new();
+        for own in named {
+            let link = links
+                .iter()
+                .find(|l| l.name == own.bridge.as_str() && l.kind.as_deref() == Some("bridge"));
+            let Some(link) = link.filter(|_| self.live(&own.name).is_ok_and(|l| l.is_none()))
+            else {
+                continue;
+            };
+            let kept = self.state()?.network(own.name.as_str())?;
+            let spec = match kept {
+                Some(spec) => spec,
+                None => {
+                    let spec = network_spec(&own, link, &addrs, &masqueraded)?;
+                    self.state()?.put(&spec)?;
+                    spec
+                }
+            };
+            let live = LiveNetwork {
+                spec,
+                loopback_users: 0,
+                busy: false,
+            };
+            self.run
+                .write(|txn| self.run.networks.put(txn, own.name.as_str(), &live))?;
+            findings.push(Finding {
+                object: format!("network {}", own.name),
+                was: "missing in the store".to_owned(),
+            });
+        }
+        self.take_over_host()?;
+        Ok(findings)
+    }
+
+    /// The containers that cables and namespaces bear witness of.
+    fn cables(
+        &mut self,
+        links: &[LinkInfo],
+        spaces: &[Space],
+        nets: &Networks,
+    ) -> std::io::Result<BTreeMap<ContainerName, Container>> {
+        let mut found: BTreeMap<ContainerName, Container> = BTreeMap::new();
+        for cable in links {
+            let Some((name, network)) = cable_mark(cable) else {
+                continue;
+            };
+            let space = spaces
+                .iter()
+                .find(|s| s.links.iter().any(|l| are_ends(l, cable)));
+            let (Some(space), Some(net)) = (space, nets.get(&network)) else {
+                continue;
+            };
+            let inside = space.links.iter().find(|l| are_ends(l, cable));
+            let place = Netns::Path(space.path.clone());
+            let addrs = self.kernel.addrs(&place)?;
+            let routes = self.kernel.routes(&place)?;
+            let attachment = inside.and_then(|inside| {
+                let mut a = attachment(net, inside, cable, &addrs)?;
+                let by_it = |f: &Family| {
+                    routes.iter().any(|r| {
+                        r.protocol == ROUTE_PROTOCOL
+                            && r.oif == Some(inside.index)
+                            && (r.dst.prefix_len(), Family::of_net(r.dst)) == (0, *f)
+                    })
+                };
+                a.default_routes = Family::BOTH.into_iter().filter(by_it).collect();
+                Some(a)
+            });
+            let container = found
+                .entry(name.clone())
+                .or_insert_with(|| container(&name, space));
+            container.attachments.extend(attachment);
+        }
+        for space in spaces.iter().filter(|s| s.made_by_wharf) {
+            let name = space.path.file_name().and_then(|n| n.to_str());
+            if let Some(name) = name.and_then(|n| n.parse::<ContainerName>().ok()) {
+                found
+                    .entry(name.clone())
+                    .or_insert_with(|| container(&name, space));
+            }
+        }
+        for container in found.values_mut() {
+            container
+                .attachments
+                .sort_by(|a, b| a.interface.cmp(&b.interface));
+            if let Ok(id) = random_id() {
+                container.id = id.iter().map(|b| format!("{b:02x}")).collect();
+            }
+        }
+        Ok(found)
+    }
+
+    /// Writes a container that the store does not know. Whether it did not.
+    fn take_over_container(
+        &self,
+        txn: &mut RwTxn,
+        container: &Container,
+    ) -> Result<bool, EngineError> {
+        let write = |txn: &mut RwTxn| -> heed::Result<bool> {
+            if self
+                .run
+                .containers
+                .get(txn, container.name.as_str())?
+                .is_some()
+            {
+                return Ok(false);
+            }
+            for a in &container.attachments {
+                for net in &a.addresses {
+                    self.run
+                        .put_lease(txn, &a.network, net.addr(), &container.name)?;
+                }
+            }
+            for mapping in &container.ports {
+                self.run.take_port(txn, mapping, &container.name)?;
+            }
+            self.run
+                .containers
+                .put(txn, container.name.as_str(), container)?;
+            Ok(true)
+        };
+        write(txn).map_err(|e| self.run.fail(e))
+    }
+}
+
+fn readable(read: impl FnOnce() -> Result<(), EngineError>) -> Result<bool, EngineError> {
+    can_be_read(|| read().is_ok()).map_err(|e| failed("look at the store", &e))
+}
+
+fn put_aside(dir: &std::path::Path) -> Result<Option<Finding>, EngineError> {
+    let db = dir.join("db");
+    let free = (1..1000)
+        .map(|n| dir.join(format!("db.broken-{n}")))
+        .find(|p| !p.exists());
+    let to = free.unwrap_or_else(|| dir.join("db.broken"));
+    match std::fs::rename(&db, &to) {
+        Ok(()) => Ok(Some(Finding {
+            object: format!("store {}", db.display()),
+            was: format!("unreadable, and is at {} now", to.display()),
+        })),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(EngineError::Store {
+            path: db,
+            detail: error.to_string(),
+        }),
+    }
+}
+
+fn network_spec(
+    own: &OwnNetwork,
+    link: &LinkInfo,
+    addrs: &[(u32, IpNet)],
+    masqueraded: &[IpAddr],
+) -> Result<NetworkSpec, EngineError> {
+    let of_bridge = addrs.iter().filter(|(index, _)| *index == link.index);
+    let link_local =
+        |net: &IpNet| matches!(net, IpNet::V6(v6) if v6.addr().is_unicast_link_local());
+    let mut subnets: Vec<Subnet> = of_bridge
+        .filter(|(_, net)| !link_local(net))
+        .map(|(_, net)| Subnet {
+            subnet: net.trunc(),
+            gateway: net.addr(),
+            ip_range: None,
+        })
+        .collect();
+    subnets.sort_by_key(|s| s.gateway.is_ipv6());
+    subnets.dedup_by_key(|s| s.gateway.is_ipv6());
+    let masquerade = subnets
+        .iter()
+        .any(|s| masqueraded.contains(&s.subnet.network()));
+    let settings = NetworkOptions {
+        isolation: if own.open {
+            Isolation::Open
+        } else {
+            Isolation::default()
+        },
+        host_access: match own.host_rules {
+            None => HostAccess::All,
+            Some(RULES_FOR_NONE) => HostAccess::None,
+            Some(_) => HostAccess::Dns,
+        },
+        ..NetworkOptions::default()
+    };
+    Ok(NetworkSpec {
+        name: own.name.clone(),
+        owner: OWNER.to_owned(),
+        driver: Driver::Bridge,
+        routes: Vec::new(),
+        dns_port: None,
+        adopted: false,
+        id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
+        bridge: own.bridge.clone(),
+        bridge_mac: link
+            .mac
+            .unwrap_or(wharf_core::addr::Mac([2, 0, 0, 0, 0, 0])),
+        subnets,
+        internal: own.internal,
+        icc: own.icc,
+        masquerade: masquerade || own.internal,
+        mtu: link.mtu,
+        labels: BTreeMap::new(),
+        options: BTreeMap::new(),
+        settings,
+        created: now(),
+    })
+}
+
+fn container(name: &ContainerName, space: &Space) -> Container {
+    let mut members = if space.made_by_wharf && space.inhabited {
+        liveness::members(space.inode)
+    } else {
+        Vec::new()
+    };
+    members.sort_by_key(|p| p.start_time);
+    let path: PathBuf = space.path.clone();
+    let identity = std::fs::metadata(&path).ok().map(|m| (m.dev(), m.ino()));
+    Container {
+        name: name.clone(),
+        id: String::new(),
+        owner: OWNER.to_owned(),
+        client: None,
+        netns: ContainerNetns {
+            path,
+            identity,
+            made_by_wharf: space.made_by_wharf,
+        },
+        process: members.first().map(|p| identity::process_ref(*p)),
+        exit_status: None,
+        command: Vec::new(),
+        attachments: Vec::new(),
+        ports: Vec::new(),
+        created: now(),
+    }
+}
+
+fn attachment(
+    net: &NetworkSpec,
+    inside: &LinkInfo,
+    cable: &LinkInfo,
+    addrs: &[(u32, IpNet)],
+) -> Option<Attachment> {
+    let ours = |a: &IpNet| net.subnets.iter().any(|s| s.subnet.contains(&a.addr()));
+    let mut addresses: Vec<IpNet> = addrs
+        .iter()
+        .filter(|(index, a)| *index == inside.index && ours(a))
+        .map(|(_, a)| *a)
+        .collect();
+    addresses.sort_by_key(|a| a.addr().is_ipv6());
+    let network: NetworkName = net.name.clone();
+    Some(Attachment {
+        network,
+        interface: inside.name.parse::<IfName>().ok()?,
+        host_interface: cable.name.parse::<IfName>().ok()?,
+        mac: inside.mac?,
+        addresses,
+        gateways: net
+            .subnets
+            .iter()
+            .filter(|s| net.has_gateway_address(s.family()))
+            .map(|s| s.gateway)
+            .collect(),
+        default_routes: Vec::new(),
+        gw_priority: 0,
+        aliases: Vec::new(),
+        routes: Vec::new(),
+        extras: Box::default(),
+        phase: Phase::Active,
+    })
+}
+
+/// What is published at a container's addresses. What is there for one family only, of a container that has both, was
+/// asked for so.
+fn ports_of(container: &Container, all: &[Published]) -> Vec<PortMapping> {
+    let addresses = || container.attachments.iter().flat_map(|a| &a.addresses);
+    let both = Family::BOTH
+        .into_iter()
+        .all(|f| addresses().any(|a| Family::of_net(*a) == f));
+    let own = |p: &&Published| addresses().any(|a| a.addr() == p.addr);
+    let mut ports: Vec<PortMapping> = Vec::new();
+    for published in all.iter().filter(own) {
+        let mapping = published.mapping;
+        let v6 = published.addr.is_ipv6();
+        let twin = all
+            .iter()
+            .filter(own)
+            .any(|p| p.mapping == mapping && p.addr.is_ipv6() != v6);
+        let limited = PortMapping {
+            host_ip: Some(Family::of(published.addr).any()),
+            ..mapping
+        };
+        let mapping = match mapping.host_ip {
+            None if both && !twin => limited,
+            _ => mapping,
+        };
+        if !ports.contains(&mapping) {
+            ports.push(mapping);
+        }
+    }
+    ports
+}

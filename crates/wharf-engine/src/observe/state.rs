@@ -1,0 +1,438 @@
+//! Which of the objects that should be in the kernel are there, and as what.
+//!
+//! Not here: tables of nftables (`rules`), and what to do about a difference (the core's `diff`).
+
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+};
+use netlink_packet_route::rule::{RuleAction as Action, RuleAttribute, RuleMessage};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
+use wharf_core::addr::{Family, Mac};
+use wharf_core::extras::Traits;
+use wharf_core::model::{
+    Hop, Link, LinkKind, Netns, PolicyRule, Port, ROUTE_PROTOCOL, Resource, RuleAction,
+};
+use wharf_core::name::IfName;
+
+use super::{LinkInfo, RouteInfo};
+use crate::kernel::netlink::NetlinkKernel;
+use crate::process::netns;
+
+/// `RT_TABLE_MAIN`.
+const MAIN: u32 = 254;
+/// `RTN_BLACKHOLE`.
+const BLACKHOLE: u8 = 6;
+/// `RTN_UNREACHABLE`.
+const UNREACHABLE: u8 = 7;
+/// `RTN_PROHIBIT`.
+const PROHIBIT: u8 = 8;
+
+/// One namespace as it is. Empty if it cannot be entered.
+#[derive(Default)]
+struct Place {
+    links: HashMap<String, LinkInfo>,
+    addrs: HashSet<(u32, IpNet)>,
+    routes: Vec<RouteInfo>,
+    neighbours: HashMap<(u32, IpAddr), Mac>,
+    forwarding: HashSet<(u32, Mac)>,
+}
+
+impl Place {
+    fn index(&self, link: &IfName) -> Option<u32> {
+        self.links.get(link.as_str()).map(|l| l.index)
+    }
+}
+
+impl NetlinkKernel {
+    /// What of `wanted` the kernel holds; of an object that is there in another form, that form. Objects of
+    /// nftables are passed over.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
+        let mut places: HashMap<Netns, Place> = HashMap::new();
+        let mut seen = Vec::new();
+        let mut rules: Option<Vec<PolicyRule>> = None;
+        // Ends of cables that are there, but not under their name where they were put: their owner's doing.
+        let mut hidden: HashSet<(Netns, IfName)> = HashSet::new();
+        for resource in wanted {
+            for place in places_of(resource) {
+                if let Entry::Vacant(entry) = places.entry(place) {
+                    let found = self.place(entry.key())?;
+                    entry.insert(found);
+                }
+            }
+            let found = match resource {
+                Resource::Nft(_) => None,
+                Resource::Netns(path) => netns::open(path).is_ok().then(|| resource.clone()),
+                Resource::Rule(rule) => {
+                    if rules.is_none() {
+                        rules = Some(self.rules()?);
+                    }
+                    let there = rules.iter().flatten().any(|is| is == rule);
+                    there.then(|| resource.clone())
+                }
+                Resource::Sysctl {
+                    netns, key, link, ..
+                } => {
+                    let value = self.sysctl(netns, key).unwrap_or_default();
+                    value.map(|value| Resource::Sysctl {
+                        netns: netns.clone(),
+                        key: key.clone(),
+                        value: value.split_whitespace().collect::<Vec<_>>().join(" "),
+                        link: link.clone(),
+                    })
+                }
+                other => find(other, &places),
+            };
+            if let (Some(_), Some((netns, peer))) = (&found, far_end(resource))
+                && places.get(&netns).is_none_or(|p| p.index(&peer).is_none())
+            {
+                hidden.insert((netns, peer));
+            }
+            let found = found.or_else(|| {
+                let out_of_reach = inside_of(resource).is_some_and(|end| hidden.contains(&end));
+                out_of_reach.then(|| resource.clone())
+            });
+            seen.extend(found);
+        }
+        Ok(seen)
+    }
+
+    fn place(&mut self, place: &Netns) -> io::Result<Place> {
+        let links = match self.links(place) {
+            Ok(links) => links,
+            Err(_) if *place != Netns::Host => return Ok(Place::default()),
+            Err(error) => return Err(error),
+        };
+        let mut found = Place {
+            links: links.into_iter().map(|l| (l.name.clone(), l)).collect(),
+            addrs: self.addrs(place)?.into_iter().collect(),
+            ..Place::default()
+        };
+        if *place == Netns::Host {
+            for message in self.neighbours(AddressFamily::Unspec)? {
+                found.neighbours.extend(neighbour(&message));
+            }
+            for message in self.neighbours(AddressFamily::Bridge)? {
+                found.forwarding.extend(forwarding(&message));
+            }
+        }
+        found.routes = self.routes(place)?;
+        Ok(found)
+    }
+
+    /// Wharf's rules of policy routing, and its destinations without a way in `table`.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn own_routing(&mut self, table: u32) -> io::Result<Vec<Resource>> {
+        let rules = self.rules()?.into_iter().map(Resource::Rule);
+        let routes = self.routes(&Netns::Host)?.into_iter();
+        let ours =
+            routes.filter(|r| (r.table, r.kind, r.protocol) == (table, BLACKHOLE, ROUTE_PROTOCOL));
+        let ours = ours.map(|r| Resource::Blackhole { dst: r.dst, table });
+        Ok(rules.chain(ours).collect())
+    }
+
+    /// Wharf's rules of policy routing.
+    fn rules(&mut self) -> io::Result<Vec<PolicyRule>> {
+        let mut all = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut ask = RuleMessage::default();
+            ask.header.family = family;
+            let answers = match self.rt(&Netns::Host)?.dump(&Message::GetRule(ask)) {
+                Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
+                other => other?,
+            };
+            all.extend(answers.iter().filter_map(|m| match m {
+                Message::NewRule(message) => policy_rule(message),
+                _ => None,
+            }));
+        }
+        Ok(all)
+    }
+
+    /// All permanent neighbours of the host, with the number of their link.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn permanent_neighbours(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+        let all = self.neighbours(AddressFamily::Unspec)?;
+        Ok(all.iter().filter_map(neighbour).map(|(at, _)| at).collect())
+    }
+
+    fn neighbours(&mut self, family: AddressFamily) -> io::Result<Vec<NeighbourMessage>> {
+        let mut ask = NeighbourMessage::default();
+        ask.header.family = family;
+        let answers = self.rt(&Netns::Host)?.dump(&Message::GetNeighbour(ask))?;
+        let own = |m| match m {
+            Message::NewNeighbour(message) => Some(message),
+            _ => None,
+        };
+        Ok(answers.into_iter().filter_map(own).collect())
+    }
+}
+
+/// A rule of wharf's, by its protocol number.
+fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
+    let family = match message.header.family {
+        AddressFamily::Inet => Family::V4,
+        AddressFamily::Inet6 => Family::V6,
+        _ => return None,
+    };
+    let (mut from, mut iif, mut mark, mut to, mut ours) = (None, None, None, None, false);
+    let (mut priority, mut table) = (0, u32::from(message.header.table));
+    for attribute in &message.attributes {
+        match attribute {
+            RuleAttribute::Priority(number) => priority = *number,
+            RuleAttribute::Source(addr) => {
+                from = IpNet::new(*addr, message.header.src_len).ok();
+            }
+            RuleAttribute::Iifname(name) if name == "lo" => iif = Some(IfName::loopback()),
+            RuleAttribute::Iifname(name) => iif = name.parse::<IfName>().ok(),
+            RuleAttribute::FwMark(bits) if *bits != 0 => mark = Some(*bits),
+            RuleAttribute::Goto(number) => to = Some(*number),
+            RuleAttribute::Table(number) => table = *number,
+            RuleAttribute::Protocol(by) => ours = u8::from(*by) == ROUTE_PROTOCOL,
+            _ => {}
+        }
+    }
+    let action = match (message.header.action, to) {
+        (Action::Goto, Some(to)) => RuleAction::Goto(to),
+        (Action::ToTable, _) => RuleAction::Lookup(table),
+        (Action::Nop, _) => RuleAction::Nop,
+        (Action::Blackhole, _) => RuleAction::Blackhole,
+        _ => return None,
+    };
+    ours.then_some(PolicyRule {
+        family,
+        priority,
+        from,
+        iif,
+        mark,
+        action,
+    })
+}
+
+/// The container's end of a cable.
+fn far_end(resource: &Resource) -> Option<(Netns, IfName)> {
+    match resource {
+        Resource::Link(Link {
+            kind: LinkKind::Veth {
+                peer, peer_netns, ..
+            },
+            ..
+        }) => Some((peer_netns.clone(), peer.clone())),
+        _ => None,
+    }
+}
+
+/// The link that a setting belongs to.
+fn inside_of(resource: &Resource) -> Option<(Netns, IfName)> {
+    match resource {
+        Resource::Up { netns, link }
+        | Resource::Addr { netns, link, .. }
+        | Resource::Route { netns, link, .. }
+        | Resource::Traits { netns, link, .. }
+        | Resource::Sysctl {
+            netns,
+            link: Some(link),
+            ..
+        } => Some((netns.clone(), link.clone())),
+        _ => None,
+    }
+}
+
+fn places_of(resource: &Resource) -> Vec<Netns> {
+    match resource {
+        Resource::Link(Link {
+            netns,
+            kind: LinkKind::Veth { peer_netns, .. },
+            ..
+        }) => vec![netns.clone(), peer_netns.clone()],
+        Resource::Link(Link { netns, .. })
+        | Resource::Up { netns, .. }
+        | Resource::Addr { netns, .. }
+        | Resource::Traits { netns, .. }
+        | Resource::Route { netns, .. } => vec![netns.clone()],
+        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) | Resource::Rule(_) => {
+            Vec::new()
+        }
+        _ => vec![Netns::Host],
+    }
+}
+
+fn hardware(message: &NeighbourMessage) -> Option<Mac> {
+    message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::LinkLayerAddress(bytes) => bytes.as_slice().try_into().ok().map(Mac),
+        _ => None,
+    })
+}
+
+/// A permanent entry.
+fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
+    if message.header.state != NeighbourState::Permanent {
+        return None;
+    }
+    let addr = message.attributes.iter().find_map(|a| match a {
+        NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => Some(IpAddr::V4(*v4)),
+        NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    })?;
+    Some(((message.header.ifindex, addr), hardware(message)?))
+}
+
+/// A static entry of a bridge's table, for no VLAN.
+fn forwarding(message: &NeighbourMessage) -> Option<(u32, Mac)> {
+    let of_bridge = message
+        .attributes
+        .iter()
+        .any(|a| matches!(a, NeighbourAttribute::Controller(_)));
+    let of_vlan = message
+        .attributes
+        .iter()
+        .any(|a| matches!(a, NeighbourAttribute::Vlan(vlan) if *vlan != 0));
+    if !of_bridge || of_vlan || message.header.state != NeighbourState::Noarp {
+        return None;
+    }
+    Some((message.header.ifindex, hardware(message)?))
+}
+
+fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
+    let host = places.get(&Netns::Host);
+    let there = match wanted {
+        Resource::Link(link) => return link_as_it_is(link, places).map(Resource::Link),
+        Resource::Port(port) => {
+            let link = host?.links.get(port.link.as_str())?;
+            let is = link.port.unwrap_or_default();
+            return Some(Resource::Port(Port {
+                link: port.link.clone(),
+                locked: is.locked,
+                learning: is.learning,
+                hairpin: is.hairpin,
+                vlan: port.vlan,
+                alias: link.alias.clone().unwrap_or_default(),
+            }));
+        }
+        Resource::Up { netns, link } => places.get(netns)?.links.get(link.as_str())?.up,
+        Resource::Addr { netns, link, addr } => {
+            let place = places.get(netns)?;
+            place.addrs.contains(&(place.index(link)?, *addr))
+        }
+        Resource::Route { netns, .. } => has_route(places.get(netns)?, wanted),
+        Resource::Shaper { link, .. } => {
+            host?.links.get(link.as_str())?.qdisc.as_deref() == Some("tbf")
+        }
+        // It hangs on the one and leads to the other, and goes with either.
+        Resource::Detour { from, by } => host?.index(from).and(host?.index(by)).is_some(),
+        Resource::Traits {
+            netns,
+            link,
+            traits,
+            before,
+        } => {
+            let is = &places.get(netns)?.links.get(link.as_str())?.traits;
+            return Some(Resource::Traits {
+                netns: netns.clone(),
+                link: link.clone(),
+                traits: asked_of(traits, is),
+                before: before.clone(),
+            });
+        }
+        Resource::Neigh { link, addr, .. } => {
+            let place = host?;
+            let is = place.neighbours.get(&(place.index(link)?, *addr))?;
+            return Some(Resource::Neigh {
+                link: link.clone(),
+                addr: *addr,
+                mac: *is,
+            });
+        }
+        Resource::Fdb { link, mac } => {
+            let place = host?;
+            place.forwarding.contains(&(place.index(link)?, *mac))
+        }
+        Resource::Blackhole { dst, table } => host?
+            .routes
+            .iter()
+            .any(|r| (r.table, r.dst, r.kind) == (*table, *dst, BLACKHOLE)),
+        Resource::Netns(_) | Resource::Sysctl { .. } | Resource::Nft(_) | Resource::Rule(_) => {
+            false
+        }
+    };
+    there.then(|| wanted.clone())
+}
+
+/// Whether a route is there: to the same destination, the same way, in the same table.
+fn has_route(place: &Place, wanted: &Resource) -> bool {
+    let Resource::Route {
+        dst,
+        hop,
+        link,
+        metric,
+        more,
+        ..
+    } = wanted
+    else {
+        return false;
+    };
+    let oif = place.index(link);
+    let way = |r: &RouteInfo| match hop {
+        Hop::Via(gateway) => oif.is_some() && (r.gateway, r.oif) == (Some(*gateway), oif),
+        Hop::Link => oif.is_some() && (r.gateway, r.oif) == (None, oif),
+        Hop::Blackhole => r.kind == BLACKHOLE,
+        Hop::Unreachable => r.kind == UNREACHABLE,
+        Hop::Prohibit => r.kind == PROHIBIT,
+    };
+    place.routes.iter().any(|r| {
+        (r.table, r.dst) == (more.table.unwrap_or(MAIN), *dst)
+            && way(r)
+            && metric.is_none_or(|m| r.metric == Some(m))
+    })
+}
+
+/// Of settings as they are, those that are asked for.
+fn asked_of(wanted: &Traits, is: &Traits) -> Traits {
+    Traits {
+        promisc: wanted.promisc.and(is.promisc),
+        allmulti: wanted.allmulti.and(is.allmulti),
+        tx_queue: wanted.tx_queue.and(is.tx_queue),
+        mac: wanted.mac.and(is.mac),
+        mtu: wanted.mtu.and(is.mtu),
+    }
+}
+
+/// The inside of a cable is its container's: the host's end is compared.
+fn link_as_it_is(wanted: &Link, places: &HashMap<Netns, Place>) -> Option<Link> {
+    let place = places.get(&wanted.netns)?;
+    let is = place.links.get(wanted.name.as_str())?;
+    let right_kind = match &wanted.kind {
+        LinkKind::Bridge => is.kind.as_deref() == Some("bridge"),
+        LinkKind::Veth { .. } => is.kind.as_deref() == Some("veth"),
+        LinkKind::Ifb => is.kind.as_deref() == Some("ifb"),
+        LinkKind::Macvlan { .. } => is.kind.as_deref() == Some("macvlan"),
+    };
+    if !right_kind {
+        return None;
+    }
+    let master = is.master.and_then(|index| {
+        let bridge = place.links.values().find(|l| l.index == index)?;
+        bridge.name.parse::<IfName>().ok()
+    });
+    Some(Link {
+        mac: wanted.mac.and(is.mac),
+        mtu: wanted.mtu.map(|_| is.mtu),
+        master,
+        group: is.group,
+        // A bridge is raised by itself.
+        up: wanted.up && is.up,
+        ..wanted.clone()
+    })
+}

@@ -1,0 +1,316 @@
+//! `wharf repair`: whatever was damaged is as before, and running containers have not noticed.
+
+use crate::common::*;
+use serde_json::Value;
+use wharf_testkit::{Echo, Host, Netns, Snapshot, addr, require};
+
+/// Damage to a host with [`scene`], as a script, and whether it takes away anything inside a container.
+const DAMAGE: &[(&str, &str)] = &[
+    ("all rules flushed", "nft flush ruleset"),
+    ("a table deleted", "nft delete table inet wharf"),
+    (
+        "a table switched off",
+        "nft add table inet wharf '{ flags dormant; }'",
+    ),
+    ("a chain emptied", "nft flush chain inet wharf forward"),
+    (
+        "a rule that lets everything in",
+        "nft insert rule inet wharf net-A-in accept",
+    ),
+    (
+        "elements gone",
+        "nft flush set inet wharf bridges; nft flush map inet wharf publish4; nft flush set bridge wharf guard6",
+    ),
+    (
+        "strange elements",
+        "nft add element inet wharf publish4 '{ tcp . 99 : 10.88.1.12 . 99 }'; nft add chain inet wharf mine",
+    ),
+    ("a bridge deleted", "ip link del wharf-a"),
+    (
+        "a bridge down",
+        "ip link set wharf-a down; ip addr flush dev wharf-a",
+    ),
+    ("a port unplugged", "ip link set $PORT nomaster"),
+    (
+        "a port with other settings",
+        "ip link set $PORT mtu 1400 group 7; bridge link set dev $PORT locked off learning on; ip link set $PORT alias mine",
+    ),
+    (
+        "entries gone",
+        "bridge fdb del $MAC dev $PORT master; ip neigh flush dev wharf-a nud permanent",
+    ),
+    (
+        "sysctls changed",
+        "sysctl -qw net.ipv4.ip_forward=0 net.ipv6.conf.all.forwarding=0 net.ipv4.conf.wharf-a.route_localnet=0 net.ipv6.conf.wharf-a.accept_ra=1",
+    ),
+    (
+        "everything at once",
+        "nft flush ruleset; ip link del wharf-a; sysctl -qw net.ipv4.ip_forward=0",
+    ),
+];
+
+fn scene(host: &Host) {
+    network(host, "A", 1, "--bridge wharf-a");
+    network(
+        host,
+        "N",
+        4,
+        "--bridge wharf-n --icc=false -o host-access=dns",
+    );
+    network(host, "I", 3, "--bridge wharf-i --internal");
+    container(
+        host,
+        "a1",
+        "A",
+        1,
+        11,
+        "-p 8080:80 -p 8000-8010:8000-8010 -p 10.0.2.2:90-91:190-191/udp",
+    );
+    container(host, "a2", "A", 1, 12, "");
+    container(host, "n1", "N", 4, 11, "");
+    host.w("network connect I a2").ok();
+}
+
+fn mended(host: &Host, line: &str) -> Vec<Value> {
+    let said = host.w(line).json();
+    said["mended"]
+        .as_array()
+        .cloned()
+        .unwrap_or_else(|| panic!("{said:#}"))
+}
+
+/// Numbers of the interfaces: other ones would be other interfaces.
+fn interfaces(inside: &Netns) -> Vec<(String, u64)> {
+    let list = inside.ip_json("link show");
+    let all = list.as_array().cloned().unwrap_or_default();
+    let one = |link: &Value| (text(link, "ifname"), link["ifindex"].as_u64().unwrap_or(0));
+    all.iter().map(one).collect()
+}
+
+/// As before, but for the order in which nftables lists its objects: that of their making.
+#[track_caller]
+fn as_before(before: &Snapshot, host: &Host, what: &str) {
+    let difference = before.difference_on(host);
+    let lines: Vec<_> = difference
+        .lines()
+        .iter()
+        .filter(|line| !line.contains("in another order"))
+        .collect();
+    assert!(lines.is_empty(), "{what}: {lines:#?}");
+}
+
+#[track_caller]
+fn everything_works(host: &Host, what: &str) {
+    for v6 in [false, true] {
+        assert_eq!(
+            host.outside().tcp(addr::host(v6), 8080).by(),
+            Some("a1"),
+            "{what}"
+        );
+        let a2 = host.container("a2");
+        assert_eq!(a2.tcp(at(v6, 1, 11), 80).by(), Some("a1"), "{what}");
+        assert!(a2.ping(addr::outside(v6)).reached(), "{what}");
+        assert!(
+            !host.outside().tcp_brief(at(v6, 1, 11), 80).reached(),
+            "{what}"
+        );
+        assert!(
+            !host.container("n1").tcp_brief(at(v6, 1, 11), 80).reached(),
+            "{what}"
+        );
+    }
+    assert_eq!(
+        host.netns().tcp(ip("127.0.0.1"), 8080).by(),
+        Some("a1"),
+        "{what}"
+    );
+}
+
+#[test]
+fn whatever_was_damaged_is_as_before() {
+    require!();
+    let host = host();
+    let bare = Snapshot::of(&host);
+    scene(&host);
+    let a1 = host.container("a1");
+    let _web = Echo::tcp(&a1, "a1", 80);
+    assert_eq!(
+        mended(&host, "repair --json"),
+        Vec::<Value>::new(),
+        "nothing is damaged"
+    );
+    let before = Snapshot::of(&host);
+    let inside = ["a1", "a2", "n1"].map(|name| interfaces(&host.container(name)));
+    let port = text(&host.inspect("a1"), "networks/0/host_interface");
+    let mac = text(&host.inspect("a1"), "networks/0/mac");
+    for (what, script) in DAMAGE {
+        host.sh(&format!("PORT={port}; MAC={mac}; {script}"));
+        let damaged = before.difference_on(&host);
+        assert!(!damaged.is_empty(), "{what}: the script changed nothing");
+        let planned = host.w("repair --dry-run --json").json();
+        assert_ne!(planned["steps"], serde_json::json!([]), "{what}");
+        assert_eq!(
+            damaged.lines(),
+            before.difference_on(&host).lines(),
+            "{what}: a dry run"
+        );
+        let said = host.w("repair").ok();
+        assert!(
+            said.stdout.starts_with("mended "),
+            "{what}: {}",
+            said.transcript()
+        );
+        as_before(&before, &host, what);
+        assert_eq!(
+            mended(&host, "repair --json"),
+            Vec::<Value>::new(),
+            "{what}: again"
+        );
+        let now = ["a1", "a2", "n1"].map(|name| interfaces(&host.container(name)));
+        assert_eq!(now, inside, "{what}: the containers' interfaces");
+        everything_works(&host, what);
+    }
+    remove(&host, &["a1", "a2", "n1"], &["A", "N", "I"]);
+    bare.assert_same(&host, "damage and repair");
+}
+
+/// The commands a dry run shows do the same.
+#[test]
+fn the_commands_of_a_dry_run_mend_too() {
+    require!();
+    let host = host();
+    scene(&host);
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    host.sh("nft flush ruleset; ip link del wharf-a");
+    let script = host.w("repair --dry-run").ok().stdout;
+    host.sh(&script);
+    everything_works(&host, "after the commands");
+}
+
+#[test]
+fn a_cut_cable_is_laid_again() {
+    require!();
+    let host = host();
+    scene(&host);
+    let a1 = host.container("a1");
+    let web = Echo::tcp(&a1, "a1", 80);
+    let port = text(&host.inspect("a1"), "networks/0/host_interface");
+    host.sh(&format!("ip link del {port}"));
+    host.w("repair").ok();
+    everything_works(&host, "a new cable");
+    a1.sh("ip addr flush dev eth0; ip link set eth0 down; ip link set eth0 up");
+    host.w("repair").ok();
+    everything_works(&host, "addresses flushed inside");
+    drop(web);
+}
+
+/// Changes go on while rules are flushed and mended, and none is lost.
+#[test]
+fn repair_and_changes_at_once() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let mender = scope.spawn(|| {
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                host.w("repair").ok();
+            }
+        });
+        let makers: Vec<_> = (0..4)
+            .map(|thread| {
+                let host = &host;
+                scope.spawn(move || {
+                    for round in 0..8 {
+                        let name = format!("c{thread}x{round}");
+                        let port = 9000 + thread * 100 + round;
+                        host.w(&format!("create {name} --network A -p {port}:80"))
+                            .ok();
+                        if round % 2 == 0 {
+                            host.w(&format!("rm {name}")).ok();
+                        }
+                    }
+                })
+            })
+            .collect();
+        makers
+            .into_iter()
+            .for_each(|maker| maker.join().expect("no panic"));
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        mender.join().expect("no panic");
+    });
+    assert_eq!(mended(&host, "repair --json"), Vec::<Value>::new());
+    let _web = Echo::tcp(&host.container("c3x7"), "c3x7", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 9307).by(), Some("c3x7"));
+}
+
+/// A create after another tool flushed the rules finds them made again.
+#[test]
+fn the_next_change_finds_the_rules_again() {
+    require!();
+    let host = host();
+    scene(&host);
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    host.sh("nft flush ruleset");
+    host.w("network create late --subnet 10.88.9.0/24").ok();
+    everything_works(&host, "after a new network");
+    host.sh("nft flush ruleset");
+    host.w("port add a2 8081:81").ok();
+    everything_works(&host, "after a new port");
+    assert_eq!(mended(&host, "repair --json"), Vec::<Value>::new());
+}
+
+#[test]
+fn a_lost_store_is_made_again_from_the_kernel() {
+    require!();
+    for lost in ["/run/wharf/db", "/run/wharf/db $STATE/db"] {
+        for flushed in [false, true] {
+            let host = host();
+            let bare = Snapshot::of(&host);
+            scene(&host);
+            host.w("run -d --name job --network A -- sleep 1000").ok();
+            let names_of = |line: &str| names(&host.w(line).json());
+            let addresses = |name: &str| texts(&host.inspect(name), "networks/0/addresses");
+            let (all, a1) = (names_of("ps --json"), addresses("a1"));
+            host.sh(&format!(
+                "STATE={}; rm -r {lost}",
+                host.state_dir().display()
+            ));
+            if flushed && !lost.contains("STATE") {
+                host.sh("nft flush ruleset");
+            }
+            host.w("repair --rebuild").ok();
+            assert_eq!(names_of("ps --json"), all, "{lost}");
+            assert_eq!(names_of("network ls --json"), ["A", "I", "N"], "{lost}");
+            assert_eq!(addresses("a1"), a1, "{lost}");
+            assert_eq!(
+                mended(&host, "repair --json"),
+                Vec::<Value>::new(),
+                "{lost}"
+            );
+            let taken = host.w("create x --network A --ip 10.88.1.11");
+            assert_eq!(
+                taken.code,
+                Some(1),
+                "the address is a1's: {}",
+                taken.transcript()
+            );
+            if !flushed {
+                let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+                everything_works(&host, lost);
+                let taken = host.w("create x --network A -p 8080:80");
+                assert_eq!(
+                    taken.code,
+                    Some(1),
+                    "the port is a1's: {}",
+                    taken.transcript()
+                );
+            }
+            remove(&host, &["a1", "a2", "n1", "job"], &["A", "N", "I"]);
+            // Without store and rules nobody knows that wharf turned forwarding on.
+            if !flushed || lost.contains("STATE") {
+                bare.assert_same(&host, lost);
+            }
+        }
+    }
+}
