@@ -222,6 +222,9 @@ impl<'a> Walk<'a> {
                 .fix(format!("wharf network create {name}-shared"))
                 .fix(format!("wharf network connect {name}-shared {from}"))
                 .fix(format!("wharf network connect {name}-shared {to}"));
+        } else {
+            // A frame for somebody else came to a container: the switch was led astray.
+            fault = fault.fix("wharf repair");
         }
         fault
     }
