@@ -18,11 +18,6 @@ impl Failure {
         Self(text.into())
     }
 
-    /// The failure with what was being done before it.
-    pub fn during(self, what: &str) -> Self {
-        Self(format!("{what}: {}", self.0))
-    }
-
     /// Several failures as one.
     pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
         match failures.len() {

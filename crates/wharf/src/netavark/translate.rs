@@ -76,6 +76,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         gateways: subnets.iter().filter_map(|s| s.gateway).collect(),
         ..NetworkRequest::new(name.clone())
     };
+    apart(subnets)?;
     match network.ipam() {
         "host-local" if subnets.is_empty() => {
             return Err(failed(
@@ -116,9 +117,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
             .insert(mode.to_owned(), "isolated".to_owned());
     }
     for route in network.routes.iter().flatten() {
-        request
-            .routes
-            .push(static_route(route).map_err(|f| f.during(&format!("network {}", network.name)))?);
+        request.routes.push(static_route(route)?);
     }
     Ok(request)
 }
@@ -156,28 +155,59 @@ fn options(network: &Network) -> Result<BTreeMap<String, String>, Failure> {
             "unsupported {} network option: {key}",
             network.driver
         ))),
-        Err(error) => Err(Failure::new(format!("network {}: {error}", network.name))),
+        Err(error) => Err(known_number(&all)
+            .unwrap_or_else(|| Failure::new(format!("network {}: {error}", network.name)))),
     }
+}
+
+/// What Netavark says of numbers that are none, since its users look for that.
+fn known_number(options: &BTreeMap<String, String>) -> Option<Failure> {
+    for key in ["mtu", "metric", "vlan"] {
+        match options.get(key).map(|text| text.parse::<u32>()) {
+            Some(Err(e)) => return Some(Failure::new(format!("unable to parse \"{key}\": {e}"))),
+            Some(Ok(4095..)) if key == "vlan" => {
+                return Some(Failure::new("vlan must be between 0 and 4094"));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Refuses subnets of one network that meet.
+pub fn apart(subnets: &[input::Subnet]) -> Result<(), Failure> {
+    for (at, one) in subnets.iter().enumerate() {
+        for other in &subnets[..at] {
+            let (a, b) = (other.subnet.trunc(), one.subnet.trunc());
+            if a == b {
+                return Err(Failure::new(format!("duplicate subnet defined: {a}")));
+            }
+            if wharf_core::addr::overlap(a, b) {
+                return Err(Failure::new(format!("overlapping subnets: {a} and {b}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn static_route(route: &input::Route) -> Result<StaticRoute, Failure> {
     let kind = route.route_type.as_deref().unwrap_or("unicast");
-    let refused = |text: &str| Failure::new(format!("route {}: {text}", route.destination));
+    let refused = |text: &str| Failure::new(format!("route {} {text}", route.destination));
     let hop = match (kind, route.gateway) {
         ("unicast" | "", Some(gateway)) => Hop::Via(gateway),
-        ("unicast" | "", None) => return Err(refused("a gateway is needed")),
+        ("unicast" | "", None) => return Err(refused("requires a gateway for type unicast")),
         ("blackhole", None) => Hop::Blackhole,
         ("unreachable", None) => Hop::Unreachable,
         ("prohibit", None) => Hop::Prohibit,
         ("blackhole" | "unreachable" | "prohibit", Some(_)) => {
-            return Err(refused("a route that leads nowhere has no gateway"));
+            return Err(refused(&format!("must not have a gateway for type {kind}")));
         }
-        (other, _) => return Err(refused(&format!("unknown route type {other}"))),
+        (other, _) => return Err(refused(&format!("has the unknown type {other}"))),
     };
     if let Hop::Via(gateway) = hop
         && Family::of(gateway) != Family::of_net(route.destination)
     {
-        return Err(refused("destination and gateway are not of one family"));
+        return Err(refused("has a gateway of another family"));
     }
     Ok(StaticRoute {
         destination: route.destination.trunc(),
@@ -202,6 +232,15 @@ pub fn attachment(
         let ips = options.static_ips.clone().unwrap_or_default();
         if ips.is_empty() {
             return Err(failed("no static ips provided".to_owned()));
+        }
+        let subnets = network.subnets.as_deref().unwrap_or_default();
+        let in_one = |ip: &&IpAddr| subnets.iter().any(|s| s.subnet.contains(*ip));
+        let fitting = ips.iter().filter(in_one).count();
+        if fitting < ips.len() {
+            let all = ips.len();
+            return Err(failed(format!(
+                "not all static IPs matched a subnet: expected {all}, got {fitting}"
+            )));
         }
         request.ips = ips;
     }
