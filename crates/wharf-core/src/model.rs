@@ -157,6 +157,9 @@ pub struct RouteMore {
     /// A route to the same destination may be there already, and stays.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub beside: bool,
+    /// The gateway is not on the link: whichever leads to it is taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub any_link: bool,
 }
 
 /// One object in the kernel.

@@ -74,10 +74,19 @@ pub fn attachment(
         hop: route.hop,
         link: a.interface.clone(),
         metric: route.metric,
-        more: RouteMore::default(),
+        more: RouteMore {
+            any_link: leads_elsewhere(net, route.hop),
+            ..RouteMore::default()
+        },
     }));
     all.extend(own_routes(&inside, a));
     all
+}
+
+/// Whether a gateway is not on this network: the container may have another way to it.
+fn leads_elsewhere(net: &NetworkSpec, hop: Hop) -> bool {
+    let Hop::Via(gateway) = hop else { return false };
+    !net.subnets.is_empty() && !net.subnets.iter().any(|s| s.subnet.contains(&gateway))
 }
 
 /// A port of wharf's own bridge: the guard's elements, the cable, what is known of who is behind it.

@@ -195,6 +195,7 @@ impl Work<'_> {
                 advmss: route.advmss,
                 scope: route.scope,
                 beside: true,
+                any_link: false,
             },
         };
         let plugins = self

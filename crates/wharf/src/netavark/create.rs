@@ -394,7 +394,7 @@ impl Draft {
 }
 
 /// A moment in UTC, as RFC 3339 writes it.
-fn rfc3339(seconds: u64, nanos: u32) -> String {
+pub fn rfc3339(seconds: u64, nanos: u32) -> String {
     let (days, rest) = (seconds / 86400, seconds % 86400);
     // Days since 0000-03-01, in eras of 400 years (146097 days).
     let days = days + 719_468;

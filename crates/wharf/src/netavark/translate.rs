@@ -78,6 +78,13 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
     };
     apart(subnets)?;
     match network.ipam() {
+        // Nobody's addresses: the bridge's owner gives them, or the container itself.
+        "host-local" if subnets.is_empty() && request.driver == Driver::Unmanaged => {}
+        "dhcp" if request.driver == Driver::Bridge => {
+            return Err(Failure::new(
+                "cannot use dhcp ipam driver without using the option mode=unmanaged",
+            ));
+        }
         "host-local" if subnets.is_empty() => {
             return Err(failed(
                 "no subnet, and its addresses are to be host-local".to_owned(),
@@ -93,7 +100,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
                 "addresses by DHCP are not supported: wharf has no DHCP proxy".to_owned(),
             ));
         }
-        other => return Err(failed(format!("unsupported ipam driver: {other}"))),
+        other => return Err(Failure::new(format!("unsupported ipam driver {other}"))),
     }
     if let Some(bridge) = network
         .network_interface
@@ -137,6 +144,7 @@ fn driver(network: &Network) -> Result<Driver, Failure> {
         ("macvlan", Some("private")) => Ok(Driver::Macvlan(MacvlanMode::Private)),
         ("macvlan", Some("vepa")) => Ok(Driver::Macvlan(MacvlanMode::Vepa)),
         ("macvlan", Some("passthru")) => Ok(Driver::Macvlan(MacvlanMode::Passthru)),
+        ("macvlan", Some("source")) => Ok(Driver::Macvlan(MacvlanMode::Source)),
         ("bridge" | "macvlan", Some(mode)) => Err(unknown(mode)),
         (other, _) => Err(Failure::new(format!(
             "network {}: driver {other} is not supported by wharf",
@@ -149,6 +157,10 @@ fn driver(network: &Network) -> Result<Driver, Failure> {
 fn options(network: &Network) -> Result<BTreeMap<String, String>, Failure> {
     let mut all = network.options.clone().unwrap_or_default();
     all.remove("mode");
+    // Netavark's own; a parent's network before a bridge.
+    let metric = if network.driver == "bridge" { "100" } else { "99" };
+    all.entry("metric".to_owned())
+        .or_insert_with(|| metric.to_owned());
     match wharf_core::options::NetworkOptions::parse(&all) {
         Ok(_) => Ok(all),
         Err(OptionError::Unknown(key)) => Err(Failure::new(format!(
@@ -228,7 +240,8 @@ pub fn attachment(
         "" => return Err(failed("the container's interface has no name".to_owned())),
         text => text.parse().map_err(|e| failed(format!("{e}")))?,
     });
-    if network.ipam() == "host-local" {
+    let numbered = network.subnets.as_ref().is_some_and(|s| !s.is_empty());
+    if network.ipam() == "host-local" && (numbered || driver(network)? != Driver::Unmanaged) {
         let ips = options.static_ips.clone().unwrap_or_default();
         if ips.is_empty() {
             return Err(failed("no static ips provided".to_owned()));
@@ -272,7 +285,10 @@ pub fn ports(mappings: &[input::PortMapping]) -> Result<Vec<PortMapping>, Failur
         };
         let host_ip: Option<IpAddr> = match mapping.host_ip.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|_| failed("invalid host ip"))?),
+            text => Some(text.parse().map_err(|_| {
+                let port = mapping.host_port;
+                Failure::new(format!("invalid host ip {text:?} provided for port {port}"))
+            })?),
         };
         if host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback()) {
             continue;

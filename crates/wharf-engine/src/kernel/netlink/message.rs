@@ -91,6 +91,7 @@ pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) ->
             MacvlanMode::Vepa => MacVlanMode::Vepa,
             MacvlanMode::Bridge => MacVlanMode::Bridge,
             MacvlanMode::Passthru => MacVlanMode::Passthrough,
+            MacvlanMode::Source => MacVlanMode::Source,
         };
         attributes.extend(netns.map(LinkAttribute::NetNsFd));
         info.push(LinkInfo::Kind(InfoKind::MacVlan));
@@ -281,7 +282,7 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
     if let Hop::Via(gateway) = op.hop {
         attributes.push(RouteAttribute::Gateway(gateway.into()));
     }
-    if op.hop.refusal().is_none() {
+    if op.hop.refusal().is_none() && !op.more.any_link {
         attributes.push(RouteAttribute::Oif(index));
     }
     attributes.extend(op.metric.map(RouteAttribute::Priority));
