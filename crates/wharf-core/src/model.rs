@@ -343,7 +343,9 @@ impl Resource {
             },
             Self::Port(port) => link(&Netns::Host, &port.link),
             // It belongs to no link, and outlives it.
-            Self::Route { netns, hop, .. } if hop.refusal().is_some() => match netns {
+            Self::Route {
+                netns, hop, more, ..
+            } if hop.refusal().is_some() || more.any_link => match netns {
                 Netns::Path(path) => vec![ResourceKey::Netns(path.clone())],
                 Netns::Host => vec![],
             },

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use wharf_engine::engine::Engine;
 
-use super::{Call, log};
 use super::error::Failure;
 use super::input::{Input, Network};
 use super::setup::Wanted;
 use super::status::Status;
+use super::{Call, log};
 
 /// The port of name servers.
 pub const DNS: u16 = 53;

@@ -158,7 +158,11 @@ fn options(network: &Network) -> Result<BTreeMap<String, String>, Failure> {
     let mut all = network.options.clone().unwrap_or_default();
     all.remove("mode");
     // Netavark's own; a parent's network before a bridge.
-    let metric = if network.driver == "bridge" { "100" } else { "99" };
+    let metric = if network.driver == "bridge" {
+        "100"
+    } else {
+        "99"
+    };
     all.entry("metric".to_owned())
         .or_insert_with(|| metric.to_owned());
     match wharf_core::options::NetworkOptions::parse(&all) {

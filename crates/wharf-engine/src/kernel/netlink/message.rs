@@ -122,6 +122,14 @@ pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     request(Message::NewLink(message), 0)
 }
 
+/// `RTM_NEWLINK` on a link that is there: its hardware address.
+pub(crate) fn link_address(name: &IfName, mac: Mac) -> Request {
+    let mut message = by_name(name);
+    let address = LinkAttribute::Address(mac.0.to_vec());
+    message.attributes.push(address);
+    request(Message::NewLink(message), 0)
+}
+
 /// `RTM_NEWLINK` on a link that is there: its settings.
 pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
     let mut message = by_name(name);

@@ -120,7 +120,9 @@ impl<'a> Run<'a> {
         while at < self.ops.len() {
             at = self.step(at)?;
         }
-        self.flush()
+        self.flush()?;
+        super::announce::all(self.kernel, self.ops);
+        Ok(())
     }
 
     /// Carries out, or puts on the pile, the operation at `at` and perhaps others behind it; where to go on.
