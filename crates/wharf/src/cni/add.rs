@@ -97,7 +97,7 @@ fn check_own_netns(call: &Call) -> Done<()> {
         Ok(_) => Ok(()),
         Err(e) => Err(CniError::new(
             code::NETNS,
-            format!("cannot open network namespace {}", call.netns),
+            format!("failed to open netns {:?}", call.netns),
         )
         .with(e.to_string())),
     }
