@@ -552,7 +552,6 @@ impl Dice {
     }
 }
 
-/// Puts something else in the place of one part of a value.
 /// Two lists may name one bridge, one after the other; what somebody else made under its name is his.
 #[test]
 fn an_idle_network_makes_room_and_a_foreign_link_stays() {
@@ -574,6 +573,7 @@ fn an_idle_network_makes_room_and_a_foreign_link_stays() {
     host.sh("ip link show cni7");
 }
 
+/// Puts something else in the place of one part of a value.
 fn spoil(value: &mut Value, dice: &mut Dice) {
     let nonsense = [
         json!(null),

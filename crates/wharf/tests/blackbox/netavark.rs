@@ -321,7 +321,7 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
         (
             "address outside",
             &|i| i["networks"]["two"]["static_ips"] = json!(["10.99.0.1"]),
-            "10.99.0.1",
+            "not all static IPs matched a subnet: expected 1, got 0",
         ),
         (
             "gateway's address",
@@ -527,7 +527,9 @@ fn commands_and_versions() {
     let host = host();
     let before = Snapshot::of(&host);
     let version = call(&host, &["version"], &Value::Null).json();
-    assert_eq!(text(&version, "version"), env!("CARGO_PKG_VERSION"));
+    let protocol = concat!("2.1.0+wharf.", env!("CARGO_PKG_VERSION"));
+    assert_eq!(text(&version, "version"), protocol);
+    assert!(text(&version, "build_time").starts_with("20"), "{version}");
     assert_eq!(text(&version, "default_fw_driver"), "nftables");
     let line = call(&host, &["--version"], &Value::Null).ok().stdout;
     assert!(line.starts_with("netavark "), "{line}");
