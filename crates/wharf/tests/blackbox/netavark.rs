@@ -538,15 +538,9 @@ fn commands_and_versions() {
     call(&host, &["setup"], &Value::Null).fails(2);
     call(&host, &["firewall-reload"], &Value::Null).ok();
     before.assert_same(&host, "nothing to reload");
-    let said = refused(call(
-        &host,
-        &["update", "pn1", "--network-dns-servers", "8.8.8.8"],
-        &Value::Null,
-    ));
-    assert_eq!(
-        said,
-        "unable to modify network dns servers: IO error: No such file or directory (os error 2)"
-    );
+    // Nobody is asked for that network's names: as newer Netavark has it, nothing is to do.
+    let update = ["update", "pn1", "--network-dns-servers", "8.8.8.8"];
+    call(&host, &update, &Value::Null).ok();
     host.w("netavark version").ok();
 
     let file = host.dir().write(
