@@ -162,6 +162,9 @@ pub struct RouteMore {
     /// A route to the same destination may be there already, and stays.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub beside: bool,
+    /// The gateway is not on the link: whichever leads to it is taken.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub any_link: bool,
 }
 
 /// What policy routing does with a packet.
@@ -393,7 +396,9 @@ impl Resource {
             },
             Self::Port(port) => link(&Netns::Host, &port.link),
             // It belongs to no link, and outlives it.
-            Self::Route { netns, hop, .. } if hop.refusal().is_some() => match netns {
+            Self::Route {
+                netns, hop, more, ..
+            } if hop.refusal().is_some() || more.any_link => match netns {
                 Netns::Path(path) => vec![ResourceKey::Netns(path.clone())],
                 Netns::Host => vec![],
             },

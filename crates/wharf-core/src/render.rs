@@ -413,6 +413,7 @@ fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
 fn route(verb: &str, r: &RouteOp) -> String {
     let (dst, dev) = (destination(r.dst), quote(&r.link));
     let way = match r.hop {
+        Hop::Via(gateway) if r.more.any_link => format!("{dst} via {gateway}"),
         Hop::Via(gateway) => format!("{dst} via {gateway} dev {dev}"),
         Hop::Link => format!("{dst} dev {dev}"),
         hop => format!("{} {dst}", hop.refusal().unwrap_or_default()),

@@ -74,10 +74,19 @@ pub fn attachment(
         hop: route.hop,
         link: a.interface.clone(),
         metric: route.metric,
-        more: RouteMore::default(),
+        more: RouteMore {
+            any_link: leads_elsewhere(net, route.hop),
+            ..RouteMore::default()
+        },
     }));
     all.extend(own_routes(&inside, a));
     all
+}
+
+/// Whether a gateway is not on this network: the container may have another way to it.
+fn leads_elsewhere(net: &NetworkSpec, hop: Hop) -> bool {
+    let Hop::Via(gateway) = hop else { return false };
+    !net.subnets.is_empty() && !net.subnets.iter().any(|s| s.subnet.contains(&gateway))
 }
 
 /// A port of wharf's own bridge: the guard's elements, the cable, what is known of who is behind it.
@@ -184,7 +193,11 @@ fn own_routes<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = 
 fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
     let own_addresses = net.subnets.is_empty() || !net.is_managed();
     let values: &[(&str, &str)] = if own_addresses && !net.has_v6() {
-        &[]
+        match net.subnets.is_empty() {
+            true => &[],
+            // Who numbers the containers does so alone.
+            false => &[("autoconf", "0")],
+        }
     } else if net.has_v6() {
         &[
             ("accept_ra", "0"),
@@ -201,7 +214,24 @@ fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Reso
         value: (*value).to_owned(),
         link: Some(a.interface.clone()),
     };
-    values.iter().map(sysctl).collect()
+    values.iter().map(sysctl).chain(tells(inside, a)).collect()
+}
+
+/// Who knew the address as another's hears of its new owner when the link is up: by gratuitous ARP and unsolicited
+/// neighbour advertisements.
+fn tells<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = Resource> + 'a {
+    let families = Family::BOTH.into_iter();
+    let numbered = families.filter(|family| a.address(*family).is_some());
+    numbered.map(|family| {
+        let protocol = by_family(family, "ipv4", "ipv6");
+        let name = by_family(family, "arp_notify", "ndisc_notify");
+        Resource::Sysctl {
+            netns: inside.clone(),
+            key: format!("net/{protocol}/conf/{}/{name}", a.interface),
+            value: "1".to_owned(),
+            link: Some(a.interface.clone()),
+        }
+    })
 }
 
 /// Which hardware and network addresses belong together, for the guard.

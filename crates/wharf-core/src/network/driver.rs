@@ -44,6 +44,8 @@ pub enum MacvlanMode {
     Vepa,
     /// There is one only, and it has the parent to itself.
     Passthru,
+    /// From listed senders only; the list is somebody else's.
+    Source,
 }
 
 impl MacvlanMode {
@@ -54,6 +56,7 @@ impl MacvlanMode {
             Self::Private => "private",
             Self::Vepa => "vepa",
             Self::Passthru => "passthru",
+            Self::Source => "source",
         }
     }
 }

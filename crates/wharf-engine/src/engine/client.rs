@@ -9,7 +9,9 @@ use wharf_core::diff::diff;
 use wharf_core::extras::Traits;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{NetworkKind, NetworkRequest, NetworkSpec, differences, grow};
+use wharf_core::network::{
+    NetworkError, NetworkKind, NetworkRequest, NetworkSpec, differences, grow,
+};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 
@@ -40,9 +42,18 @@ impl Engine {
                 match self.network_create(request, Mode::Apply) {
                     // Another process was faster.
                     Err(EngineError::Network {
-                        error: wharf_core::network::NetworkError::Exists(_),
+                        error: NetworkError::Exists(_),
                         ..
                     }) => continue,
+                    Err(EngineError::Network {
+                        error:
+                            NetworkError::BridgeOfNetwork { network, .. }
+                            | NetworkError::OverlapsNetwork { network, .. },
+                        ..
+                    }) if self.is_idle_of_client(&network, request)? => {
+                        self.network_remove(&[network], false, Mode::Apply)?;
+                        continue;
+                    }
                     made => return made.map(|outcome| (outcome.value, true)),
                 }
             };
@@ -67,6 +78,19 @@ impl Engine {
             self.network_remove(std::slice::from_ref(&request.name), false, Mode::Apply)?;
         }
         Err(EngineError::Busy(ObjectName::Network(request.name.clone())))
+    }
+
+    /// Whether the same client made this network, and nobody is on it: the client does not say when it needs one no
+    /// more, so that it is in nobody's way.
+    fn is_idle_of_client(
+        &mut self,
+        name: &NetworkName,
+        request: &NetworkRequest,
+    ) -> Result<bool, EngineError> {
+        let client = request.labels.get(CLIENT_LABEL);
+        let view = self.network(name)?;
+        let same = client.is_some() && view.spec.labels.get(CLIENT_LABEL) == client;
+        Ok(same && view.containers.is_empty())
     }
 
     /// A network that is up, or is kept for when it is needed.

@@ -329,11 +329,14 @@ impl Engine {
 type Wanted<'n> = (&'n Subnet, Option<IpAddr>);
 
 /// From which subnets a container gets an address, and which one if it is asked for. Who defines the network
-/// himself chooses the addresses, too: a subnet for which he names none gives none.
+/// himself chooses the addresses, too: a subnet for which he names none gives none, and one may give several.
 fn addresses_wanted<'n>(
     request: &AttachRequest,
     net: &'n NetworkSpec,
 ) -> Result<Vec<Wanted<'n>>, (IpAddr, String)> {
+    if net.is_transient() && !request.ips.is_empty() {
+        return chosen_by_owner(request, net);
+    }
     let mut wanted: Vec<Wanted> = net.subnets.iter().map(|subnet| (subnet, None)).collect();
     for addr in &request.ips {
         let of_family: Vec<usize> = (0..wanted.len())
@@ -353,9 +356,23 @@ fn addresses_wanted<'n>(
             return Err((*addr, "one address per family at most".to_owned()));
         }
     }
-    let chosen_by_owner = net.is_transient() && !request.ips.is_empty();
-    wanted.retain(|(_, addr)| addr.is_some() || !chosen_by_owner);
     Ok(wanted)
+}
+
+/// As many addresses of each subnet as are named, those of the first subnet first.
+fn chosen_by_owner<'n>(
+    request: &AttachRequest,
+    net: &'n NetworkSpec,
+) -> Result<Vec<Wanted<'n>>, (IpAddr, String)> {
+    let inside = |addr: &IpAddr| net.subnets.iter().any(|s| s.subnet.contains(addr));
+    if let Some(addr) = request.ips.iter().find(|addr| !inside(addr)) {
+        return Err((*addr, "it is in none of its subnets".to_owned()));
+    }
+    let of = |subnet: &'n Subnet| {
+        let own = request.ips.iter().filter(|a| subnet.subnet.contains(*a));
+        own.map(move |addr| (subnet, Some(*addr)))
+    };
+    Ok(net.subnets.iter().flat_map(of).collect())
 }
 
 /// The interface names that may be given: the one asked for, or the prefix with numbers.

@@ -9,6 +9,7 @@ use wharf_core::diff::diff;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{DEFAULT_NETWORK, HostFacts, NetworkRequest, NetworkSpec, resolve};
+use wharf_core::op::Op;
 use wharf_core::plan::Plan;
 
 use crate::api::{Mode, Note, ObjectName, Outcome};
@@ -174,10 +175,25 @@ impl Engine {
             &compile::network(spec),
             &format!("network `{}` is removed", spec.name),
         );
+        if self.bridge_is_anothers(spec)? {
+            let deletes = |op: &Op| matches!(op, Op::LinkDel { netns: Netns::Host, link } if *link == spec.bridge);
+            plan.steps.retain(|step| !deletes(&step.op));
+        }
         if self.is_last(spec)? {
             plan.append(self.release_host()?);
         }
         Ok(plan)
+    }
+
+    /// Whether somebody removed the bridge and made a link of his own under its name: the hardware address that wharf
+    /// gave is the mark.
+    fn bridge_is_anothers(&mut self, spec: &NetworkSpec) -> Result<bool, EngineError> {
+        let link = self.kernel.link(&Netns::Host, &spec.bridge);
+        let link = link.map_err(|e| super::host::failed("look at the bridge", &e))?;
+        let ours = |l: &crate::observe::LinkInfo| {
+            l.kind.as_deref() == Some("bridge") && l.mac == Some(spec.bridge_mac)
+        };
+        Ok(spec.is_managed() && link.is_some_and(|l| !ours(&l)))
     }
 
     /// Whether no other network needs the host's part.

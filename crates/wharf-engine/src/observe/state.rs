@@ -385,6 +385,7 @@ fn has_route(place: &Place, wanted: &Resource) -> bool {
     };
     let oif = place.index(link);
     let way = |r: &RouteInfo| match hop {
+        Hop::Via(gateway) if more.any_link => r.gateway == Some(*gateway),
         Hop::Via(gateway) => oif.is_some() && (r.gateway, r.oif) == (Some(*gateway), oif),
         Hop::Link => oif.is_some() && (r.gateway, r.oif) == (None, oif),
         Hop::Blackhole => r.kind == BLACKHOLE,

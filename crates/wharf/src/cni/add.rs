@@ -97,7 +97,7 @@ fn check_own_netns(call: &Call) -> Done<()> {
         Ok(_) => Ok(()),
         Err(e) => Err(CniError::new(
             code::NETNS,
-            format!("cannot open network namespace {}", call.netns),
+            format!("failed to open netns {:?}", call.netns),
         )
         .with(e.to_string())),
     }
@@ -195,6 +195,7 @@ impl Work<'_> {
                 advmss: route.advmss,
                 scope: route.scope,
                 beside: true,
+                any_link: false,
             },
         };
         let plugins = self

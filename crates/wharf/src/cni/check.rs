@@ -50,6 +50,7 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
         }
     }
     drop(engine);
+    missing.dedup();
     if !missing.is_empty() {
         let msg = format!("container {} is not as it was made", call.container);
         return Err(

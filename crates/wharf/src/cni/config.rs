@@ -237,6 +237,10 @@ impl Config {
             return Err(CniError::config(msg));
         }
         let own = "wharf makes one bridge per network and manages it itself";
+        if self.vlan > 4094 {
+            let msg = format!("invalid VLAN ID {} (must be between 0 and 4094)", self.vlan);
+            return Err(CniError::config(msg));
+        }
         if self.vlan != 0 {
             return Err(CniError::unsupported("vlan", self.vlan, own));
         }

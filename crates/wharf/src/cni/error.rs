@@ -104,11 +104,36 @@ impl From<EngineError> for CniError {
                 ErrorKind::Kernel | ErrorKind::Internal => code::FAILED,
             },
         };
+        let known = known_words(&error);
         let report = CommandError::from(error);
         let mut details: Vec<String> = report.causes.clone();
         details.extend(report.command.as_ref().map(|c| format!("command: {c}")));
         details.extend(report.undone.as_ref().map(|u| format!("undone: {u}")));
-        details.extend(report.hint.as_ref().map(|h| format!("hint: {h}")));
-        Self::new(number, report.message.clone()).with(details.join("; "))
+        // Advice about the command line's options is none for a configuration.
+        let hint = report.hint.as_ref().filter(|h| !h.contains("--"));
+        details.extend(hint.map(|h| format!("hint: {h}")));
+        match known {
+            None => Self::new(number, report.message.clone()).with(details.join("; ")),
+            Some(known) => {
+                details.insert(0, report.message.clone());
+                Self::new(number, known).with(details.join("; "))
+            }
+        }
+    }
+}
+
+/// What the reference plugins say, for failures by which runtimes and their users go.
+fn known_words(error: &EngineError) -> Option<String> {
+    match error {
+        EngineError::PoolEmpty { pool, .. } => {
+            let (first, last) = wharf_core::ipam::usable(*pool);
+            Some(format!(
+                "no IP addresses available in range set: {first}-{last}"
+            ))
+        }
+        EngineError::InterfaceTaken { interface, .. } => Some(format!(
+            "container veth name provided ({interface}) already exists"
+        )),
+        _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use wharf_core::addr::{Family, overlap};
@@ -52,7 +52,7 @@ struct Options {
 /// Where automatic subnets come from.
 #[derive(Debug, Deserialize)]
 struct Pool {
-    base: Ipv4Net,
+    base: IpNet,
     size: u8,
 }
 
@@ -60,6 +60,7 @@ struct Pool {
 pub fn create(call: &Call, mut input: Input) -> Result<String, Failure> {
     docker_options(&mut input.network);
     let given = read(&input.network)?;
+    named(&given)?;
     if input
         .used
         .names
@@ -75,6 +76,11 @@ pub fn create(call: &Call, mut input: Input) -> Result<String, Failure> {
     if !matches!(given.driver.as_str(), "bridge" | "macvlan" | "ipvlan") {
         return by_plugin(call, &given, &input.network);
     }
+    if given.driver == "ipvlan" && given.subnets.as_ref().is_none_or(Vec::is_empty) {
+        return Err(Failure::new(
+            "ipam driver dhcp is not supported with ipvlan",
+        ));
+    }
     let (driver, _) = translate::driver_and_options(&given)?;
     let mut draft = Draft {
         facts: call.engine()?.host_facts()?,
@@ -89,13 +95,31 @@ pub fn create(call: &Call, mut input: Input) -> Result<String, Failure> {
         _ => {
             if ipam == "none" && draft.given.subnets.as_ref().is_some_and(|s| !s.is_empty()) {
                 return Err(Failure::new(
-                    "none ipam driver is set but subnets are given",
+                    "None ipam driver is set but subnets are given",
                 ));
             }
         }
     }
     draft.names(ipam)?;
     draft.finish(ipam)
+}
+
+/// Podman's own rule for names, which is not wharf's.
+fn named(given: &Network) -> Result<(), Failure> {
+    let mut chars = given.name.chars();
+    let starts = chars.next().map(|c| c.is_ascii_alphanumeric());
+    let goes_on = chars.all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    match starts {
+        None => Err(Failure::new("Network name must be supplied")),
+        Some(true) if goes_on && given.id.is_empty() => {
+            Err(Failure::new("Network id must be supplied"))
+        }
+        Some(true) if goes_on => Ok(()),
+        Some(_) => Err(Failure::new(format!(
+            "Invalid characters in network name {:?}: must match [a-zA-Z0-9][a-zA-Z0-9_.-]*",
+            given.name
+        ))),
+    }
 }
 
 fn read(network: &Map<String, Value>) -> Result<Network, Failure> {
@@ -230,6 +254,7 @@ impl Draft {
             Some(value) => serde_json::from_value(value)
                 .map_err(|e| Failure::new(format!("failed to load network config: {e}")))?,
         };
+        translate::apart(self.given.subnets.as_deref().unwrap_or_default())?;
         let mut taken: Vec<IpNet> = self.input.used.subnets.clone().unwrap_or_default();
         if self.input.options.check_used_subnets {
             let host = self.facts.routes.iter().copied();
@@ -275,7 +300,9 @@ impl Draft {
 
     fn free_v4(&self, taken: &[IpNet]) -> Result<IpNet, Failure> {
         for pool in self.input.options.subnet_pools.iter().flatten() {
-            let Ok(mut subnets) = pool.base.subnets(pool.size) else {
+            // Subnets of the other family are random, and from no pool.
+            let IpNet::V4(base) = pool.base else { continue };
+            let Ok(mut subnets) = base.subnets(pool.size) else {
                 continue;
             };
             if let Some(net) = subnets.find(|net| !taken.iter().any(|t| overlap(*t, (*net).into())))
@@ -304,8 +331,24 @@ impl Draft {
             None if self.given.internal && !(self.given.dns_enabled && self.is_bridge()) => {
                 subnet.remove("gateway");
             }
+            None if net.prefix_len() + 1 >= net.max_prefix_len() => {
+                return Err(Failure::new(format!(
+                    "could not create gateway for subnet {net} because it has a 31 or greater subnet prefix"
+                )));
+            }
             None => {
                 subnet.insert("gateway".to_owned(), json!(ipam::usable(net).0));
+            }
+        }
+        for key in ["start_ip", "end_ip"] {
+            let Some(value) = read(subnet.get("lease_range").and_then(|r| r.get(key))) else {
+                continue;
+            };
+            let addr: IpAddr = serde_json::from_value(value).map_err(bad)?;
+            if !net.contains(&addr) {
+                return Err(Failure::new(format!(
+                    "lease range {key} {addr} not in subnet {net}"
+                )));
             }
         }
         Ok(())
@@ -351,7 +394,7 @@ impl Draft {
 }
 
 /// A moment in UTC, as RFC 3339 writes it.
-fn rfc3339(seconds: u64, nanos: u32) -> String {
+pub fn rfc3339(seconds: u64, nanos: u32) -> String {
     let (days, rest) = (seconds / 86400, seconds % 86400);
     // Days since 0000-03-01, in eras of 400 years (146097 days).
     let days = days + 719_468;

@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use wharf_engine::engine::Engine;
 
-use super::Call;
 use super::error::Failure;
 use super::input::{Input, Network};
 use super::setup::Wanted;
 use super::status::Status;
+use super::{Call, log};
 
 /// The port of name servers.
 pub const DNS: u16 = 53;
@@ -72,11 +72,16 @@ pub fn servers(
             .find(|ip| listen.contains(ip))
         {
             return Err(Failure::new(format!(
-                "DNS server {loops} is the gateway of network {}: names would be asked for in a circle",
+                "network {}: DNS server {loops} is its gateway, which would cause aardvark-dns to forward queries to itself",
                 w.network.name
             )));
         }
         let usable = |name: &String| !name.is_empty() && !name.contains([' ', ',', '\n']);
+        let odd = w.options.aliases.iter().flatten();
+        for name in odd.filter(|n| !usable(n)) {
+            let text = format!("invalid network alias {name:?}: it is not served");
+            log::say(log::Level::Warn, &text);
+        }
         let aliases = w.options.aliases.iter().flatten();
         let names = std::iter::once(&input.container_name)
             .chain(aliases)
@@ -108,8 +113,7 @@ fn listens_at(network: &Network, engine: &mut Engine) -> Result<Vec<IpAddr>, Fai
     };
     if found.is_empty() {
         return Err(Failure::new(format!(
-            "network {}: bridge {bridge} has no address at which a name server could listen",
-            network.name
+            "bridge '{bridge}' in unmanaged mode has no usable IP addresses. Aardvark-dns requires at least one address (should not be an IPv6 link-local address) to bind to. Please add an IP address or disable DNS for this network (--disable-dns)."
         )));
     }
     Ok(found)
@@ -198,6 +202,8 @@ pub fn update(call: &Call, network: &str, servers: Option<&str>) -> Result<(), F
     let Some(servers) = servers else {
         return Ok(());
     };
+    // Without the file nobody is asked for this network's names.
+    let nothing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     let texts = servers.split(',').map(str::trim).filter(|s| !s.is_empty());
     let parsed: Result<Vec<IpAddr>, _> = texts
         .map(|text| {
@@ -213,8 +219,10 @@ pub fn update(call: &Call, network: &str, servers: Option<&str>) -> Result<(), F
         .map(|name| files.dir.join(name))
         .find(|path| path.is_file())
         .unwrap_or_else(|| files.dir.join(network));
-    let text =
-        fs::read_to_string(&found).map_err(|e| Failure::new(format!("{what}: IO error: {e}")))?;
+    let text = match fs::read_to_string(&found) {
+        Err(e) if nothing(&e) => return Ok(()),
+        read => read.map_err(|e| Failure::new(format!("{what}: IO error: {e}")))?,
+    };
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
     let listen = first.split(' ').next().unwrap_or_default();
     files.write(&found, &first_line(listen, &parsed), rest)?;
@@ -355,7 +363,11 @@ impl Files {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .status();
-        let failed = |text: String| Failure::new(format!("cannot start aardvark-dns: {text}"));
+        let failed = |text: String| {
+            Failure::new(format!(
+                "error while applying dns entries: aardvark-dns failed to start: {text}"
+            ))
+        };
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(format!("{} ended with {status}", program.display()))),

@@ -18,11 +18,6 @@ impl Failure {
         Self(text.into())
     }
 
-    /// The failure with what was being done before it.
-    pub fn during(self, what: &str) -> Self {
-        Self(format!("{what}: {}", self.0))
-    }
-
     /// Several failures as one.
     pub fn all(mut failures: Vec<Self>) -> Result<(), Self> {
         match failures.len() {
@@ -63,6 +58,12 @@ impl From<EngineError> for Failure {
             )),
             _ => None,
         };
+        // As Netavark says it: clients look for these words.
+        if let EngineError::InterfaceTaken { interface, .. } = &error {
+            return Self(format!(
+                "create veth pair: interface {interface} already exists on container namespace: Netlink error: File exists (os error 17)"
+            ));
+        }
         let report = CommandError::from(error);
         let mut text = report.message.clone();
         for cause in &report.causes {

@@ -7,6 +7,7 @@ mod create;
 mod dns;
 mod error;
 mod input;
+mod log;
 mod plugin;
 mod setup;
 mod status;
@@ -29,9 +30,15 @@ use error::Failure;
 /// The front end's name in the store.
 pub const OWNER: &str = "netavark";
 
+/// Where the name server's program is when the caller does not say; Podman always does.
+const AARDVARK: [&str; 2] = [
+    "/usr/libexec/podman/aardvark-dns",
+    "/usr/lib/podman/aardvark-dns",
+];
+
 /// The network backend of Podman, in its own protocol
 #[derive(Debug, Parser)]
-#[command(name = "netavark", version, disable_help_subcommand = true)]
+#[command(name = "netavark", version = VERSION, disable_help_subcommand = true)]
 pub struct Cli {
     /// Read the input from this file instead of the standard input
     #[arg(short, long, global = true, value_name = "FILE")]
@@ -118,7 +125,10 @@ impl Call {
         Self {
             config,
             rootless,
-            aardvark: cli.aardvark_binary.as_ref().and_then(path),
+            aardvark: match &cli.aardvark_binary {
+                Some(given) => path(given),
+                None => AARDVARK.iter().map(PathBuf::from).find(|p| p.is_file()),
+            },
             plugins: cli.plugin_directory.iter().filter_map(path).collect(),
             dirs,
         }
@@ -133,6 +143,9 @@ impl Call {
         given.ok_or_else(|| Failure::new("the option --config is required for this command"))
     }
 }
+
+/// The version of Netavark whose protocol this is, and wharf's own behind it: clients compare the first.
+const VERSION: &str = concat!("2.1.0+wharf.", env!("CARGO_PKG_VERSION"));
 
 /// Reads the command line, does what it says, and gives the exit status.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> u8 {
@@ -192,13 +205,23 @@ fn dispatch(cli: Cli, call: &Call) -> Result<Option<String>, Failure> {
 
 fn version() -> String {
     let version = serde_json::json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": VERSION,
         "commit": "",
-        "build_time": "",
+        "build_time": build_time(),
         "target": format!("{}-unknown-linux-gnu", std::env::consts::ARCH),
         "default_fw_driver": "nftables",
     });
     format!("{version:#}")
+}
+
+/// When the program's file was written.
+fn build_time() -> String {
+    let file = std::fs::metadata("/proc/self/exe").and_then(|m| m.modified());
+    let since = file.map(|t| t.duration_since(std::time::UNIX_EPOCH).unwrap_or_default());
+    since.map_or_else(
+        |_| String::new(),
+        |t| create::rfc3339(t.as_secs(), t.subsec_nanos()),
+    )
 }
 
 fn read<T: DeserializeOwned>(file: Option<&OsStr>, what: &str) -> Result<T, Failure> {

@@ -95,7 +95,8 @@ impl Plugin {
 
 /// Runs a plugin's command with an object to read; what it printed.
 pub fn run(program: &Path, args: &[&std::ffi::OsStr], input: &Value) -> Result<String, Failure> {
-    let failed = |text: &str| Failure::new(format!("plugin {}: {text}", program.display()));
+    let name = program.file_name().unwrap_or_default();
+    let failed = |text: &str| Failure::new(format!("plugin {name:?} failed: {text}"));
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -115,5 +116,12 @@ pub fn run(program: &Path, args: &[&std::ffi::OsStr], input: &Value) -> Result<S
     }
     let said = serde_json::from_str::<Value>(&text).ok();
     let said = said.as_ref().and_then(|v| v["error"].as_str());
-    Err(failed(said.unwrap_or(&out.status.to_string())))
+    let status = match out.status.code() {
+        Some(code) => format!("exit code {code}"),
+        None => out.status.to_string(),
+    };
+    Err(failed(&match said {
+        Some(said) => format!("{status}, message: {said}"),
+        None => status,
+    }))
 }

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use wharf_core::attach::{AttachRequest, Container};
-use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::network::{NetworkError, NetworkSpec};
+use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::network::{Driver, NetworkError, NetworkSpec};
 use wharf_core::publish::PortMapping;
 use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest, Note, ObjectName};
 use wharf_engine::engine::Engine;
@@ -20,7 +20,7 @@ use super::error::Failure;
 use super::input::{Input, Network, NetworkOptions};
 use super::plugin::Plugin;
 use super::status::{self, Status};
-use super::{Call, OWNER, dns, plugin, translate};
+use super::{Call, OWNER, dns, log, plugin, translate};
 
 /// How often it is tried again when a network goes with its last container in that moment.
 const ATTEMPTS: u32 = 50;
@@ -69,6 +69,7 @@ pub fn setup(call: &Call, netns: &Path, input: &Input) -> Result<String, Failure
             "invalid namespace path: IO error: {error}"
         )));
     }
+    log::say(log::Level::Info, "Using nftables firewall driver");
     let wanted = wanted(call, input)?;
     let ports = translate::ports(input.port_mappings.as_deref().unwrap_or_default())?;
     let own: Vec<&Wanted> = wanted.iter().filter(|w| w.plugin.is_none()).collect();
@@ -165,7 +166,10 @@ impl Work<'_> {
         // Everything is read before anything is done.
         for w in wanted {
             let name = translate::network_names(&w.network)?.remove(0);
-            translate::network(&w.network, &name)?;
+            let request = translate::network(&w.network, &name)?;
+            if request.driver == Driver::Unmanaged {
+                self.check_bridge(request.bridge.as_ref())?;
+            }
             translate::attachment(&w.network, &name, &w.options)?;
         }
         let mut requests = Vec::new();
@@ -193,6 +197,16 @@ impl Work<'_> {
             None => self.create(&known, &requests)?,
         };
         Ok((container, names))
+    }
+
+    /// Somebody else's bridge is there.
+    fn check_bridge(&mut self, bridge: Option<&IfName>) -> Result<(), Refused> {
+        let links = self.engine.host_facts()?.interfaces;
+        if bridge.is_some_and(|name| links.contains(name)) {
+            return Ok(());
+        }
+        let text = "in unmanaged mode, the bridge must already exist on the host: Netlink error: No such device (os error 19)";
+        Err(Failure::new(text).into())
     }
 
     /// The network, up; under another name where its own is somebody else's.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use wharf_core::attach::Attachment;
 
 use super::input::Network;
@@ -13,13 +13,13 @@ use super::input::Network;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Status {
     /// The interfaces, by name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub interfaces: BTreeMap<String, Interface>,
     /// Where names are asked for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub dns_server_ips: Vec<IpAddr>,
     /// Where short names are looked for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub dns_search_domains: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ pub struct Interface {
     /// The hardware address.
     pub mac_address: String,
     /// The addresses.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "or_none")]
     pub subnets: Vec<Address>,
 }
 
@@ -41,6 +41,13 @@ pub struct Address {
     /// The gateway.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
+}
+
+/// A plugin may write `null` for what it has nothing of.
+fn or_none<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
+    input: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(input).map(Option::unwrap_or_default)
 }
 
 /// What a container got on a network that wharf serves.

@@ -76,7 +76,15 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         gateways: subnets.iter().filter_map(|s| s.gateway).collect(),
         ..NetworkRequest::new(name.clone())
     };
+    apart(subnets)?;
     match network.ipam() {
+        // Nobody's addresses: the bridge's owner gives them, or the container itself.
+        "host-local" if subnets.is_empty() && request.driver == Driver::Unmanaged => {}
+        "dhcp" if request.driver == Driver::Bridge => {
+            return Err(Failure::new(
+                "cannot use dhcp ipam driver without using the option mode=unmanaged",
+            ));
+        }
         "host-local" if subnets.is_empty() => {
             return Err(failed(
                 "no subnet, and its addresses are to be host-local".to_owned(),
@@ -92,7 +100,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
                 "addresses by DHCP are not supported: wharf has no DHCP proxy".to_owned(),
             ));
         }
-        other => return Err(failed(format!("unsupported ipam driver: {other}"))),
+        other => return Err(Failure::new(format!("unsupported ipam driver {other}"))),
     }
     if let Some(bridge) = network
         .network_interface
@@ -116,9 +124,7 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
             .insert(mode.to_owned(), "isolated".to_owned());
     }
     for route in network.routes.iter().flatten() {
-        request
-            .routes
-            .push(static_route(route).map_err(|f| f.during(&format!("network {}", network.name)))?);
+        request.routes.push(static_route(route)?);
     }
     Ok(request)
 }
@@ -138,6 +144,7 @@ fn driver(network: &Network) -> Result<Driver, Failure> {
         ("macvlan", Some("private")) => Ok(Driver::Macvlan(MacvlanMode::Private)),
         ("macvlan", Some("vepa")) => Ok(Driver::Macvlan(MacvlanMode::Vepa)),
         ("macvlan", Some("passthru")) => Ok(Driver::Macvlan(MacvlanMode::Passthru)),
+        ("macvlan", Some("source")) => Ok(Driver::Macvlan(MacvlanMode::Source)),
         ("bridge" | "macvlan", Some(mode)) => Err(unknown(mode)),
         (other, _) => Err(Failure::new(format!(
             "network {}: driver {other} is not supported by wharf",
@@ -150,34 +157,73 @@ fn driver(network: &Network) -> Result<Driver, Failure> {
 fn options(network: &Network) -> Result<BTreeMap<String, String>, Failure> {
     let mut all = network.options.clone().unwrap_or_default();
     all.remove("mode");
+    // Netavark's own; a parent's network before a bridge.
+    let metric = if network.driver == "bridge" {
+        "100"
+    } else {
+        "99"
+    };
+    all.entry("metric".to_owned())
+        .or_insert_with(|| metric.to_owned());
     match wharf_core::options::NetworkOptions::parse(&all) {
         Ok(_) => Ok(all),
         Err(OptionError::Unknown(key)) => Err(Failure::new(format!(
             "unsupported {} network option: {key}",
             network.driver
         ))),
-        Err(error) => Err(Failure::new(format!("network {}: {error}", network.name))),
+        Err(error) => Err(known_number(&all)
+            .unwrap_or_else(|| Failure::new(format!("network {}: {error}", network.name)))),
     }
+}
+
+/// What Netavark says of numbers that are none, since its users look for that.
+fn known_number(options: &BTreeMap<String, String>) -> Option<Failure> {
+    for key in ["mtu", "metric", "vlan"] {
+        match options.get(key).map(|text| text.parse::<u32>()) {
+            Some(Err(e)) => return Some(Failure::new(format!("unable to parse \"{key}\": {e}"))),
+            Some(Ok(4095..)) if key == "vlan" => {
+                return Some(Failure::new("vlan must be between 0 and 4094"));
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Refuses subnets of one network that meet.
+pub fn apart(subnets: &[input::Subnet]) -> Result<(), Failure> {
+    for (at, one) in subnets.iter().enumerate() {
+        for other in &subnets[..at] {
+            let (a, b) = (other.subnet.trunc(), one.subnet.trunc());
+            if a == b {
+                return Err(Failure::new(format!("duplicate subnet defined: {a}")));
+            }
+            if wharf_core::addr::overlap(a, b) {
+                return Err(Failure::new(format!("overlapping subnets: {a} and {b}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn static_route(route: &input::Route) -> Result<StaticRoute, Failure> {
     let kind = route.route_type.as_deref().unwrap_or("unicast");
-    let refused = |text: &str| Failure::new(format!("route {}: {text}", route.destination));
+    let refused = |text: &str| Failure::new(format!("route {} {text}", route.destination));
     let hop = match (kind, route.gateway) {
         ("unicast" | "", Some(gateway)) => Hop::Via(gateway),
-        ("unicast" | "", None) => return Err(refused("a gateway is needed")),
+        ("unicast" | "", None) => return Err(refused("requires a gateway for type unicast")),
         ("blackhole", None) => Hop::Blackhole,
         ("unreachable", None) => Hop::Unreachable,
         ("prohibit", None) => Hop::Prohibit,
         ("blackhole" | "unreachable" | "prohibit", Some(_)) => {
-            return Err(refused("a route that leads nowhere has no gateway"));
+            return Err(refused(&format!("must not have a gateway for type {kind}")));
         }
-        (other, _) => return Err(refused(&format!("unknown route type {other}"))),
+        (other, _) => return Err(refused(&format!("has the unknown type {other}"))),
     };
     if let Hop::Via(gateway) = hop
         && Family::of(gateway) != Family::of_net(route.destination)
     {
-        return Err(refused("destination and gateway are not of one family"));
+        return Err(refused("has a gateway of another family"));
     }
     Ok(StaticRoute {
         destination: route.destination.trunc(),
@@ -198,10 +244,20 @@ pub fn attachment(
         "" => return Err(failed("the container's interface has no name".to_owned())),
         text => text.parse().map_err(|e| failed(format!("{e}")))?,
     });
-    if network.ipam() == "host-local" {
+    let numbered = network.subnets.as_ref().is_some_and(|s| !s.is_empty());
+    if network.ipam() == "host-local" && (numbered || driver(network)? != Driver::Unmanaged) {
         let ips = options.static_ips.clone().unwrap_or_default();
         if ips.is_empty() {
             return Err(failed("no static ips provided".to_owned()));
+        }
+        let subnets = network.subnets.as_deref().unwrap_or_default();
+        let in_one = |ip: &&IpAddr| subnets.iter().any(|s| s.subnet.contains(*ip));
+        let fitting = ips.iter().filter(in_one).count();
+        if fitting < ips.len() {
+            let all = ips.len();
+            return Err(failed(format!(
+                "not all static IPs matched a subnet: expected {all}, got {fitting}"
+            )));
         }
         request.ips = ips;
     }
@@ -233,7 +289,10 @@ pub fn ports(mappings: &[input::PortMapping]) -> Result<Vec<PortMapping>, Failur
         };
         let host_ip: Option<IpAddr> = match mapping.host_ip.as_str() {
             "" => None,
-            text => Some(text.parse().map_err(|_| failed("invalid host ip"))?),
+            text => Some(text.parse().map_err(|_| {
+                let port = mapping.host_port;
+                Failure::new(format!("invalid host ip {text:?} provided for port {port}"))
+            })?),
         };
         if host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback()) {
             continue;

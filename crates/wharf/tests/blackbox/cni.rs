@@ -552,6 +552,27 @@ impl Dice {
     }
 }
 
+/// Two lists may name one bridge, one after the other; what somebody else made under its name is his.
+#[test]
+fn an_idle_network_makes_room_and_a_foreign_link_stays() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let first = list("1.0.0", &json!({}));
+    let mut second = first.clone();
+    second["name"] = json!("other");
+    runtime.netns("c1");
+    runtime.add(&first, "c1", "eth0", &no()).expect("ADD");
+    runtime.del(&first, "c1", "eth0", &no()).expect("DEL");
+    runtime
+        .add(&second, "c1", "eth0", &no())
+        .expect("ADD by another list");
+    runtime.del(&second, "c1", "eth0", &no()).expect("DEL");
+    host.sh("ip link del cni7; ip link add cni7 type bridge");
+    assert_eq!(code(runtime.add(&first, "c1", "eth0", &no())), 101);
+    host.sh("ip link show cni7");
+}
+
 /// Puts something else in the place of one part of a value.
 fn spoil(value: &mut Value, dice: &mut Dice) {
     let nonsense = [

@@ -254,6 +254,31 @@ fn a_new_owner_of_an_address_is_reached_at_once() {
     }
 }
 
+/// What `peer` knew of an address is another's by then: it hears so from the new owner, before it asks for anything.
+#[test]
+fn neighbours_are_told_of_a_new_owner() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "peer", "A", 1, 50, "");
+    let peer = host.container("peer");
+    for n in 1..=3 {
+        let mac = format!("02:77:00:00:00:0{n}");
+        container(&host, "c1", "A", 1, 11, &format!("--mac-address {mac}"));
+        for v6 in [false, true] {
+            let family = if v6 { "-6" } else { "-4" };
+            let to = at(v6, 1, 11);
+            let known = || peer.ip(&format!("{family} neigh show {to}"));
+            if n > 1 {
+                wharf_testkit::eventually("the new owner", || known().contains(&mac).then_some(()));
+            }
+            assert!(peer.ping(to).reached(), "{to} of {mac}");
+            assert!(known().contains(&mac), "{}", known());
+        }
+        host.w("rm -f c1").ok();
+    }
+}
+
 #[test]
 fn snat_address_is_used_outward() {
     require!();

@@ -95,6 +95,7 @@ pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) ->
             MacvlanMode::Vepa => MacVlanMode::Vepa,
             MacvlanMode::Bridge => MacVlanMode::Bridge,
             MacvlanMode::Passthru => MacVlanMode::Passthrough,
+            MacvlanMode::Source => MacVlanMode::Source,
         };
         attributes.extend(netns.map(LinkAttribute::NetNsFd));
         info.push(LinkInfo::Kind(InfoKind::MacVlan));
@@ -143,6 +144,14 @@ fn set_up(message: &mut LinkMessage, up: bool) {
 pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     let mut message = by_name(name);
     set_up(&mut message, up);
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on a link that is there: its hardware address.
+pub(crate) fn link_address(name: &IfName, mac: Mac) -> Request {
+    let mut message = by_name(name);
+    let address = LinkAttribute::Address(mac.0.to_vec());
+    message.attributes.push(address);
     request(Message::NewLink(message), 0)
 }
 
@@ -306,7 +315,7 @@ fn route(index: u32, op: &RouteOp) -> RouteMessage {
     if let Hop::Via(gateway) = op.hop {
         attributes.push(RouteAttribute::Gateway(gateway.into()));
     }
-    if op.hop.refusal().is_none() {
+    if op.hop.refusal().is_none() && !op.more.any_link {
         attributes.push(RouteAttribute::Oif(index));
     }
     attributes.extend(op.metric.map(RouteAttribute::Priority));

@@ -5,6 +5,7 @@
 //!
 //! Not here: what should be done (the core), and reading (`crate::observe`).
 
+mod announce;
 mod delete;
 pub(crate) mod message;
 pub(crate) mod netns;

@@ -64,7 +64,8 @@ fn needs(op: &Op) -> Option<&IfName> {
         | Op::Shape { link, .. }
         | Op::Detour { from: link, .. } => Some(link),
         Op::RouteAdd(route) | Op::RouteDel(route) => {
-            route.hop.refusal().is_none().then_some(&route.link)
+            let bound = route.hop.refusal().is_none() && !route.more.any_link;
+            bound.then_some(&route.link)
         }
         _ => None,
     }
@@ -134,6 +135,7 @@ impl<'a> Run<'a> {
         }
         self.flush()?;
         failpoint::step();
+        super::announce::all(self.kernel, self.ops);
         Ok(())
     }
 
