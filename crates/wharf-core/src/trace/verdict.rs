@@ -51,6 +51,7 @@ impl Join<'_> {
                 let stage = rule.stage;
                 self.named(rule.cause, verdict, stage);
             }
+            Finding::Reason(cause, verdict) if self.explains(&cause, verdict) => self.agree(),
             Finding::Reason(cause, verdict) => self.named(cause, verdict, "probe"),
             Finding::Refused { at_once } => self.refused(at_once),
             Finding::Taken => self.taken(),
@@ -58,6 +59,10 @@ impl Join<'_> {
                 (Verdict::Unanswered, _) => self.agree(),
                 (_, Some(cause)) => self.named(cause, Verdict::Unanswered, "probe"),
                 _ if self.refuses_at_end() => self.agree(),
+                _ if self.was_remembered() => {
+                    self.agree();
+                    self.report.verdict = Verdict::Unanswered;
+                }
                 _ => self.unknown(),
             },
             Finding::Ignored => self.ignored(),
@@ -69,6 +74,27 @@ impl Join<'_> {
             Finding::Lost => self.lost(),
             Finding::Nothing => {}
         }
+    }
+
+    /// Whether the state's cause is why the kernel gave its reason, which is a coarser word for it.
+    fn explains(&self, reason: &Cause, verdict: Verdict) -> bool {
+        let Some(cause) = &self.report.cause else {
+            return false;
+        };
+        let stops = |v: Verdict| matches!(v, Verdict::Dropped | Verdict::Rejected);
+        let alike = self.report.verdict == verdict || stops(self.report.verdict) && stops(verdict);
+        alike && reason::covers(reason.code, cause.code)
+    }
+
+    /// Whether the state's cause is a neighbour that nobody would find now, but that is remembered yet.
+    fn was_remembered(&self) -> bool {
+        let cause = self.report.cause.as_ref();
+        cause.is_some_and(|c| {
+            matches!(
+                c.code,
+                Code::NeighbourUnreachable | Code::NoSuchDestination | Code::WrongGateway
+            )
+        })
     }
 
     /// The state was right.
@@ -183,7 +209,8 @@ impl Join<'_> {
             .is_some_and(|c| self.facts.past(c));
         if stopped && !past {
             self.agree();
-            if !at_once {
+            // That a neighbour is silent the sender's kernel says sooner or later, and the packet is lost all the same.
+            if !at_once && !self.facts.is_silence() {
                 self.report.verdict = Verdict::Rejected;
             }
             return;
@@ -192,6 +219,9 @@ impl Join<'_> {
             return;
         }
         match self.facts.refuser() {
+            Some(cause) if cause.code == Code::TtlExpired => {
+                self.named(cause, Verdict::Dropped, "forward");
+            }
             Some(cause) => self.named(cause, Verdict::Rejected, "socket"),
             None => self.unknown(),
         }
