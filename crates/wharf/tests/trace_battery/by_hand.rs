@@ -186,6 +186,7 @@ cases! {
         breaks: "ip -n isp link set e0 down",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped link-down|no-carrier /run/netns/isp e0",
+        after_fix: "sleep 1.2",
     }
     tap_without_a_reader: {
         on: &[BRIDGE, MASQUERADE, "

@@ -94,25 +94,25 @@ cases! {
     }
     answers_no_arp: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "ip -n c2 link set eth0 arp off; ip -n c1 neigh flush dev eth0",
+        breaks: "ip -n c2 link set eth0 arp off; ip -n c1 neigh flush dev eth0; ip -n c2 neigh flush dev eth0",
         ask: "/run/netns/c1 172.18.0.20",
         says: "dropped neighbour-unreachable * *",
     }
     asks_no_arp: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "ip -n c1 link set eth0 arp off; ip -n c1 neigh flush dev eth0",
+        breaks: "ip -n c1 link set eth0 arp off; ip -n c1 neigh flush dev eth0; ip -n c2 neigh flush dev eth0",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped neighbour-unreachable * *",
     }
     arp_ignored: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "ip netns exec c2 sysctl -qw net.ipv4.conf.eth0.arp_ignore=8; ip -n c1 neigh flush dev eth0",
+        breaks: "ip netns exec c2 sysctl -qw net.ipv4.conf.eth0.arp_ignore=8; ip -n c1 neigh flush dev eth0; ip -n c2 neigh flush dev eth0",
         ask: "/run/netns/c1 172.18.0.20:53/udp",
         says: "dropped neighbour-unreachable * *",
     }
     arp_dropped_by_a_rule: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "ip netns exec c2 nft 'table arp a { chain i { type filter hook input priority 0; drop; }; }'; ip -n c1 neigh flush dev eth0",
+        breaks: "ip netns exec c2 nft 'table arp a { chain i { type filter hook input priority 0; drop; }; }'; ip -n c1 neigh flush dev eth0; ip -n c2 neigh flush dev eth0",
         ask: "/run/netns/c1 172.18.0.20",
         says: "dropped firewall-rule /run/netns/c2 arp a i handle 2",
     }
