@@ -5,6 +5,7 @@
 
 mod bases;
 mod case;
+mod remains;
 
 mod by_hand;
 mod by_iptables;
@@ -12,7 +13,10 @@ mod by_wharf;
 mod examples;
 mod firewalls;
 mod healthy;
+mod layer_two;
 mod neighbours;
+mod odd_rules;
 mod other_tools;
 mod routes;
 mod sockets;
+mod ways;
