@@ -134,6 +134,8 @@ impl Join<'_> {
         match cause {
             // The packet that was sent is small: what is said of large ones stays true.
             Some(large) if large.code == Code::MtuExceeded => self.report.also.insert(0, large),
+            // This one took another way than those that get lost.
+            Some(other) if self.report.some_pass => self.report.also.insert(0, other),
             _ if self.report.verdict != Verdict::Unknown => self.differ(),
             _ => {}
         }

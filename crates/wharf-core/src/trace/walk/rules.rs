@@ -118,6 +118,10 @@ fn selector(packet: &Packet) -> (String, String) {
         ("dport", "--dport", packet.dport)
     };
     match packet.l4 {
+        L4::Icmp if packet.arp.is_some() => (
+            format!("arp operation {}", packet.arp.unwrap_or_default()),
+            "-p ARP".into(),
+        ),
         L4::Icmp if packet.dst.is_ipv4() => ("meta l4proto icmp".into(), "-p icmp".into()),
         L4::Icmp => ("meta l4proto ipv6-icmp".into(), "-p ipv6-icmp".into()),
         L4::Tcp => (format!("tcp {dir} {port}"), format!("-p tcp {flag} {port}")),

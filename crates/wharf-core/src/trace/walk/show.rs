@@ -35,6 +35,9 @@ pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) ->
         route.kind,
         RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw
     );
+    if let Some(id) = route.nexthop {
+        text += &format!(" nhid {id}");
+    }
     if let Some(hop) = hop.or(route.hops.first()).filter(|_| !refuses) {
         if let Some(via) = hop.via {
             text += &format!(" via {via}");
