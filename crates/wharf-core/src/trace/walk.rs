@@ -35,6 +35,7 @@ mod segment;
 mod show;
 mod socket;
 mod source;
+mod stacked;
 mod target;
 mod wharf_rules;
 

@@ -3,6 +3,7 @@
 //! Every case is data: a host, what is broken on it, the question, the right answer. Real traffic proves that it is
 //! broken, the advice is followed, and real traffic proves that it is mended. Not here: how a trace looks on a terminal.
 
+mod answers;
 mod bases;
 mod case;
 mod remains;

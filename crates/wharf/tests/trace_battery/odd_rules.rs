@@ -3,10 +3,18 @@
 use crate::bases::*;
 use crate::cases;
 
-/// Sixteen connections at once from c1 to port 80 of c2 are held by this.
+/// A server at port 81 of c2 that greets, and ends no connection by itself.
+const HOLDS: &str = "ip netns exec c2 setsid -f python3 -c '
+import socket
+s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((\"172.18.0.20\",81)); s.listen(50); keep=[]
+while True:
+    c,a=s.accept(); c.send((\"c2 %s:%d\\n\" % a).encode()); keep.append(c)
+' >/dev/null 2>&1 </dev/null; sleep 0.5";
+
+/// Four connections from c1 to it.
 const KEEP: &str = "ip netns exec c1 setsid -f python3 -c '
 import socket,time
-keep=[socket.create_connection((\"172.18.0.20\",80)) for _ in range(4)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.5";
+keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(4)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.5";
 
 cases! {
     queued_for_nobody: {
@@ -44,23 +52,24 @@ cases! {
     quota_that_let_pass: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "iptables-nft -A FORWARD -s 172.18.0.10 -m quota --quota 1 -j ACCEPT; iptables-nft -A FORWARD -s 172.18.0.10 -j DROP; ip netns exec c1 ping -q -c2 -i 0.2 -W1 192.0.2.50 >/dev/null || true",
+        offline: "delivered",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
     limit_used_up: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "nft 'table ip l { chain f { type filter hook forward priority 0; ip daddr 192.0.2.50 limit rate over 1/hour burst 1 packets drop; }; }'; ip netns exec c1 ping -q -c3 -i 0.2 -W1 192.0.2.50 >/dev/null || true",
+        offline: "delivered",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-rule host ip l f handle 2",
     }
     too_many_connections: {
-        on: &[BRIDGE, SECOND_BRIDGE, "ip netns exec c2 setsid -f python3 -c '
-import socket,time
-s=socket.socket(); s.bind((\"172.18.0.20\",81)); s.listen(50); time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.4"],
+        on: &[BRIDGE, SECOND_BRIDGE, HOLDS],
         breaks: "nft 'table ip l { chain f { type filter hook forward priority 0; ct state established accept; ip daddr 172.18.0.20 tcp dport 81 ct count over 2 reject; }; }'
             ip netns exec c3 setsid -f python3 -c '
 import socket,time
 keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.5",
+        offline: "delivered",
         ask: "/run/netns/c3 172.18.0.20:81",
         says: "rejected firewall-rule host ip l f handle *",
     }
@@ -119,6 +128,7 @@ keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sl
     by_u32: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "iptables-nft -A FORWARD -m u32 --u32 '6&0xFF=17' -d 192.0.2.50 -j DROP",
+        offline: "unknown",
         ask: "/run/netns/c1 192.0.2.50:53/udp",
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
@@ -129,36 +139,38 @@ keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sl
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
     by_connections_of_an_address: {
-        on: &[BRIDGE, MASQUERADE, KEEP],
-        breaks: "ip netns exec c2 iptables-nft -A INPUT -p tcp --syn --dport 80 -m connlimit --connlimit-above 2 -j REJECT --reject-with tcp-reset",
-        ask: "/run/netns/c1 172.18.0.20:80",
+        on: &[BRIDGE, MASQUERADE, HOLDS, KEEP],
+        breaks: "ip netns exec c2 iptables-nft -A INPUT -p tcp --syn --dport 81 -m connlimit --connlimit-above 2 -j REJECT --reject-with tcp-reset",
+        offline: "delivered",
+        ask: "/run/netns/c1 172.18.0.20:81",
         says: "rejected firewall-rule /run/netns/c2 ip filter INPUT handle *",
     }
     by_hashlimit: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "iptables-nft -A FORWARD -d 192.0.2.50 -m hashlimit --hashlimit-above 1/hour --hashlimit-burst 1 --hashlimit-mode srcip --hashlimit-name h -j DROP; ip netns exec c1 ping -q -c3 -i 0.2 -W1 192.0.2.50 >/dev/null || true",
+        offline: "delivered",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
     banned_by_recent: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "iptables-nft -A FORWARD -s 172.18.0.10 -m recent --name ban --update --seconds 600 -j DROP; iptables-nft -A FORWARD -s 172.18.0.10 -m recent --name ban --set; ip netns exec c1 ping -q -c2 -i 0.2 -W1 192.0.2.50 >/dev/null || true",
+        offline: "delivered",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
-    mapped_to_another_net: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "iptables-nft -t nat -A PREROUTING -i br-demo -d 192.0.2.0/24 -j NETMAP --to 198.51.100.0/24",
+    // Without a program the rule does not hold.
+    tproxy_without_a_program: {
+        on: &[BRIDGE, MASQUERADE, "ip rule add fwmark 1 lookup 100 priority 90; ip route add local default dev lo table 100
+            nft 'table ip x { chain pre { type filter hook prerouting priority mangle; iifname br-demo tcp dport 80 tproxy to 127.0.0.1:9999 meta mark set 1; }; }'"],
         ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped|unknown|unanswered publish-shadowed|no-such-destination|neighbour-unreachable| host| *",
-        no_fix: true,
     }
-    tproxy_to_nobody: {
+    tproxy_of_iptables_without_a_program: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip rule add fwmark 1 lookup 100 priority 90; ip route add local default dev lo table 100
-            nft 'table ip x { chain pre { type filter hook prerouting priority mangle; iifname br-demo tcp dport 80 tproxy to 127.0.0.1:9999 meta mark set 1; }; }'",
+            iptables-nft -t mangle -A PREROUTING -i br-demo -p tcp --dport 80 -j TPROXY --on-port 9999 --on-ip 127.0.0.1 --tproxy-mark 1",
         ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped|rejected publish-shadowed|policy-rule|firewall-rule|not-listening host *",
+        says: "dropped firewall-rule host ip mangle PREROUTING handle *",
     }
     mark_that_masquerade_waits_for: {
         on: &[BRIDGE, "nft 'table ip n { chain f { type filter hook forward priority mangle; iifname br-demo meta mark set 0x66; }; chain post { type nat hook postrouting priority srcnat; meta mark 0x66 oifname up0 masquerade; }; }'"],
@@ -177,12 +189,6 @@ keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sl
         breaks: "iptables-nft -t raw -A PREROUTING -i br-demo -j CT --notrack; conntrack -F 2>/dev/null",
         ask: "/run/netns/c1 192.0.2.50:53/udp",
         says: "unanswered no-masquerade|firewall-rule host up0 | ip raw PREROUTING handle *",
-    }
-    zones_that_part_the_answer: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "nft 'table ip z { chain pre { type filter hook prerouting priority raw; iifname br-demo ct zone set 5; }; }'; conntrack -F 2>/dev/null",
-        ask: "/run/netns/c1 192.0.2.50",
-        says: "unanswered * host *",
     }
     helper_for_a_service: {
         on: &[BRIDGE, MASQUERADE, "nft 'table ip h { ct helper ftp { type \"ftp\" protocol tcp; }; chain pre { type filter hook prerouting priority 0; tcp dport 80 ct helper set \"ftp\"; }; }'"],

@@ -8,7 +8,7 @@ const MASQUERADE_ANYWHERE: &str = "
     nft 'table ip any { chain post { type nat hook postrouting priority srcnat; ip saddr 172.18.0.0/16 oifname != { br-demo, br-two } masquerade; }; }'";
 
 /// All of sixteen addresses beyond the uplink answer.
-const SIXTEEN: &str = "sh:for n in $(seq 50 65); do ip netns exec c1 ping -q -c1 -W1 192.0.2.$n >/dev/null & done; for j in $(jobs -p); do wait $j; done";
+const SIXTEEN: &str = "sh:for n in $(seq 50 65); do ip netns exec c1 ping -q -c1 -W1 192.0.2.$n >/dev/null || exit 1; done";
 const SIXTEEN_THERE: &str = "ip route del default; ip -6 route del default; for n in $(seq 50 65); do ip addr replace 192.0.2.$n/32 dev lo; done";
 
 /// c1 has a second cable, to br-two.
@@ -87,11 +87,10 @@ cases! {
     }
     answers_leave_by_the_other_network: {
         on: &[BRIDGE, SECOND_BRIDGE, MASQUERADE, TWO_CABLES, "
-            ip netns exec c1 sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.eth1.rp_filter=0"],
+            ip netns exec c1 sysctl -qw net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.eth0.rp_filter=0 net.ipv4.conf.eth1.rp_filter=0
+            nft 'table ip pub { chain pre { type nat hook prerouting priority dstnat; iifname up0 tcp dport 8080 dnat to 172.18.0.10:80; }; }'"],
         serves: "c1:80/tcp",
-        breaks: "sysctl -qw net.ipv4.conf.br-demo.rp_filter=1 net.ipv4.conf.br-two.rp_filter=1; ip -n c1 route add 192.0.2.0/24 via 172.19.0.1
-            nft 'table ip pub { chain pre { type nat hook prerouting priority dstnat; iifname up0 tcp dport 8080 dnat to 172.18.0.10:80; }; }'",
-        traffic: "outside 10.0.2.2:8080", then: "outside 10.0.2.2:8080",
+        breaks: "sysctl -qw net.ipv4.conf.br-demo.rp_filter=1 net.ipv4.conf.br-two.rp_filter=1; ip -n c1 route add 192.0.2.0/24 via 172.19.0.1",
         ask: "outside 10.0.2.2:8080",
         says: "unanswered reverse-path-filter host net.ipv4.conf.br-two.rp_filter",
     }
@@ -102,13 +101,23 @@ cases! {
         serves: "c1:80/tcp",
         ask: "host 172.19.0.20:80",
     }
-    strict_filter_saved_by_an_iif_rule: {
+    // The way back is asked for as if it came in where the packet goes out.
+    strict_filter_saved_by_a_rule_for_the_way_out: {
         on: &[BRIDGE, SECOND_BRIDGE, "
-            sysctl -qw net.ipv4.conf.br-two.rp_filter=1; ip -n c3 addr add 10.66.0.1/32 dev lo
-            ip route add 10.66.0.1 via 172.18.0.20; ip rule add iif br-two lookup 60 priority 300; ip route add 10.66.0.1 via 172.19.0.10 dev br-two table 60
-            ip rule add to 10.66.0.1 lookup 60 priority 301
-            ip -n c3 route replace 172.18.0.0/16 via 172.19.0.1 src 10.66.0.1"],
+            ip netns exec c3 sysctl -qw net.ipv4.conf.eth0.arp_announce=2; ip -n c3 addr add 10.66.0.1/32 dev lo
+            ip route add 10.66.0.1 via 172.18.0.20; ip rule add iif br-demo lookup 60 priority 300; ip route add 10.66.0.1 via 172.19.0.10 dev br-two table 60
+            ip -n c3 route replace 172.18.0.0/16 via 172.19.0.1 src 10.66.0.1; sysctl -qw net.ipv4.conf.br-two.rp_filter=1"],
         ask: "/run/netns/c3 172.18.0.20",
+    }
+    strict_filter_not_saved_by_a_rule_for_the_way_in: {
+        on: &[BRIDGE, SECOND_BRIDGE, "
+            ip netns exec c3 sysctl -qw net.ipv4.conf.eth0.arp_announce=2; ip -n c3 addr add 10.66.0.1/32 dev lo
+            ip route add 10.66.0.1 via 172.18.0.20; ip rule add iif br-demo lookup 60 priority 300; ip route add 10.66.0.1 via 172.19.0.10 dev br-two table 60
+            ip -n c3 route replace 172.18.0.0/16 via 172.19.0.1 src 10.66.0.1; sysctl -qw net.ipv4.conf.br-two.rp_filter=1"],
+        breaks: "ip rule del priority 300; ip rule add iif br-two lookup 60 priority 300",
+        ask: "/run/netns/c3 172.18.0.20",
+        says: "dropped reverse-path-filter host net.ipv4.conf.br-two.rp_filter",
+        no_fix: true,
     }
     strict_filter_not_saved_by_a_mark: {
         on: &[BRIDGE, SECOND_BRIDGE, "
@@ -121,6 +130,7 @@ cases! {
     }
     strict_filter_saved_by_a_mark: {
         on: &[BRIDGE, SECOND_BRIDGE, "
+            ip netns exec c3 sysctl -qw net.ipv4.conf.eth0.arp_announce=2
             ip -n c3 addr add 10.66.0.1/32 dev lo; ip rule add fwmark 5 lookup 60 priority 300; ip route add 10.66.0.1 via 172.19.0.10 dev br-two table 60
             nft 'table ip m { chain pre { type filter hook prerouting priority mangle; iifname br-two meta mark set 5; iifname br-demo meta mark set 5; }; }'
             ip -n c3 route replace 172.18.0.0/16 via 172.19.0.1 src 10.66.0.1

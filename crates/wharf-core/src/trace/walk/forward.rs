@@ -354,7 +354,7 @@ impl<'a> Walk<'a> {
         let enter = &self.space(id).enter;
         Fault::new(Code::TtlExpired, id, route, what)
             .evidence(format!("{enter}ip route show: {route}"))
-            .fix(format!("{enter}ip route del {route}"))
+            .fix(format!("{enter}ip route del {}", show::deletable(route)))
     }
 
     /// The packet comes by a second time.

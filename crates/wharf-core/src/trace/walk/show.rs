@@ -60,6 +60,21 @@ pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) ->
     text
 }
 
+/// As much of a route's text as `ip route del` takes: beside an object it wants no next hop.
+pub(super) fn deletable(text: &str) -> String {
+    let Some((dst, rest)) = text.split_once(" nhid ") else {
+        return text.to_owned();
+    };
+    let words: Vec<&str> = rest.split(' ').collect();
+    let mut all = format!("{dst} nhid {}", words[0]);
+    for pair in words[1..].windows(2) {
+        if let [word @ ("table" | "metric"), value] = pair {
+            all += &format!(" {word} {value}");
+        }
+    }
+    all
+}
+
 /// A policy rule as `ip rule` prints it.
 pub(super) fn show_rule(rule: &PolicyRule) -> String {
     let mut text = format!("{}: ", rule.priority);
