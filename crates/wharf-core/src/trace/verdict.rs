@@ -7,6 +7,7 @@
 //!
 //! Not here: walking (`walk`), sending and capturing (the engine's `probe::live`).
 
+mod answerer;
 mod facts;
 mod reason;
 mod words;
@@ -58,6 +59,9 @@ impl Join<'_> {
             Finding::Unanswered => match (self.report.verdict, self.facts.guess(Leg::Answer)) {
                 (Verdict::Unanswered, _) => self.agree(),
                 (_, Some(cause)) => self.named(cause, Verdict::Unanswered, "probe"),
+                _ if let Some(cause) = answerer::strange(&self.facts) => {
+                    self.named(cause, Verdict::Unanswered, "socket");
+                }
                 _ if self.refuses_at_end() => self.agree(),
                 _ if self.was_remembered() => {
                     self.agree();

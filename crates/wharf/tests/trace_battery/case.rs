@@ -168,7 +168,11 @@ fn answer(case: &Case, report: &Value) {
     let mut words = case.says.splitn(4, ' ');
     let mut next = || words.next().unwrap_or_default();
     let (verdict, code, netns, object) = (next(), next(), next(), next());
-    let cause = &report["cause"];
+    // Where only some packets are lost this one may have arrived.
+    let cause = match report["verdict"] == "delivered" {
+        true => &report["also"][0],
+        false => &report["cause"],
+    };
     let is = |value: &Value, wanted: &str, between: &str| {
         let text = value.as_str().unwrap_or_default();
         wanted

@@ -8,7 +8,7 @@ const HOLDS: &str = "ip netns exec c2 setsid -f python3 -c '
 import socket
 s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind((\"172.18.0.20\",81)); s.listen(50); keep=[]
 while True:
-    c,a=s.accept(); c.send((\"c2 %s:%d\\n\" % a).encode()); keep.append(c)
+    c,a=s.accept(); c.send((\"c2 %s\" % a[0]).encode()); keep.append(c)
 ' >/dev/null 2>&1 </dev/null; sleep 0.5";
 
 /// Four connections from c1 to it.

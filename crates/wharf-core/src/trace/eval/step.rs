@@ -68,7 +68,11 @@ impl<'a> Machine<'a> {
             Expr::Nat { kind, addr, port } => {
                 self.translate(world, kind, addr.as_ref(), port.as_ref())
             }
-            Expr::Tproxy => Step::End(Ending::Unknown),
+            Expr::Tproxy { port, drops } => match self.has_proxy(world, port.as_ref()) {
+                Some(false) if *drops => Step::End(Ending::Drop),
+                Some(false) => Step::Break,
+                _ => Step::End(Ending::Unknown),
+            },
             Expr::Maybe(_) => limit(true),
             Expr::Unlikely(_) => limit(false),
             Expr::Nothing => Step::Go,

@@ -80,6 +80,8 @@ impl<'a> Walk<'a> {
             .evidence(format!("{}ip {six}route get {dst}: {text}", space.enter));
         let words = text.split(" via").next().unwrap_or("default");
         let prefix = words.split(" dev").next().unwrap_or(words);
+        // Beside an object no gateway is taken.
+        let prefix = prefix.split(" nhid").next().unwrap_or(prefix);
         let metric = text
             .split_once(" metric ")
             .map_or(String::new(), |(_, m)| format!(" metric {m}"));

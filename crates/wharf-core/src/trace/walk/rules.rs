@@ -64,6 +64,11 @@ pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     format!("{}ip{six}tables{legacy}{table}", space.enter)
 }
 
+/// Whether iptables finds the rule by its text; what `recent` keeps beside it differs each time.
+fn found_again(blame: &Blame) -> bool {
+    !blame.text.contains("-m recent ")
+}
+
 /// The command that removes a rule.
 pub(super) fn removed(space: &Space, rule: &Blame) -> String {
     let handle = rule.handle.unwrap_or(0);
@@ -260,7 +265,7 @@ impl<'a> Walk<'a> {
             (Some(n), true) if blame.backend == Backend::Legacy => {
                 vec![format!("{} -D {} {n}", iptables(space, blame), blame.chain)]
             }
-            (Some(_), true) if blame.text.starts_with('-') => vec![format!(
+            (Some(_), true) if blame.text.starts_with('-') && found_again(blame) => vec![format!(
                 "{} -D {} {}",
                 iptables(space, blame),
                 blame.chain,
