@@ -45,13 +45,6 @@ cases! {
         breaks: "conntrack -F 2>/dev/null; conntrack -I -p tcp -s 192.0.2.50 -d 10.0.2.2 --sport 5555 --dport 8080 --reply-src 172.18.0.77 --reply-dst 192.0.2.50 --reply-port-src 80 --reply-port-dst 5555 --state ESTABLISHED --timeout 300 >/dev/null",
         ask: "outside:192.0.2.50 10.0.2.2:8080",
     }
-    table_of_connections_is_full: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "conntrack -F 2>/dev/null; sysctl -qw net.netfilter.nf_conntrack_max=2
-            for n in 1 2 3 4; do conntrack -I -p udp -s 203.0.113.$n -d 203.0.113.99 --sport 5 --dport 6 --reply-src 203.0.113.99 --reply-dst 203.0.113.$n --status SEEN_REPLY,ASSURED --timeout 300 >/dev/null 2>&1 || true; done",
-        ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped conntrack-full host net.netfilter.nf_conntrack_max",
-    }
     nameless_namespace_published: { on: &[BRIDGE, MASQUERADE, NAMELESS], ask: "outside 10.0.2.2:8081" }
     nameless_namespace: { on: &[BRIDGE, MASQUERADE, NAMELESS], ask: "/run/netns/c1 172.18.0.60:80" }
     nameless_namespace_drops: {

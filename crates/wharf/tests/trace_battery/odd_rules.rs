@@ -11,11 +11,6 @@ while True:
     c,a=s.accept(); c.send((\"c2 %s\" % a[0]).encode()); keep.append(c)
 ' >/dev/null 2>&1 </dev/null; sleep 0.5";
 
-/// Four connections from c1 to it.
-const KEEP: &str = "ip netns exec c1 setsid -f python3 -c '
-import socket,time
-keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(4)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.5";
-
 cases! {
     queued_for_nobody: {
         on: &[BRIDGE, MASQUERADE],
@@ -139,8 +134,11 @@ keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sl
         says: "dropped firewall-rule host ip filter FORWARD handle *",
     }
     by_connections_of_an_address: {
-        on: &[BRIDGE, MASQUERADE, HOLDS, KEEP],
-        breaks: "ip netns exec c2 iptables-nft -A INPUT -p tcp --syn --dport 81 -m connlimit --connlimit-above 2 -j REJECT --reject-with tcp-reset",
+        on: &[BRIDGE, MASQUERADE, HOLDS],
+        breaks: "ip netns exec c2 iptables-nft -A INPUT -p tcp --syn --dport 81 -m connlimit --connlimit-above 2 -j REJECT --reject-with tcp-reset
+            ip netns exec c1 setsid -f python3 -c '
+import socket,time
+keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.7",
         offline: "delivered",
         ask: "/run/netns/c1 172.18.0.20:81",
         says: "rejected firewall-rule /run/netns/c2 ip filter INPUT handle *",
