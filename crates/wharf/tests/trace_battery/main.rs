@@ -19,5 +19,6 @@ mod neighbours;
 mod odd_rules;
 mod other_tools;
 mod routes;
+mod shaped;
 mod sockets;
 mod ways;

@@ -64,15 +64,21 @@ pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     format!("{}ip{six}tables{legacy}{table}", space.enter)
 }
 
-/// Whether iptables finds the rule by its text; what `recent` keeps beside it differs each time.
+/// Whether iptables finds the rule by its text; what these matches keep beside it differs each time.
 fn found_again(blame: &Blame) -> bool {
-    !blame.text.contains("-m recent ")
+    let kept = ["recent", "connlimit", "quota", "statistic"];
+    !kept
+        .iter()
+        .any(|m| blame.text.contains(&format!("-m {m} ")))
 }
 
 /// The command that removes a rule.
 pub(super) fn removed(space: &Space, rule: &Blame) -> String {
     let handle = rule.handle.unwrap_or(0);
-    match (rule.backend, rule.text.starts_with('-')) {
+    match (
+        rule.backend,
+        rule.text.starts_with('-') && found_again(rule),
+    ) {
         (Backend::Legacy, _) => format!("{} -D {} {handle}", iptables(space, rule), rule.chain),
         (Backend::Nft, true) => {
             let tool = iptables(space, rule);
