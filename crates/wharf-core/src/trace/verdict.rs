@@ -53,6 +53,12 @@ impl Join<'_> {
                 self.named(rule.cause, verdict, stage);
             }
             Finding::Reason(cause, verdict) if self.explains(&cause, verdict) => self.agree(),
+            Finding::Reason(cause, Verdict::Unanswered)
+                if self.was_remembered() && self.covers(&cause) =>
+            {
+                self.agree();
+                self.report.verdict = Verdict::Unanswered;
+            }
             Finding::Reason(cause, verdict) => self.named(cause, verdict, "probe"),
             Finding::Refused { at_once } => self.refused(at_once),
             Finding::Taken => self.taken(),
@@ -82,21 +88,28 @@ impl Join<'_> {
 
     /// Whether the state's cause is why the kernel gave its reason, which is a coarser word for it.
     fn explains(&self, reason: &Cause, verdict: Verdict) -> bool {
-        let Some(cause) = &self.report.cause else {
-            return false;
-        };
         let stops = |v: Verdict| matches!(v, Verdict::Dropped | Verdict::Rejected);
         let alike = self.report.verdict == verdict || stops(self.report.verdict) && stops(verdict);
-        alike && reason::covers(reason.code, cause.code)
+        alike && self.covers(reason)
     }
 
-    /// Whether the state's cause is a neighbour that nobody would find now, but that is remembered yet.
+    fn covers(&self, reason: &Cause) -> bool {
+        let cause = self.report.cause.as_ref();
+        cause.is_some_and(|c| reason::covers(reason.code, c.code))
+    }
+
+    /// Whether the state's cause is a neighbour that nobody would find now, but whose hardware address is remembered yet,
+    /// or serves by chance: a bridge bears that of one of its ports.
     fn was_remembered(&self) -> bool {
         let cause = self.report.cause.as_ref();
         cause.is_some_and(|c| {
             matches!(
                 c.code,
-                Code::NeighbourUnreachable | Code::NoSuchDestination | Code::WrongGateway
+                Code::NeighbourUnreachable
+                    | Code::NoSuchDestination
+                    | Code::WrongGateway
+                    | Code::NotOnBridge
+                    | Code::NoAddress
             )
         })
     }

@@ -29,7 +29,7 @@ cases! {
         says: "unanswered neighbour-wrong host fd00:18::10 dev br-demo lladdr 02:00:00:00:00:99",
     }
     pinned_to_somebody_else: {
-        on: &[BRIDGE, MASQUERADE],
+        on: &[BRIDGE, MASQUERADE, "ip netns exec c2 sysctl -qw net.ipv4.ip_forward=0"],
         breaks: "ip -n c1 neigh replace 172.18.0.1 dev eth0 nud permanent lladdr $(ip netns exec c2 cat /sys/class/net/eth0/address)",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped neighbour-wrong /run/netns/c1 *",
@@ -79,7 +79,6 @@ cases! {
         on: &[BRIDGE, MASQUERADE],
         ask: "/run/netns/c1 172.18.0.99:80",
         says: "dropped no-such-destination|neighbour-unreachable * 172.18.0.99",
-        no_fix: true,
     }
     nobody_has_it_six: {
         on: &[BRIDGE, MASQUERADE],
@@ -92,7 +91,6 @@ cases! {
         breaks: "ip -n c2 addr del 172.18.0.20/16 dev eth0",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "dropped no-such-destination * 172.18.0.20",
-        no_fix: true,
     }
     answers_no_arp: {
         on: &[BRIDGE, MASQUERADE],
@@ -144,28 +142,24 @@ cases! {
         breaks: "ip -n c1 -6 addr flush dev eth0 scope global",
         ask: "/run/netns/c1 2001:db8::50",
         says: "dropped|rejected|unanswered no-address|no-route /run/netns/c1 *",
-        no_fix: true,
     }
     four_taken_away: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip -n c1 addr flush dev eth0 scope global",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped|rejected no-address /run/netns/c1 *",
-        no_fix: true,
     }
     six_off_in_the_source: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip netns exec c1 sysctl -qw net.ipv6.conf.all.disable_ipv6=1",
         ask: "/run/netns/c1 fd00:18::20",
         says: "dropped|rejected ipv6-disabled /run/netns/c1 *",
-        no_fix: true,
     }
     six_off_at_the_destination: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip netns exec c2 sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1; ip -n c1 -6 neigh flush dev eth0",
         ask: "/run/netns/c1 [fd00:18::20]:80",
         says: "dropped ipv6-disabled /run/netns/c2 net.ipv6.conf.eth0.disable_ipv6",
-        no_fix: true,
     }
     six_off_on_the_bridge: {
         on: &[BRIDGE, MASQUERADE],
@@ -180,6 +174,5 @@ cases! {
                  for i in $(seq 40); do ip -n c1 addr show dev eth0 dadfailed | grep -q fd00:18::20 && break; sleep 0.1; done",
         ask: "/run/netns/c1 2001:db8::50",
         says: "dropped|rejected|unanswered ipv6-disabled|duplicate-address /run/netns/c1 *",
-        no_fix: true,
     }
 }

@@ -163,7 +163,6 @@ cases! {
         ask: "/run/netns/c1 2001:db8::50",
         says: "dropped|rejected no-route host 2001:db8::50",
         after_fix: "ip -6 route replace default via 2001:db8:2::1 2>/dev/null || ip -6 route replace default dev up0",
-        no_fix: true,
     }
     six_tentative: {
         on: &[BRIDGE, MASQUERADE],

@@ -1,5 +1,7 @@
 //! What the frames and rules of a probe show: how far the packet came, and what stopped it.
 
+use std::net::IpAddr;
+
 use crate::addr::Family;
 use crate::trace::packet::L4;
 use crate::trace::query::Query;
@@ -224,9 +226,8 @@ impl<'a> Facts<'a> {
     /// Whether the packet was seen behind what a cause would have stopped it at.
     pub fn past(&self, cause: &Cause) -> bool {
         // It was sent from an address that serves on its own link only, for want of another.
-        if self.is_told("beyond scope")
-            && matches!(cause.code, Code::NoAddress | Code::Ipv6Disabled)
-        {
+        let no_address = matches!(cause.code, Code::NoAddress | Code::Ipv6Disabled);
+        if no_address && self.frames(Leg::Question).any(|f| stays(f.header.src)) {
             return false;
         }
         if let Some(place) = self.arrived {
@@ -374,6 +375,14 @@ impl<'a> Facts<'a> {
             Some(frame) => frame.header.dst.is_ipv6(),
             None => self.seen.asked.iter().any(|a| a.addr.is_ipv6()),
         }
+    }
+}
+
+/// Whether an address serves on one link or in one namespace only.
+fn stays(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
     }
 }
 

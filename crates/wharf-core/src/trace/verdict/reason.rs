@@ -125,7 +125,10 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
         ),
         NoRoute => matches!(
             cause,
-            RouteRejects
+            NeighbourUnreachable
+                | NoSuchDestination
+                | PublishShadowed
+                | RouteRejects
                 | PolicyRule
                 | WrongPrefixLength
                 | RouteConflict
