@@ -235,4 +235,7 @@ pub struct Report {
     /// What could not be read or decided, and where a live probe saw something else than the state suggested.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+    /// The cause is on one of several ways of the same route, and another one is whole.
+    #[serde(skip)]
+    pub some_pass: bool,
 }

@@ -440,8 +440,8 @@ pub enum Expr {
         save: bool,
         restore: bool,
     },
-    /// Hands the packet to a local proxy.
-    Tproxy,
+    /// Hands the packet to a local proxy; without one the rule does not hold, or (`drops`, xtables) the packet is lost.
+    Tproxy { port: Option<NatArg>, drops: bool },
     /// Cannot be evaluated; as its tool prints it.
     Opaque(String),
 }

@@ -84,6 +84,10 @@ pub struct Space {
     pub flows: Vec<Flow>,
     /// Connections tracked and the most there can be; `None` where it was not read.
     pub conntrack: Option<(u32, u32)>,
+    /// Whether some program takes packets from rules that queue them; `None` where it was not read.
+    pub queues: Option<bool>,
+    /// When it was read, in nanoseconds since 1970; 0 where the clock was not read.
+    pub now: u64,
     /// IPv4 ports for outgoing connections (`net.ipv4.ip_local_port_range`), and how many of them are in use.
     pub ports_in_use: u32,
 }
@@ -141,6 +145,8 @@ pub struct Link {
     pub xdp: bool,
     /// tc filters and qdiscs that may drop.
     pub tc: Vec<TrafficControl>,
+    /// The mode of a link of kind `macvlan` or `macvtap` (`MACVLAN_MODE_*`: 1 private, 2 vepa, 4 bridge, 8 passthru).
+    pub macvlan: Option<u32>,
     /// The VLAN of a link of kind `vlan`.
     pub vlan: Option<u16>,
     /// The network identifier of a link of kind `vxlan`.
@@ -298,6 +304,8 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// IPv6: only for packets from this prefix (`from`).
     pub from: Option<IpNet>,
+    /// The nexthop object that it names (`nhid`).
+    pub nexthop: Option<u32>,
 }
 
 /// One way of a route.

@@ -7,6 +7,7 @@
 //!
 //! Not here: walking (`walk`), sending and capturing (the engine's `probe::live`).
 
+mod answerer;
 mod facts;
 mod reason;
 mod words;
@@ -51,13 +52,27 @@ impl Join<'_> {
                 let stage = rule.stage;
                 self.named(rule.cause, verdict, stage);
             }
+            Finding::Reason(cause, verdict) if self.explains(&cause, verdict) => self.agree(),
+            Finding::Reason(cause, Verdict::Unanswered)
+                if self.was_remembered() && self.covers(&cause) =>
+            {
+                self.agree();
+                self.report.verdict = Verdict::Unanswered;
+            }
             Finding::Reason(cause, verdict) => self.named(cause, verdict, "probe"),
             Finding::Refused { at_once } => self.refused(at_once),
             Finding::Taken => self.taken(),
             Finding::Unanswered => match (self.report.verdict, self.facts.guess(Leg::Answer)) {
                 (Verdict::Unanswered, _) => self.agree(),
                 (_, Some(cause)) => self.named(cause, Verdict::Unanswered, "probe"),
+                _ if let Some(cause) = answerer::strange(&self.facts) => {
+                    self.named(cause, Verdict::Unanswered, "socket");
+                }
                 _ if self.refuses_at_end() => self.agree(),
+                _ if self.was_remembered() => {
+                    self.agree();
+                    self.report.verdict = Verdict::Unanswered;
+                }
                 _ => self.unknown(),
             },
             Finding::Ignored => self.ignored(),
@@ -69,6 +84,34 @@ impl Join<'_> {
             Finding::Lost => self.lost(),
             Finding::Nothing => {}
         }
+    }
+
+    /// Whether the state's cause is why the kernel gave its reason, which is a coarser word for it.
+    fn explains(&self, reason: &Cause, verdict: Verdict) -> bool {
+        let stops = |v: Verdict| matches!(v, Verdict::Dropped | Verdict::Rejected);
+        let alike = self.report.verdict == verdict || stops(self.report.verdict) && stops(verdict);
+        alike && self.covers(reason)
+    }
+
+    fn covers(&self, reason: &Cause) -> bool {
+        let cause = self.report.cause.as_ref();
+        cause.is_some_and(|c| reason::covers(reason.code, c.code))
+    }
+
+    /// Whether the state's cause is a neighbour that nobody would find now, but whose hardware address is remembered yet,
+    /// or serves by chance: a bridge bears that of one of its ports.
+    fn was_remembered(&self) -> bool {
+        let cause = self.report.cause.as_ref();
+        cause.is_some_and(|c| {
+            matches!(
+                c.code,
+                Code::NeighbourUnreachable
+                    | Code::NoSuchDestination
+                    | Code::WrongGateway
+                    | Code::NotOnBridge
+                    | Code::NoAddress
+            )
+        })
     }
 
     /// The state was right.
@@ -108,6 +151,8 @@ impl Join<'_> {
         match cause {
             // The packet that was sent is small: what is said of large ones stays true.
             Some(large) if large.code == Code::MtuExceeded => self.report.also.insert(0, large),
+            // This one took another way than those that get lost.
+            Some(other) if self.report.some_pass => self.report.also.insert(0, other),
             _ if self.report.verdict != Verdict::Unknown => self.differ(),
             _ => {}
         }
@@ -183,7 +228,8 @@ impl Join<'_> {
             .is_some_and(|c| self.facts.past(c));
         if stopped && !past {
             self.agree();
-            if !at_once {
+            // That a neighbour is silent the sender's kernel says sooner or later, and the packet is lost all the same.
+            if !at_once && !self.facts.is_silence() {
                 self.report.verdict = Verdict::Rejected;
             }
             return;
@@ -192,6 +238,9 @@ impl Join<'_> {
             return;
         }
         match self.facts.refuser() {
+            Some(cause) if cause.code == Code::TtlExpired => {
+                self.named(cause, Verdict::Dropped, "forward");
+            }
             Some(cause) => self.named(cause, Verdict::Rejected, "socket"),
             None => self.unknown(),
         }

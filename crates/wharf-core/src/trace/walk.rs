@@ -36,6 +36,7 @@ mod segment;
 mod show;
 mod socket;
 mod source;
+mod stacked;
 mod target;
 mod wharf_rules;
 
@@ -60,6 +61,8 @@ use segment::Segment;
 const MOST_STEPS: usize = 300;
 /// The most addresses of one namespace that are tried.
 const MOST_ADDRESSES: usize = 4;
+/// The most ways of one route that are tried.
+const MOST_WAYS: usize = 8;
 /// The most causes that are collected.
 const MOST_CAUSES: usize = 8;
 
@@ -122,7 +125,9 @@ fn walked(tracer: &Tracer, query: &Query) -> Report {
     if state.spaces.is_empty() {
         return ends::nothing_read(query);
     }
-    let first = Walk::new(tracer, query).through(false);
+    let mut walk = Walk::new(tracer, query);
+    let first = walk.through(false);
+    let first = by_every_way(tracer, query, first, walk.ways);
     // To a port that the target publishes, and not to be had directly, the published one is meant.
     if first.verdict != Verdict::Delivered
         && ends::publishes(state, query)
@@ -134,6 +139,27 @@ fn walked(tracer: &Tracer, query: &Query) -> Report {
         return Walk::new(tracer, query).through(true);
     }
     by_another_address(tracer, query, &first).unwrap_or(first)
+}
+
+/// Where a route has several ways, one that is not whole is told of: some packets take it.
+fn by_every_way(tracer: &Tracer, query: &Query, first: Report, ways: usize) -> Report {
+    let whole = |r: &Report| r.verdict == Verdict::Delivered;
+    let mut all = vec![first];
+    for way in 1..ways.min(MOST_WAYS) {
+        let mut walk = Walk::new(tracer, query);
+        walk.way = way;
+        all.push(walk.through(false));
+    }
+    let one_is_whole = all.iter().any(whole);
+    let mut taken = match all.iter().position(|r| !whole(r) && r.cause.is_some()) {
+        Some(broken) if one_is_whole => all.swap_remove(broken),
+        _ => return all.swap_remove(0),
+    };
+    taken.some_pass = true;
+    taken.notes.push(format!(
+        "{ways} ways serve the same route, and not all are whole; which one a packet takes depends on its addresses"
+    ));
+    taken
 }
 
 /// A namespace that shares several segments with the sender may be had at another of its addresses.
@@ -289,6 +315,12 @@ struct Walk<'a> {
     wire: Option<u32>,
     /// Forwardings already done, to notice circles.
     circle: Vec<(SpaceId, u32, IpAddr, IpAddr)>,
+    /// Which of several ways of one route is taken.
+    way: usize,
+    /// The most ways that a route on the way had.
+    ways: usize,
+    /// The rule by which a connection is not tracked, and its space.
+    untracked_by: Option<(SpaceId, Blame)>,
 }
 
 impl<'a> Walk<'a> {
@@ -325,11 +357,14 @@ impl<'a> Walk<'a> {
             held: None,
             wire: None,
             circle: Vec::new(),
+            way: 0,
+            ways: 1,
+            untracked_by: None,
         }
     }
 
     /// The whole question; `published` goes to the port that the target publishes instead of the target itself.
-    fn through(mut self, published: bool) -> Report {
+    fn through(&mut self, published: bool) -> Report {
         let ends = self.ends(published);
         if let Some(start) = ends.start.clone() {
             let there = self.run(start);
@@ -463,7 +498,7 @@ impl<'a> Walk<'a> {
         all.any(|u| u.netns == *name && u.what.contains(what))
     }
 
-    fn finish(mut self, ends: ends::Ends<'a>) -> Report {
+    fn finish(&mut self, ends: ends::Ends<'a>) -> Report {
         if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
             self.blame(verdict, "route", fault);
         }
@@ -480,7 +515,7 @@ impl<'a> Walk<'a> {
         if self.unknown || self.way_unread(&ends) {
             verdict = Verdict::Unknown;
         }
-        let mut causes = self.causes.into_iter();
+        let mut causes = std::mem::take(&mut self.causes).into_iter();
         if let Some((first, how)) = causes.next() {
             (verdict, cause) = (how, Some(first));
         }
@@ -488,7 +523,7 @@ impl<'a> Walk<'a> {
         let name = cause
             .as_ref()
             .map(|c| (c.code, c.netns.clone(), c.object.clone()));
-        for (_, fault) in self.narrow {
+        for (_, fault) in std::mem::take(&mut self.narrow) {
             let cause = fault.cause(&self.state.spaces[fault.space].name);
             let shown = (cause.code, cause.netns.clone(), cause.object.clone());
             if Some(&shown) != name.as_ref() && !also.contains(&cause) {
@@ -502,9 +537,10 @@ impl<'a> Walk<'a> {
             verdict,
             cause,
             also,
-            hops: self.hops,
+            hops: std::mem::take(&mut self.hops),
             probe: Vec::new(),
-            notes: self.notes,
+            notes: std::mem::take(&mut self.notes),
+            some_pass: false,
         }
     }
 }

@@ -386,6 +386,7 @@ fn plain(dst: IpNet, kind: RouteKind, table: u32, link: u32) -> Route {
         tos: 0,
         mtu: None,
         from: None,
+        nexthop: None,
     }
 }
 

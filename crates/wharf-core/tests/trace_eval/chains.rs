@@ -150,7 +150,14 @@ fn what_leaves_the_rules_cannot_be_told() {
         (verdict(RuleVerdict::Queue(false)), Ending::Unknown, 0),
         (verdict(RuleVerdict::Queue(true)), Ending::Accept, 1),
         (verdict(RuleVerdict::Stolen), Ending::Unknown, 0),
-        (Expr::Tproxy, Ending::Unknown, 0),
+        (
+            Expr::Tproxy {
+                port: None,
+                drops: true,
+            },
+            Ending::Drop,
+            0,
+        ),
         (Expr::Reject { reset: true }, Ending::Reject, 0),
     ] {
         let ruleset = rules(vec![base(Hook::Forward, 0, vec![rule(1, vec![expr])])]);

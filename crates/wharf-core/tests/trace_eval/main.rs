@@ -81,6 +81,7 @@ fn space() -> Space {
             tos: 0,
             mtu: None,
             from: None,
+            nexthop: None,
         }],
         ..Space::default()
     }

@@ -236,6 +236,7 @@ mod tests {
             ],
             probe: Vec::new(),
             notes: Vec::new(),
+            some_pass: false,
         }
     }
 
@@ -287,6 +288,7 @@ mod tests {
             ],
             probe: Vec::new(),
             notes: vec!["the connections of host were not read: Operation not permitted".to_owned()],
+            some_pass: false,
         }
     }
 

@@ -84,7 +84,7 @@ cases! {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip link set veth-c1 nomaster",
         ask: "/run/netns/c1 2001:db8::50",
-        says: "dropped not-on-bridge host veth-c1",
+        says: "dropped|unanswered not-on-bridge host veth-c1",
     }
     on_another_bridge: {
         on: &[BRIDGE, SECOND_BRIDGE, MASQUERADE],
@@ -186,6 +186,7 @@ cases! {
         breaks: "ip -n isp link set e0 down",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped link-down|no-carrier /run/netns/isp e0",
+        after_fix: "sleep 1.2",
     }
     tap_without_a_reader: {
         on: &[BRIDGE, MASQUERADE, "

@@ -129,7 +129,6 @@ cases! {
         traffic: "cache 10.88.1.11:80",
         says: "dropped not-on-bridge host *",
         owner: "wharf",
-        no_fix: true,
     }
     default_route_lost: {
         on: &[WHARF], serves: SERVES,

@@ -3,12 +3,17 @@
 use serde_json::Value;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wharf_testkit::{Answer, Echo, Host, HostCommand, HostOptions, Netns, Protocol, probe};
+
+use crate::remains::{nothing_left, remains};
 
 const WHARF: &str = env!("CARGO_BIN_EXE_wharf");
 /// Long enough to believe that no answer will come.
 const BRIEF: Duration = Duration::from_millis(700);
+
+/// A question that nobody answers takes no longer, with as much again for a machine that has other work.
+const LONGEST: Duration = Duration::from_millis(3000);
 
 /// A case; what is empty is not wanted.
 #[derive(Clone, Copy)]
@@ -24,6 +29,8 @@ pub struct Case {
     /// The right answer: `VERDICT CODE NETNS OBJECT`, each with `|` between what is equally right (` | ` for objects),
     /// or `delivered`. A `*` at an end stands for anything.
     pub says: &'static str,
+    /// The right answer from the state alone, where it takes a packet to know better: its verdict.
+    pub offline: &'static str,
     /// Codes that `also` must have.
     pub also: &'static [&'static str],
     /// Who must be the owner.
@@ -52,6 +59,7 @@ pub const CASE: Case = Case {
     breaks: "",
     ask: "",
     says: "delivered",
+    offline: "",
     also: &[],
     owner: "",
     traffic: "",
@@ -110,9 +118,11 @@ pub fn judge(case: &Case) {
     if case.says == "delivered" {
         sh(&host, case.breaks);
         assert!(passes(), "not sound at all");
-        let (report, _) = ask(&host, case);
-        assert_eq!(report["verdict"], "delivered", "{report:#}");
-        assert!(report["cause"].is_null(), "{report:#}");
+        for way in WAYS {
+            let report = ask(&host, case, way);
+            assert_eq!(report["verdict"], "delivered", "{way:?}: {report:#}");
+            assert!(report["cause"].is_null(), "{way:?}: {report:#}");
+        }
         return;
     }
     if !case.breaks.is_empty() {
@@ -120,7 +130,7 @@ pub fn judge(case: &Case) {
         sh(&host, case.breaks);
     }
     assert!(!passes(), "nothing is broken");
-    let (report, rules) = ask(&host, case);
+    let report = ask(&host, case, Way::Offline);
     if case.says == "delivered but" {
         // Ordinary packets arrive; others do not, and that is said.
         let mut first = report.clone();
@@ -136,8 +146,17 @@ pub fn judge(case: &Case) {
         );
         return mend(&host, case, first, passes);
     }
-    answer(case, &report);
-    assert_eq!(rules, ruleset(&host), "rules were left behind");
+    let report = if case.offline.is_empty() {
+        answer(case, &report);
+        answer(case, &ask(&host, case, Way::Live));
+        report
+    } else {
+        assert_eq!(report["verdict"], case.offline, "{report:#}");
+        let seen = ask(&host, case, Way::Live);
+        answer(case, &seen);
+        seen
+    };
+    assert!(!passes(), "mended by the question");
     if !case.no_fix {
         mend(&host, case, report, || self::passes(&host, then));
     }
@@ -149,7 +168,11 @@ fn answer(case: &Case, report: &Value) {
     let mut words = case.says.splitn(4, ' ');
     let mut next = || words.next().unwrap_or_default();
     let (verdict, code, netns, object) = (next(), next(), next(), next());
-    let cause = &report["cause"];
+    // Where only some packets are lost this one may have arrived.
+    let cause = match report["verdict"] == "delivered" {
+        true => &report["also"][0],
+        false => &report["cause"],
+    };
     let is = |value: &Value, wanted: &str, between: &str| {
         let text = value.as_str().unwrap_or_default();
         wanted
@@ -216,11 +239,13 @@ fn mend(host: &Host, case: &Case, report: Value, passes: impl Fn() -> bool) {
             if !case.then.is_empty() {
                 return;
             }
-            let after = ask(host, case).0;
-            assert_eq!(
-                after["verdict"], "delivered",
-                "after {done:?}: {after:#}\nbefore: {report:#}"
-            );
+            for way in WAYS {
+                let after = ask(host, case, way);
+                assert_eq!(
+                    after["verdict"], "delivered",
+                    "{way:?} after {done:?}: {after:#}\nbefore: {report:#}"
+                );
+            }
             return;
         }
     }
@@ -242,22 +267,35 @@ fn sh(host: &Host, script: &str) {
     }
 }
 
-/// The report and the rules before it.
-#[track_caller]
-fn ask(host: &Host, case: &Case) -> (Value, String) {
-    let rules = ruleset(host);
-    let mut words = vec!["trace"];
-    words.extend(case.ask.split_whitespace());
-    words.extend(["--offline", "--json"]);
-    let out = host.wharf(&words);
-    let report = serde_json::from_str(&out.stdout)
-        .unwrap_or_else(|error| panic!("{error}: {}", out.transcript()));
-    (report, rules)
+/// Both ways of knowing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Offline,
+    /// With a packet, where one can be sent from this host.
+    Live,
 }
 
-fn ruleset(host: &Host) -> String {
-    let out = host.command("nft").args(["-s", "list", "ruleset"]).run();
-    out.stdout
+const WAYS: [Way; 2] = [Way::Offline, Way::Live];
+
+/// The report. Nothing may be left behind by the question, and it may not take long.
+#[track_caller]
+fn ask(host: &Host, case: &Case, way: Way) -> Value {
+    let mut words = vec!["trace", "--json"];
+    words.extend(case.ask.split_whitespace());
+    if way == Way::Offline {
+        words.push("--offline");
+    }
+    let before = (way == Way::Live).then(|| remains(host));
+    let began = Instant::now();
+    let out = host.wharf(&words);
+    let took = began.elapsed();
+    let report = serde_json::from_str(&out.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {}", out.transcript()));
+    assert!(took < LONGEST, "{way:?} took {took:?}: {report:#}");
+    if let Some(before) = before {
+        nothing_left(&before, &remains(host));
+    }
+    report
 }
 
 /// A server, unless its namespace is not there.

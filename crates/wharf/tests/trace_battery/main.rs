@@ -3,8 +3,10 @@
 //! Every case is data: a host, what is broken on it, the question, the right answer. Real traffic proves that it is
 //! broken, the advice is followed, and real traffic proves that it is mended. Not here: how a trace looks on a terminal.
 
+mod answers;
 mod bases;
 mod case;
+mod remains;
 
 mod by_hand;
 mod by_iptables;
@@ -12,7 +14,11 @@ mod by_wharf;
 mod examples;
 mod firewalls;
 mod healthy;
+mod layer_two;
 mod neighbours;
+mod odd_rules;
 mod other_tools;
 mod routes;
+mod shaped;
 mod sockets;
+mod ways;

@@ -163,7 +163,6 @@ cases! {
         says: "dropped firewall-rule host ip raw PREROUTING handle *",
         owner: "docker",
         also: &[],
-        no_fix: true,
     }
     docker_direct: {
         on: &[DOCKER_LINKS, DOCKER_27], serves: "d1:81/tcp", outside: "",
@@ -176,7 +175,6 @@ cases! {
         ask: "outside 10.71.0.11:80",
         says: "dropped firewall-rule host ip raw PREROUTING handle *",
         owner: "docker",
-        no_fix: true,
     }
     docker_user_drops: {
         on: &[DOCKER_LINKS, DOCKER_27], serves: SERVES,
@@ -224,7 +222,6 @@ cases! {
         breaks: "iptables-nft -R FORWARD 10 -i brA -o brA -j DROP",
         ask: "/run/netns/d3 10.71.0.11:80",
         says: "dropped bridge-netfilter host net.bridge.bridge-nf-call-iptables",
-        no_fix: true,
     }
     cni_outside: { on: &[CNI], serves: CNI_SERVES, ask: "/run/netns/k1 192.0.2.50:80" }
     cni_published: { on: &[CNI], serves: CNI_SERVES, ask: "outside 10.0.2.2:8080" }

@@ -121,7 +121,7 @@ cases! {
         on: &[BRIDGE, MASQUERADE],
         breaks: "ip addr del 172.18.0.1/16 dev br-demo",
         ask: "/run/netns/c1 192.0.2.50",
-        says: "dropped wrong-gateway|neighbour-unreachable|no-address * *",
+        says: "dropped|unanswered wrong-gateway|neighbour-unreachable|no-address * *",
     }
     dead_nexthop_more_specific: {
         on: &[BRIDGE, MASQUERADE],

@@ -99,7 +99,7 @@ fn acts(expr: &Expr) -> bool {
         | Expr::Notrack
         | Expr::SetMark { .. }
         | Expr::SetConnmark { .. }
-        | Expr::Tproxy => true,
+        | Expr::Tproxy { .. } => true,
         _ => false,
     }
 }

@@ -277,7 +277,7 @@ impl<'a> Machine<'a> {
         rule: &'a Rule,
     ) -> Step<'a> {
         let mut step = match self.fate.take() {
-            Some(fate) => self.apply(fate),
+            Some(fate) => self.apply(world, fate),
             None => {
                 self.expr = 0;
                 Step::Go
@@ -292,7 +292,7 @@ impl<'a> Machine<'a> {
                     others,
                 } => {
                     explorer.fork(self, world, rule, kind, others);
-                    step = self.apply(first);
+                    step = self.apply(world, first);
                     continue;
                 }
                 step => return step,
@@ -310,13 +310,13 @@ impl<'a> Machine<'a> {
         rule.exprs.get(self.expr..).unwrap_or_default()
     }
 
-    fn apply(&mut self, fate: Fate<'a>) -> Step<'a> {
+    fn apply(&mut self, world: &World<'_, 'a>, fate: Fate<'a>) -> Step<'a> {
         match fate {
             Fate::Holds => Step::Go,
             Fate::Fails => Step::Break,
             Fate::Passes => Step::Accept,
             Fate::Dies => Step::End(Ending::Drop),
-            Fate::Gives(Some(Value::Verdict(verdict)), _) => verdict_step(verdict),
+            Fate::Gives(Some(Value::Verdict(verdict)), _) => verdict_step(verdict, world),
             Fate::Gives(Some(Value::Bytes(bytes)), Some(dreg)) => {
                 self.regs.store(dreg, bytes);
                 Step::Go
@@ -369,7 +369,7 @@ impl<'a> Machine<'a> {
 }
 
 /// What a verdict means.
-pub(super) fn verdict_step(verdict: &RuleVerdict) -> Step<'_> {
+pub(super) fn verdict_step<'a>(verdict: &'a RuleVerdict, world: &World<'_, '_>) -> Step<'a> {
     match verdict {
         RuleVerdict::Accept => Step::Accept,
         RuleVerdict::Drop => Step::End(Ending::Drop),
@@ -377,6 +377,11 @@ pub(super) fn verdict_step(verdict: &RuleVerdict) -> Step<'_> {
         RuleVerdict::Return => Step::Return,
         RuleVerdict::Jump(name) => Step::Jump(name),
         RuleVerdict::Goto(name) => Step::Goto(name),
+        // With nobody to take it the packet goes on, or is lost.
+        RuleVerdict::Queue(true) if world.env.space.queues == Some(false) => Step::Accept,
+        RuleVerdict::Queue(false) if world.env.space.queues == Some(false) => {
+            Step::End(Ending::Drop)
+        }
         RuleVerdict::Queue(true) => Step::Doubt {
             kind: Kind::Limit,
             first: Fate::Passes,

@@ -170,6 +170,15 @@ impl<'a> Machine<'a> {
         range.first
     }
 
+    /// Whether a program listens where a transparent proxy is expected; `None` where it cannot be told.
+    pub fn has_proxy(&self, world: &World<'_, 'a>, port: Option<&NatArg>) -> Option<bool> {
+        let port = self.port_arg(world.env.hook, port).ok()?;
+        let port = port.map_or(self.packet.dport, |choice| choice.first);
+        let protocol = self.packet.l4;
+        let mut sockets = world.env.space.sockets.iter();
+        Some(sockets.any(|s| s.protocol == protocol && s.port == port))
+    }
+
     fn addr_arg(&self, arg: Option<&NatArg>) -> Result<Option<Choice<IpAddr>>, ()> {
         let len = match self.packet.family() {
             Family::V4 => 4,

@@ -18,6 +18,11 @@ const ARPHRD_NONE: u16 = 0xfffe;
 /// `NFT_META_SECPATH`: the walked packet came by no IPsec.
 const SECPATH: u32 = 25;
 
+/// `NFT_META_TIME_NS`, `NFT_META_TIME_DAY`, `NFT_META_TIME_HOUR`; all of them in UTC, as `nft` translates them.
+const TIME_NS: u32 = 30;
+const TIME_DAY: u32 = 31;
+const TIME_HOUR: u32 = 32;
+
 const FIB_SADDR: u32 = 1;
 const FIB_MARK: u32 = 4;
 const FIB_IIF: u32 = 8;
@@ -45,7 +50,7 @@ impl<'a> Machine<'a> {
             Meta::SkUid | Meta::SkGid if !env.local => return Step::Break,
             Meta::SkUid | Meta::SkGid => Some(vec![0; 4]),
             Meta::Other(SECPATH) => Some(vec![0]),
-            Meta::Other(_) => None,
+            Meta::Other(key) => clock(env.space.now, key),
             _ => match link_meta(env, key) {
                 None => return Step::Break,
                 bytes => bytes,
@@ -242,5 +247,22 @@ fn hardware(link: &Link) -> u16 {
         _ if link.loopback => ARPHRD_LOOPBACK,
         Some("tun" | "wireguard") if link.mac.is_none() => ARPHRD_NONE,
         _ => ARPHRD_ETHER,
+    }
+}
+
+/// What rules are told of the time; `now` in nanoseconds.
+fn clock(now: u64, key: u32) -> Option<Vec<u8>> {
+    const DAY: u64 = 86_400;
+    if now == 0 {
+        return None;
+    }
+    let seconds = now / 1_000_000_000;
+    // The first of January 1970 was a Thursday; Sunday is 0.
+    let weekday = u8::try_from((seconds / DAY + 4) % 7).ok()?;
+    match key {
+        TIME_NS => Some(now.to_ne_bytes().to_vec()),
+        TIME_DAY => Some(vec![weekday]),
+        TIME_HOUR => Some(u32::try_from(seconds % DAY).ok()?.to_ne_bytes().to_vec()),
+        _ => None,
     }
 }

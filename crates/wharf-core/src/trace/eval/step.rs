@@ -61,14 +61,18 @@ impl<'a> Machine<'a> {
                 invert,
                 verdict,
             } => self.lookup(world, set, *sreg, *dreg, *invert, *verdict),
-            Expr::Verdict(verdict) => verdict_step(verdict),
+            Expr::Verdict(verdict) => verdict_step(verdict, world),
             // What is no TCP packet cannot be reset, and vanishes.
             Expr::Reject { reset: true } if self.packet.l4 != L4::Tcp => Step::End(Ending::Drop),
             Expr::Reject { .. } => Step::End(Ending::Reject),
             Expr::Nat { kind, addr, port } => {
                 self.translate(world, kind, addr.as_ref(), port.as_ref())
             }
-            Expr::Tproxy => Step::End(Ending::Unknown),
+            Expr::Tproxy { port, drops } => match self.has_proxy(world, port.as_ref()) {
+                Some(false) if *drops => Step::End(Ending::Drop),
+                Some(false) => Step::Break,
+                _ => Step::End(Ending::Unknown),
+            },
             Expr::Maybe(_) => limit(true),
             Expr::Unlikely(_) => limit(false),
             Expr::Nothing => Step::Go,
@@ -193,7 +197,7 @@ impl<'a> Machine<'a> {
             Answer::No if invert => Step::Go,
             Answer::No => Step::Break,
             Answer::Yes(_) if invert => Step::Break,
-            Answer::Yes(value) if gives => given(Fate::Gives(value, dreg)),
+            Answer::Yes(value) if gives => given(Fate::Gives(value, dreg), world),
             Answer::Yes(_) => Step::Go,
             Answer::Maybe(values, none) if gives => {
                 let mut ways: Vec<Fate<'a>> =
@@ -253,7 +257,10 @@ impl<'a> Machine<'a> {
                 offset,
                 len,
             } => self.write(world, *sreg, *header, *offset, *len),
-            Expr::Notrack if !self.tracked(world) => self.ct.state = 0x40,
+            Expr::Notrack if !self.tracked(world) => {
+                self.ct.state = 0x40;
+                self.note(world);
+            }
             Expr::SetMark { value, mask } => {
                 let mark = (self.packet.mark & !mask) ^ value;
                 let dark = self.dark_mark.0 && *mask != u32::MAX;
@@ -327,10 +334,10 @@ impl<'a> Machine<'a> {
 }
 
 /// Applies what a map gives, where that needs no doubt.
-fn given(fate: Fate<'_>) -> Step<'_> {
+fn given<'a>(fate: Fate<'a>, world: &World<'_, 'a>) -> Step<'a> {
     match fate {
         Fate::Gives(Some(crate::trace::ruleset::Value::Verdict(verdict)), _) => {
-            verdict_step(verdict)
+            verdict_step(verdict, world)
         }
         fate => Step::Doubt {
             kind: Kind::Limit,

@@ -1,5 +1,7 @@
 //! What the frames and rules of a probe show: how far the packet came, and what stopped it.
 
+use std::net::IpAddr;
+
 use crate::addr::Family;
 use crate::trace::packet::L4;
 use crate::trace::query::Query;
@@ -165,7 +167,7 @@ impl<'a> Facts<'a> {
         let question = stops(Leg::Question).find(counts);
         let judged = question.or_else(|| stops(Leg::Answer).next())?;
         let rule = rule(self.state, self.query, judged)?;
-        let told = matches!(self.seen.outcome, Outcome::Refused { .. });
+        let told = self.is_refused();
         let verdict = match judged.leg {
             Leg::Question if rule.rejects || told => Verdict::Rejected,
             Leg::Question => Verdict::Dropped,
@@ -185,12 +187,31 @@ impl<'a> Facts<'a> {
             let drops = self.seen.drops.iter().rev().filter(|d| d.leg == leg);
             drops.filter(counts).find_map(|d| reason::cause(self, d))
         };
-        let told = matches!(self.seen.outcome, Outcome::Refused { .. });
+        let told = self.is_refused();
         match of(Leg::Question) {
             Some(cause) if told => Some((cause, Verdict::Rejected)),
             Some(cause) => Some((cause, Verdict::Dropped)),
             None => Some((of(Leg::Answer)?, Verdict::Unanswered)),
         }
+    }
+
+    /// Whether somebody refused the packet.
+    fn is_refused(&self) -> bool {
+        matches!(self.seen.outcome, Outcome::Refused { .. }) && !self.is_silence()
+    }
+
+    /// Whether it was refused with those words at the end.
+    fn is_told(&self, words: &str) -> bool {
+        matches!(&self.seen.outcome, Outcome::Refused { how, .. } if how.ends_with(words))
+    }
+
+    /// Whether what was said is no refusal, but that a neighbour is silent or the TTL spent. The packet is lost all the
+    /// same, and whether a kernel says so in time depends on when it asked.
+    pub fn is_silence(&self) -> bool {
+        let stopped = |j: &Judged| j.act == Act::Stopped && j.leg == Leg::Question;
+        self.is_told("time exceeded")
+            || (self.is_told("host unreachable") || self.is_told("address unreachable"))
+                && !self.seen.rules.iter().any(stopped)
     }
 
     /// Whether the packet left by a link whose other end nobody watched.
@@ -204,6 +225,11 @@ impl<'a> Facts<'a> {
 
     /// Whether the packet was seen behind what a cause would have stopped it at.
     pub fn past(&self, cause: &Cause) -> bool {
+        // It was sent from an address that serves on its own link only, for want of another.
+        let no_address = matches!(cause.code, Code::NoAddress | Code::Ipv6Disabled);
+        if no_address && self.frames(Leg::Question).any(|f| stays(f.header.src)) {
+            return false;
+        }
         if let Some(place) = self.arrived {
             return self.name(place.space) != cause.netns;
         }
@@ -217,8 +243,34 @@ impl<'a> Facts<'a> {
         out.any(|f| came.is_none_or(|c| c.place != f.place))
     }
 
-    /// Who refused, where that is the destination itself.
+    /// A router that said that the TTL was spent there.
+    fn spent(&self) -> Option<Cause> {
+        let last = self
+            .last(Leg::Question)
+            .filter(|_| self.is_told("time exceeded"))?;
+        let space = self.state.spaces.get(last.place.space)?;
+        let link = self.state.link(last.place)?;
+        let dst = last.header.dst;
+        let six = if dst.is_ipv6() { "-6 " } else { "" };
+        Some(Cause {
+            code: Code::TtlExpired,
+            netns: space.name.clone(),
+            object: link.name.clone(),
+            owner: Owner::User,
+            summary: format!(
+                "The TTL was spent when the packet came in by {}.",
+                link.name
+            ),
+            evidence: vec![format!("{}ip {six}route get {dst}", space.enter)],
+            fix: vec![format!("{}ip {six}route get {dst}", space.enter)],
+        })
+    }
+
+    /// Who refused, where that is the destination itself or a router at which the TTL was spent.
     pub fn refuser(&self) -> Option<Cause> {
+        if let Some(cause) = self.spent() {
+            return Some(cause);
+        }
         let Outcome::Refused { by, how } = &self.seen.outcome else {
             return None;
         };
@@ -326,6 +378,14 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// Whether an address serves on one link or in one namespace only.
+fn stays(addr: IpAddr) -> bool {
+    match addr {
+        IpAddr::V4(v4) => v4.is_loopback(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local(),
+    }
+}
+
 /// Causes in packet rules.
 pub(super) fn by_rules(code: Code) -> bool {
     matches!(
@@ -355,6 +415,5 @@ fn of_ip(code: Code) -> bool {
                 | Code::ConntrackFull
                 | Code::Ipv6Disabled
                 | Code::PortsExhausted
-                | Code::TtlExpired
         )
 }

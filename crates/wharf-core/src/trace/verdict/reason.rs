@@ -94,6 +94,61 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
     })
 }
 
+/// Whether what the kernel's reason suggests is also what it says for another cause.
+pub(super) fn covers(reason: Code, cause: Code) -> bool {
+    use Code::{
+        BridgeDown, BridgePortBlocked, DuplicateAddress, DuplicateMac, ForwardingDisabled,
+        Ipv6Disabled, LinkDown, MartianAddress, NeighbourUnreachable, NeighbourWrong, NoAddress,
+        NoCarrier, NoMasquerade, NoReturnRoute, NoRoute, NoSuchDestination, NotOnBridge,
+        PolicyRule, PublishShadowed, ReversePathFilter, RouteConflict, RouteRejects, TtlExpired,
+        WrongGateway, WrongPrefixLength,
+    };
+    match reason {
+        _ if reason == cause => true,
+        BridgePortBlocked => matches!(cause, BridgeDown | LinkDown | NoCarrier),
+        NeighbourUnreachable => matches!(
+            cause,
+            LinkDown
+                | NoCarrier
+                | NotOnBridge
+                | BridgeDown
+                | BridgePortBlocked
+                | DuplicateAddress
+                | DuplicateMac
+                | NoSuchDestination
+                | WrongGateway
+                | WrongPrefixLength
+                | RouteConflict
+                | PolicyRule
+                | PublishShadowed
+                | Ipv6Disabled
+        ),
+        NoRoute => matches!(
+            cause,
+            NeighbourUnreachable
+                | NoSuchDestination
+                | PublishShadowed
+                | RouteRejects
+                | PolicyRule
+                | WrongPrefixLength
+                | RouteConflict
+                | NoReturnRoute
+                | NoAddress
+                | LinkDown
+                | Ipv6Disabled
+                | ForwardingDisabled
+                | WrongGateway
+        ),
+        MartianAddress => matches!(
+            cause,
+            DuplicateAddress | RouteConflict | NoMasquerade | PublishShadowed | TtlExpired
+        ),
+        ReversePathFilter => matches!(cause, RouteConflict | PolicyRule | MartianAddress),
+        NeighbourWrong => matches!(cause, DuplicateMac | DuplicateAddress | NotOnBridge),
+        _ => false,
+    }
+}
+
 /// A tc filter, an action or a program.
 pub(super) fn traffic_control(facts: &Facts<'_>, place: Place, what: &str) -> Cause {
     let space = &facts.state.spaces[place.space];

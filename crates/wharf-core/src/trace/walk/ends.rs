@@ -47,6 +47,7 @@ pub(super) fn nothing_read(query: &Query) -> Report {
         hops: Vec::new(),
         probe: Vec::new(),
         notes: vec!["no namespace was read".to_owned()],
+        some_pass: false,
     }
 }
 

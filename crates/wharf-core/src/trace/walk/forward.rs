@@ -33,7 +33,8 @@ impl<'a> Walk<'a> {
             let fault = self.wrong_router(id, packet.dst).unwrap_or(fault);
             self.blame(Verdict::Dropped, "forward", fault);
         }
-        self.check_reverse_path(id, link, &packet);
+        let way = self.leaves_by(id, link, &packet);
+        self.check_reverse_path(id, link, &packet, way);
         let src = packet.src;
         let Some(out) = self.route(id, &packet, Some(link)) else {
             return Step::End(Arrival::Lost);
@@ -150,9 +151,25 @@ impl<'a> Walk<'a> {
         self.space(id).sysctl(name) == Some(1)
     }
 
-    /// `rp_filter`: the way back to the source must (1) leave by the same link, or (2) exist.
-    pub(super) fn check_reverse_path(&mut self, id: SpaceId, link: &'a Link, packet: &Packet) {
-        if link.loopback || reverse_path_holds(self.space(id), link, packet) {
+    /// The link by which a packet would be passed on.
+    fn leaves_by(&self, id: SpaceId, link: &'a Link, packet: &Packet) -> Option<&'a Link> {
+        let skip = self.skip.get(&id).cloned().unwrap_or_default();
+        match route::lookup(self.space(id), &Ask::of(packet, Some(link)), &skip) {
+            Found::Route(c) => self.space(id).link(c.hop?.link?),
+            _ => None,
+        }
+    }
+
+    /// `rp_filter`: the way back to the source must (1) leave by the same link, or (2) exist. `out` is the link by which
+    /// the packet is passed on.
+    pub(super) fn check_reverse_path(
+        &mut self,
+        id: SpaceId,
+        link: &'a Link,
+        packet: &Packet,
+        out: Option<&'a Link>,
+    ) {
+        if link.loopback || reverse_path_holds(self.space(id), link, packet, out) {
             return;
         }
         let space = self.space(id);
@@ -168,7 +185,7 @@ impl<'a> Walk<'a> {
             (all, at_all)
         };
         let mut ask = Ask::to(packet.src);
-        ask.src = Some(packet.dst);
+        (ask.src, ask.iif) = (Some(packet.dst), out);
         let back = match route::lookup(space, &ask, &Skip::default()) {
             Found::Route(c) => show::show_route(space, c.route, c.hop),
             _ => "no route".to_owned(),
@@ -337,7 +354,7 @@ impl<'a> Walk<'a> {
         let enter = &self.space(id).enter;
         Fault::new(Code::TtlExpired, id, route, what)
             .evidence(format!("{enter}ip route show: {route}"))
-            .fix(format!("{enter}ip route del {route}"))
+            .fix(format!("{enter}ip route del {}", show::deletable(route)))
     }
 
     /// The packet comes by a second time.
@@ -355,8 +372,14 @@ impl<'a> Walk<'a> {
     }
 }
 
-/// Whether the reverse path filter of a link lets a packet in.
-pub(super) fn reverse_path_holds(space: &Space, link: &Link, packet: &Packet) -> bool {
+/// Whether the reverse path filter of a link lets a packet in. The way back is asked for as if it came in by `out`, the
+/// link by which the packet is passed on (`fib_validate_source`).
+pub(super) fn reverse_path_holds(
+    space: &Space,
+    link: &Link,
+    packet: &Packet,
+    out: Option<&Link>,
+) -> bool {
     if packet.src.is_ipv6() || packet.src.is_unspecified() {
         return true;
     }
@@ -371,6 +394,7 @@ pub(super) fn reverse_path_holds(space: &Space, link: &Link, packet: &Packet) ->
         return true;
     }
     let mut ask = Ask::back(packet);
+    ask.iif = out;
     if value("all", "src_valid_mark").max(value(&own, "src_valid_mark")) == 1 {
         ask.mark = packet.mark;
     }

@@ -11,6 +11,7 @@ use super::host::six;
 use super::neighbour::asks_with;
 use super::route;
 use super::segment::{Segment, last, segment};
+use super::show::deletable;
 use super::source;
 use super::{Arrival, Emit, Step, Walk};
 
@@ -42,7 +43,11 @@ impl<'a> Walk<'a> {
             .find(|p| p.space != emit.space);
         let bridge = seg.bridges(self.state).first().copied();
         let Some(router) = bridge.or(far) else {
-            return fault.fix(format!("{}ip {six}route del {}", space.enter, emit.text));
+            return fault.fix(format!(
+                "{}ip {six}route del {}",
+                space.enter,
+                deletable(&emit.text)
+            ));
         };
         let len = space
             .addrs
@@ -75,6 +80,8 @@ impl<'a> Walk<'a> {
             .evidence(format!("{}ip {six}route get {dst}: {text}", space.enter));
         let words = text.split(" via").next().unwrap_or("default");
         let prefix = words.split(" dev").next().unwrap_or(words);
+        // Beside an object no gateway is taken.
+        let prefix = prefix.split(" nhid").next().unwrap_or(prefix);
         let metric = text
             .split_once(" metric ")
             .map_or(String::new(), |(_, m)| format!(" metric {m}"));
@@ -83,7 +90,11 @@ impl<'a> Walk<'a> {
                 "{}ip {six}route replace {prefix} via {r}{metric}",
                 space.enter
             )),
-            None => fault.fix(format!("{}ip {six}route del {text}", space.enter)),
+            None => fault.fix(format!(
+                "{}ip {six}route del {}",
+                space.enter,
+                deletable(text)
+            )),
         }
     }
 
@@ -185,7 +196,11 @@ impl<'a> Walk<'a> {
             format!("{}ip route get {}: {}", space.enter, emit.next, emit.text),
         );
         let Some(own) = own else {
-            return fault.fix(format!("{}ip route del {}", space.enter, emit.text));
+            return fault.fix(format!(
+                "{}ip route del {}",
+                space.enter,
+                deletable(&emit.text)
+            ));
         };
         let len = self.common_length(emit, own.net.prefix_len());
         if let (true, Some(via)) = (len == own.net.prefix_len(), self.right_gateway(emit)) {

@@ -237,6 +237,12 @@ impl<'a> Walk<'a> {
             let by = run.seen.iter().rev().find(word).or(run.seen.last());
             self.ttl_by = by.map(|rule| (site, rule.clone()));
         }
+        if ct.state & UNTRACKED != 0 && !self.reply {
+            let word = |b: &&Blame| b.text.to_lowercase().contains("notrack");
+            let by = run.seen.iter().find(word);
+            let by = by.map(|rule| (site.space, rule.clone()));
+            self.untracked_by = self.untracked_by.take().or(by);
+        }
         if let Some(blame) = &run.blame {
             self.hop(site.space, hook_name(site.hook), &show(blame), "accepts");
         }

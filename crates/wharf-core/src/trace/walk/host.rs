@@ -134,8 +134,11 @@ impl<'a> Walk<'a> {
         let space = self.space(id);
         for _ in 0..MOST_LOOKUPS {
             let skip = self.skip.get(&id).cloned().unwrap_or_default();
-            match route::lookup(space, &Ask::of(packet, iif), &skip) {
+            let mut ask = Ask::of(packet, iif);
+            ask.way = self.way;
+            match route::lookup(space, &ask, &skip) {
                 Found::Route(chosen) => {
+                    self.ways = self.ways.max(chosen.others + 1);
                     if let Some(addr) = self.hidden_by_down_link(id, packet.dst, &chosen) {
                         let place = Place {
                             space: id,
@@ -281,7 +284,7 @@ impl<'a> Walk<'a> {
             return self.forward(id, link, port, packet);
         }
         if !link.loopback {
-            self.check_reverse_path(id, link, &packet);
+            self.check_reverse_path(id, link, &packet, None);
         }
         site.hook = Hook::Input;
         let packet = self.rules(site, packet);

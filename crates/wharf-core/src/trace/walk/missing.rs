@@ -53,6 +53,9 @@ impl<'a> Walk<'a> {
         if let Some(fault) = self.off_bridge(emit, seg, owner) {
             return (fault, self.as_if(emit, owner));
         }
+        if let Some(fault) = self.stacked_apart(emit, owner) {
+            return (fault, self.as_if(emit, owner));
+        }
         let here = Place {
             space: emit.space,
             index: emit.link,

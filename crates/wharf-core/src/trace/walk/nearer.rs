@@ -11,7 +11,7 @@ use super::host::six;
 use super::owner::holders;
 use super::route::{self, Ask, Found, Skip};
 use super::segment::segment;
-use super::show::show_route;
+use super::show::{deletable, show_route};
 use super::{Emit, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -73,7 +73,7 @@ impl<'a> Walk<'a> {
             ))
             .evidence(format!("{}ip {six}route show match {addr}", space.enter))
             .fix(if self.is_made(emit, covers_rightly) {
-                format!("{}ip {six}route del {}", space.enter, emit.text)
+                format!("{}ip {six}route del {}", space.enter, deletable(&emit.text))
             } else {
                 format!(
                     "{}ip {six}route replace {addr}/{whole} dev {name}",

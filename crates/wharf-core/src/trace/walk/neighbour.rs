@@ -219,7 +219,7 @@ impl<'a> Walk<'a> {
         }
         if route::is_local(space, next) && !next.is_loopback() {
             // Any link answers for any address of the space, if the asking address may come in there.
-            return ignore == 0 && reverse_path_holds(space, link, &asking(emit));
+            return ignore == 0 && reverse_path_holds(space, link, &asking(emit), None);
         }
         proxy || self.proxies(place.space, link, next)
     }

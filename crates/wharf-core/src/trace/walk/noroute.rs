@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use crate::addr::Family;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
-use crate::trace::state::{Address, HOST, Link, Place, PolicyRule, Route, RouteKind, SpaceId};
+use crate::trace::state::{
+    Address, HOST, Link, Place, PolicyRule, Route, RouteKind, RuleAction, Space, SpaceId,
+};
 
 use super::Walk;
 use super::fault::Fault;
@@ -55,7 +57,16 @@ impl<'a> Walk<'a> {
                         "{}ip {six}route show table all: {shown}",
                         space.enter
                     ))
-                    .fix(format!("{}ip {six}route del {shown}", space.enter));
+                    .fix(match r.nexthop {
+                        // For the tool such a route is a usual one, and the object is what drops.
+                        Some(_) => format!(
+                            "{}ip {six}route del {} table {}",
+                            space.enter,
+                            super::show::show_prefix(r.dst),
+                            r.table
+                        ),
+                        None => format!("{}ip {six}route del {shown}", space.enter),
+                    });
                 (quiet(r.kind == RouteKind::Blackhole), fault)
             }
             Refuser::Route(r, Some(rule)) => {
@@ -152,6 +163,10 @@ impl<'a> Walk<'a> {
         let ask = Ask::of(packet, None);
         if let Some(r) = route::in_main(space, &ask) {
             let shown = show_route(space, r, None);
+            if let Some(rule) = jumping_over_main(space, dst) {
+                let how = format!("which goes past the table main with the route {shown}");
+                return (self.policy(id, rule, &how), out);
+            }
             let what = format!(
                 "{} has the route {shown}, but no policy rule looks it up.",
                 space.name
@@ -318,4 +333,13 @@ impl<'a> Walk<'a> {
         own.into_iter()
             .find_map(|a| Some((a.link, self.router_near(id, a)?)))
     }
+}
+
+/// A policy rule that goes on behind the one for the main table.
+fn jumping_over_main(space: &Space, dst: IpAddr) -> Option<&PolicyRule> {
+    let family = Family::of(dst);
+    let main = RuleAction::Table(route::MAIN);
+    let mut rules = space.rules.iter().filter(|r| r.family == family);
+    let at = rules.clone().find(|r| r.action == main)?.priority;
+    rules.find(|r| r.priority < at && matches!(r.action, RuleAction::Goto(to) if to > at))
 }

@@ -497,6 +497,17 @@ impl<'a> Walk<'a> {
             "{}nft list ruleset: no masquerade for {src}",
             space.enter
         ));
+        // A rule for it may be there, and not be asked.
+        if let Some((_, rule)) = self
+            .untracked_by
+            .as_ref()
+            .filter(|(at, _)| *at == place.space)
+        {
+            return fault
+                .owner(rule.owner)
+                .evidence(format!("{}: {}", object(rule), rule.text))
+                .fix(super::rules::removed(space, rule));
+        }
         match net {
             Some(_) => fault.owner(Owner::Wharf).fix("wharf repair"),
             None => fault.fixes(self.masquerade(place.space, src, dev, "")),

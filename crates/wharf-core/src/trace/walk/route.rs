@@ -28,6 +28,8 @@ pub(super) struct Ask<'p> {
     pub sport: u16,
     pub dport: u16,
     pub tos: u8,
+    /// Which of several ways of one route is taken; the kernel draws it by a hash of addresses and ports.
+    pub way: usize,
 }
 
 impl<'p> Ask<'p> {
@@ -43,6 +45,7 @@ impl<'p> Ask<'p> {
             sport: packet.sport,
             dport: packet.dport,
             tos: packet.tos,
+            way: 0,
         }
     }
 
@@ -58,6 +61,7 @@ impl<'p> Ask<'p> {
             sport: packet.dport,
             dport: packet.sport,
             tos: packet.tos,
+            way: 0,
         }
     }
 
@@ -73,6 +77,7 @@ impl<'p> Ask<'p> {
             sport: 0,
             dport: 0,
             tos: 0,
+            way: 0,
         }
     }
 }
@@ -257,7 +262,10 @@ fn in_table<'a>(
         }
         return Found::Route(Chosen {
             route,
-            hop: usable.first().copied().or(route.hops.first()),
+            hop: usable
+                .get(ask.way % usable.len().max(1))
+                .copied()
+                .or(route.hops.first()),
             rule,
             others: usable.len().saturating_sub(1),
         });

@@ -35,12 +35,17 @@ pub(super) fn object(blame: &Blame) -> String {
     }
 }
 
+/// Whether a rule's text is what iptables prints.
+fn in_words_of_iptables(text: &str) -> bool {
+    text.starts_with('-') || text.starts_with("! -")
+}
+
 /// Whether it is kept by iptables, in either of its forms.
 fn by_iptables(blame: &Blame) -> bool {
     let tables = ["filter", "nat", "mangle", "raw", "security"];
     let builtin = blame.base.chars().all(|c| c.is_ascii_uppercase());
     blame.backend == Backend::Legacy
-        || (blame.text.starts_with('-') || blame.handle.is_none())
+        || (in_words_of_iptables(&blame.text) || blame.handle.is_none())
             && builtin
             && tables.contains(&blame.table.as_str())
             && matches!(blame.family, TableFamily::Ip | TableFamily::Ip6)
@@ -64,10 +69,21 @@ pub(super) fn iptables(space: &Space, blame: &Blame) -> String {
     format!("{}ip{six}tables{legacy}{table}", space.enter)
 }
 
+/// Whether iptables finds the rule by its text; what these matches keep beside it differs each time.
+fn found_again(blame: &Blame) -> bool {
+    let kept = ["recent", "connlimit", "quota", "statistic"];
+    !kept
+        .iter()
+        .any(|m| blame.text.contains(&format!("-m {m} ")))
+}
+
 /// The command that removes a rule.
 pub(super) fn removed(space: &Space, rule: &Blame) -> String {
     let handle = rule.handle.unwrap_or(0);
-    match (rule.backend, rule.text.starts_with('-')) {
+    match (
+        rule.backend,
+        in_words_of_iptables(&rule.text) && found_again(rule),
+    ) {
         (Backend::Legacy, _) => format!("{} -D {} {handle}", iptables(space, rule), rule.chain),
         (Backend::Nft, true) => {
             let tool = iptables(space, rule);
@@ -92,7 +108,7 @@ pub(super) fn rewritten(space: &Space, rule: &Blame, old: IpAddr, new: IpAddr) -
 pub(super) fn replaced(space: &Space, rule: &Blame, old: &str, new: &str) -> Vec<String> {
     let text = rule.text.replace(old, new);
     let handle = rule.handle.unwrap_or(0);
-    if !rule.text.starts_with('-') {
+    if !in_words_of_iptables(&rule.text) {
         let family = family_word(rule.family);
         return vec![format!(
             "{}nft 'replace rule {family} {} {} handle {handle} {text}'",
@@ -118,6 +134,10 @@ fn selector(packet: &Packet) -> (String, String) {
         ("dport", "--dport", packet.dport)
     };
     match packet.l4 {
+        L4::Icmp if packet.arp.is_some() => (
+            format!("arp operation {}", packet.arp.unwrap_or_default()),
+            "-p ARP".into(),
+        ),
         L4::Icmp if packet.dst.is_ipv4() => ("meta l4proto icmp".into(), "-p icmp".into()),
         L4::Icmp => ("meta l4proto ipv6-icmp".into(), "-p ipv6-icmp".into()),
         L4::Tcp => (format!("tcp {dir} {port}"), format!("-p tcp {flag} {port}")),
@@ -256,12 +276,14 @@ impl<'a> Walk<'a> {
             (Some(n), true) if blame.backend == Backend::Legacy => {
                 vec![format!("{} -D {} {n}", iptables(space, blame), blame.chain)]
             }
-            (Some(_), true) if blame.text.starts_with('-') => vec![format!(
-                "{} -D {} {}",
-                iptables(space, blame),
-                blame.chain,
-                blame.text
-            )],
+            (Some(_), true) if in_words_of_iptables(&blame.text) && found_again(blame) => {
+                vec![format!(
+                    "{} -D {} {}",
+                    iptables(space, blame),
+                    blame.chain,
+                    blame.text
+                )]
+            }
             (Some(n), _) => vec![format!("{}nft delete rule {chain} handle {n}", space.enter)],
             (None, true) => {
                 let tool = iptables(space, blame);

@@ -60,6 +60,22 @@ fn is_kind(link: &Link, kinds: &[&str]) -> bool {
     link.kind.as_deref().is_some_and(|k| kinds.contains(&k))
 }
 
+/// Whether frames pass between it and its like on the same link (`MACVLAN_MODE_BRIDGE`; ipvlan always does).
+pub(super) fn switches(link: &Link) -> bool {
+    const BRIDGE: u32 = 4;
+    link.macvlan.is_none_or(|mode| mode == BRIDGE)
+}
+
+/// The link that a stacked one lies on.
+pub(super) fn lower(state: &ObservedState, place: Place, link: &Link) -> Option<Place> {
+    let near = || {
+        let space = link.lower_space.unwrap_or(place.space);
+        let index = link.lower?;
+        Some(Place { space, index })
+    };
+    link.peer.or_else(near).filter(|p| state.link(*p).is_some())
+}
+
 struct Node {
     leg: Leg,
     tag: Option<u16>,
@@ -140,8 +156,9 @@ impl Search<'_> {
             let tagged = if is_kind(link, &["vlan"]) {
                 link.vlan.or(Some(0))
             } else {
+                let switches = |p: Place| self.state.link(p).is_some_and(switches);
                 for child in self.children(lower) {
-                    if child != place {
+                    if child != place && switches(place) && switches(child) {
                         self.push(child, false, tag, here);
                     }
                 }
@@ -216,16 +233,8 @@ impl Search<'_> {
         })
     }
 
-    /// The link that a stacked one lies on.
     fn lower(&self, place: Place, link: &Link) -> Option<Place> {
-        let near = || {
-            let space = link.lower_space.unwrap_or(place.space);
-            let index = link.lower?;
-            Some(Place { space, index })
-        };
-        link.peer
-            .or_else(near)
-            .filter(|p| self.state.link(*p).is_some())
+        lower(self.state, place, link)
     }
 
     fn children(&self, lower: Place) -> Vec<Place> {

@@ -35,6 +35,9 @@ pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) ->
         route.kind,
         RouteKind::Blackhole | RouteKind::Unreachable | RouteKind::Prohibit | RouteKind::Throw
     );
+    if let Some(id) = route.nexthop {
+        text += &format!(" nhid {id}");
+    }
     if let Some(hop) = hop.or(route.hops.first()).filter(|_| !refuses) {
         if let Some(via) = hop.via {
             text += &format!(" via {via}");
@@ -55,6 +58,21 @@ pub(super) fn show_route(space: &Space, route: &Route, hop: Option<&NextHop>) ->
         text += &format!(" metric {}", route.metric);
     }
     text
+}
+
+/// As much of a route's text as `ip route del` takes: beside an object it wants no next hop.
+pub(super) fn deletable(text: &str) -> String {
+    let Some((dst, rest)) = text.split_once(" nhid ") else {
+        return text.to_owned();
+    };
+    let words: Vec<&str> = rest.split(' ').collect();
+    let mut all = format!("{dst} nhid {}", words[0]);
+    for pair in words[1..].windows(2) {
+        if let [word @ ("table" | "metric"), value] = pair {
+            all += &format!(" {word} {value}");
+        }
+    }
+    all
 }
 
 /// A policy rule as `ip rule` prints it.

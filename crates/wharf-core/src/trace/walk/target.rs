@@ -259,9 +259,12 @@ impl<'a> Walk<'a> {
         let link = space.links.iter().find(|l| !l.loopback);
         let object = link.map_or("lo".to_owned(), |l| l.name.clone());
         let what = format!("{} has no {family} address.", space.name);
-        let fault = Fault::new(Code::NoSuchDestination, to, object, what)
+        let mut fault = Fault::new(Code::NoSuchDestination, to, object, what)
             .evidence(format!("{}ip addr: no address", space.enter))
             .fixes(link.map_or(Vec::new(), |l| self.readdress(to, l.index, None, family)));
+        if fault.fix.is_empty() {
+            fault = fault.fix(format!("{}ip addr show", space.enter));
+        }
         self.blame(Verdict::Dropped, "source", fault);
     }
 }

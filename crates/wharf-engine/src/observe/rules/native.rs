@@ -99,7 +99,10 @@ fn rest(dump: &Dump<'_>, rule: &Rule, expr: &expr::Expr, out: &mut Vec<Expr>) {
     let lowered = match expr {
         E::Notrack(_) => Expr::Notrack,
         E::Queue(e) => Expr::Verdict(V::Queue(e.flags.unwrap_or(0) & BYPASS != 0)),
-        E::Tproxy(_) => Expr::Tproxy,
+        E::Tproxy(e) => Expr::Tproxy {
+            port: e.port.map(|r| NatArg::Reg(byte(r))),
+            drops: false,
+        },
         E::Fwd(_) => Expr::Verdict(V::Stolen),
         E::Synproxy(_) => {
             out.push(test(Match::Proto(TCP)));
@@ -159,6 +162,14 @@ fn xt_target(dump: &Dump<'_>, e: &expr::Target, family: Family) -> Vec<Expr> {
     }
 }
 
+/// Keys without a name of their own that the evaluator knows.
+fn evaluated(key: MetaKey) -> bool {
+    matches!(
+        key,
+        MetaKey::SecPath | MetaKey::TimeNs | MetaKey::TimeDay | MetaKey::TimeHour
+    )
+}
+
 fn meta(e: &expr::Meta) -> Expr {
     let key = match e.key {
         MetaKey::Len => Meta::Length,
@@ -184,9 +195,7 @@ fn meta(e: &expr::Meta) -> Expr {
         other => Meta::Other(other.into()),
     };
     match (e.dreg, e.sreg, key) {
-        (Some(dreg), _, Meta::Other(_)) if e.key != MetaKey::SecPath => {
-            unread(dreg, if e.key == MetaKey::TimeNs { 8 } else { 4 })
-        }
+        (Some(dreg), _, Meta::Other(_)) if !evaluated(e.key) => unread(dreg, 4),
         (Some(dreg), _, key) => Expr::Meta {
             dreg: byte(dreg),
             key,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use wharf_core::trace::ruleset::Ruleset;
 use wharf_core::trace::state::Unread;
@@ -166,7 +167,19 @@ fn inside(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "tracked connections", error)),
     }
+    space.queues = queues();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    space.now = now.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
     space.ruleset = packet_rules(&name, notes);
+}
+
+/// Whether a program takes packets from queues (one line each). A kernel without queues has no such file.
+fn queues() -> Option<bool> {
+    match std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue") {
+        Ok(text) => Some(!text.trim().is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// The packet rules of all tools in the thread's namespace.

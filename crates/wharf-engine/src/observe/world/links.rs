@@ -146,10 +146,11 @@ fn info(attrs: Attrs<'_>, link: &mut Link) {
             ..Bridge::default()
         });
     }
-    // IFLA_VLAN_ID, IFLA_VXLAN_ID and IFLA_VRF_TABLE are all the first of their kind.
+    // IFLA_VLAN_ID, IFLA_VXLAN_ID, IFLA_MACVLAN_MODE and IFLA_VRF_TABLE are all the first of their kind.
     match (link.kind.as_deref(), data.get(1)) {
         (Some("vlan"), Some(id)) => link.vlan = Some(short(id, 0)),
         (Some("vxlan"), Some(id)) => link.vni = Some(word(id, 0)),
+        (Some("macvlan" | "macvtap"), Some(mode)) => link.macvlan = Some(word(mode, 0)),
         (Some("vrf"), Some(table)) => link.vrf_table = Some(word(table, 0)),
         _ => {}
     }

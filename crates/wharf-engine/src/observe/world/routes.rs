@@ -86,6 +86,7 @@ pub(super) fn read(body: &[u8]) -> Option<Row> {
         // RTA_METRICS: RTAX_MTU
         mtu: attrs.nested(8).get(2).map(|v| word(v, 0)),
         from: prefix(family, attrs.get(2), body[2]).filter(|n| n.prefix_len() > 0),
+        nexthop: number(30),
     };
     if !rejects(what) {
         route.hops = match attrs.get(9) {
@@ -97,7 +98,7 @@ pub(super) fn read(body: &[u8]) -> Option<Row> {
             }
         };
     }
-    let nexthop = number(30).filter(|_| route.hops.is_empty());
+    let nexthop = route.nexthop.filter(|_| route.hops.is_empty());
     Some(Row { route, nexthop })
 }
 

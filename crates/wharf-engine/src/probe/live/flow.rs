@@ -201,6 +201,7 @@ pub(super) fn refusal(ip: &[u8]) -> String {
         (true, 5, _) => "redirect",
         (true, 11, _) | (false, 3, _) => "time exceeded",
         (false, 1, 0) => "no route",
+        (false, 1, 2) => "beyond scope",
         (false, 1, 3) => "address unreachable",
         (false, 1, 5) => "source address refused",
         (false, 1, 6) => "route rejects",

@@ -157,8 +157,16 @@ pub(super) fn seen(
                 .map(|j| j.header),
         )
         .collect();
-    // A datagram to the sender's port answers only if it comes from where the question went.
-    let answers = |leg, header: Header| leg != Leg::Answer || asked.contains(&header.turned());
+    // A datagram to the sender's port answers only if it comes from where the question went. A program that was asked at
+    // one address of its host may answer from another.
+    let as_another = |header: Header| {
+        let back = header.turned();
+        let like = |q: &Header| (q.src, q.sport, q.dport) == (back.src, back.sport, back.dport);
+        flow.l4 == L4::Udp && asked.iter().any(like)
+    };
+    let answers = |leg, header: Header| {
+        leg != Leg::Answer || asked.contains(&header.turned()) || as_another(header)
+    };
     let frames: Vec<Frame> = frames
         .into_iter()
         .filter(|f| answers(f.leg, f.header))

@@ -1,6 +1,6 @@
 //! Targets by name, but for those that translate.
 
-use wharf_core::trace::ruleset::{Ct, Expr, Header, RuleVerdict};
+use wharf_core::trace::ruleset::{Ct, Expr, Header, NatArg, RuleVerdict};
 
 use super::info::Info;
 use super::matches::set_directions;
@@ -292,7 +292,10 @@ fn tproxy(info: &Info<'_>) -> Option<Decoded> {
     out.opt(false, "--on-ip", addr);
     out.opt(false, "--tproxy-mark", format!("{value:#x}/{mask:#x}"));
     out.push(Expr::SetMark { value, mask });
-    out.push(Expr::Tproxy);
+    out.push(Expr::Tproxy {
+        port: (port != 0).then_some(NatArg::Port(port)),
+        drops: true,
+    });
     Some(out)
 }
 
