@@ -23,7 +23,7 @@ struct Case {
 }
 
 /// `connect`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let many = if context.quick { 1_000 } else { 10_000 };
     let mut cases = Vec::new();
     for count in [1, many] {
@@ -90,7 +90,7 @@ pub fn run(context: &Context) -> Result<Section> {
         }
     }
     section.note("connect, one byte each way, reset; client, path and server on one processor");
-    Ok(section)
+    Ok(vec![section])
 }
 
 fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {

@@ -4,10 +4,9 @@ use serde_json::json;
 
 use super::engines::{self, Arm, FloorKind};
 use super::measure::{Cycle, Entry, Summary, alternate, timed};
-use super::peers;
 use super::report::{Section, times};
 use super::world::Container;
-use super::{Context, Result};
+use super::{Context, Result, cni, netavark};
 
 const COLUMNS: [&str; 7] = [
     "engine",
@@ -20,13 +19,14 @@ const COLUMNS: [&str; 7] = [
 ];
 
 /// `attach`
-pub fn attach(context: &Context) -> Result<Section> {
+pub fn attach(context: &Context) -> Result<Vec<Section>> {
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
     for kind in [FloorKind::Plain, FloorKind::Quiet, FloorKind::Waiting] {
         arms.push(engines::floor(context, kind)?);
     }
     arms.extend(engines::script(context)?);
-    arms.extend(peers::all(context)?);
+    arms.extend(cni::reference(context)?);
+    arms.extend(netavark::reference(context)?);
 
     let title = "one container with one published port onto an existing network, and off";
     let mut section = Section::new("attach", title, &COLUMNS);
@@ -54,13 +54,13 @@ pub fn attach(context: &Context) -> Result<Section> {
     section
         .note("median (quartiles) of whole processes; the CPU time excludes children left behind");
     section.note(
-        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall",
+        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall, tuning",
     );
-    Ok(section)
+    Ok(vec![section])
 }
 
 /// `ports`
-pub fn ports(context: &Context) -> Result<Section> {
+pub fn ports(context: &Context) -> Result<Vec<Section>> {
     let twenty: Vec<String> = (0..20)
         .map(|n| format!("{}:{}", 8000 + n, 9000 - 2 * n))
         .collect();
@@ -115,7 +115,7 @@ pub fn ports(context: &Context) -> Result<Section> {
             section.goal(format!("detach, {case} ÷ 1 port"), down, 1.25);
         }
     }
-    Ok(section)
+    Ok(vec![section])
 }
 
 /// Makes each arm's network, with one container with a port on it, and the container to play with.

@@ -4,16 +4,20 @@
 //! run may be compared with each other, not with those of another run or machine; so every goal is a ratio.
 //! A missed goal is printed and never fails the run: this is a measurement, not a test.
 
+mod chart;
+mod cni;
 mod connect;
 mod engines;
 mod exec;
 mod guards;
 mod lifecycle;
 mod measure;
+mod netavark;
 mod network_rm;
 mod peers;
 mod report;
 mod scale;
+mod storms;
 mod traffic;
 mod world;
 
@@ -21,7 +25,8 @@ use std::error::Error;
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use report::Section;
 use world::World;
@@ -32,7 +37,7 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 const USAGE: &str = "\
 usage: cargo xtask bench [BENCH]… [--rounds N] [--pause MS] [--quick] [--state-dir DIR] [--json]
 
-benches (all of them when none is named):
+benches (all but peers when none is named):
   attach      an existing namespace onto an existing network with one published port, and off again;
               beside the CNI plugins and Netavark too, where Debian's packages have put them
   ports       the same with 1 port, 20 ports and a range of 20
@@ -41,8 +46,13 @@ benches (all of them when none is named):
   connect     new connections per second through the last of 10,000 published ports
   guards      throughput and round trips beside a plain bridge
   exec        programs executed and netlink sends, counted with strace
+  peers       wharf in the place of the CNI plugins and of Netavark beside them, with 1 and 20 ports,
+              with 0, 100, 500 and 1000 containers attached already (filling takes the peers a quarter
+              of an hour); and storms
+  storms      100 containers attached and detached at the same moment: time, failures, leftovers
 
 options:
+  --attached LIST  how many are attached already in peers, at most 1021: --attached 0,100
   --rounds N       rounds that count, per bench (default 25)
   --pause MS       rest after every attach and detach (default 25, at least 5)
   --quick          few rounds, small sizes: a look, not a measurement
@@ -52,9 +62,9 @@ options:
 Build first: cargo build --release -p wharf -p xtask. $WHARF names another wharf binary.
 Needs root (or `unshare -Urnm`), and ip, iptables and strace for some rows.";
 
-type Bench = fn(&Context) -> Result<Section>;
+type Bench = fn(&Context) -> Result<Vec<Section>>;
 
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("attach", lifecycle::attach),
     ("ports", lifecycle::ports),
     ("scale", scale::run),
@@ -62,6 +72,8 @@ const BENCHES: [(&str, Bench); 7] = [
     ("connect", connect::run),
     ("guards", guards::run),
     ("exec", exec::run),
+    ("peers", peers::run),
+    ("storms", storms::run),
 ];
 
 /// What every bench gets to know.
@@ -74,13 +86,24 @@ struct Context {
     pause: Duration,
     quick: bool,
     state_dir: Option<PathBuf>,
+    /// How many are attached already in `peers`, smallest first.
+    attached: Option<Vec<u32>>,
+    /// When something was last said to a stderr that is no terminal.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Context {
-    /// Says what is being done, when somebody is watching.
+    /// Says what is being done: all of it on a terminal, a line now and then elsewhere.
     fn progress(&self, what: &str) {
+        const NOW_AND_THEN: Duration = Duration::from_secs(20);
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{what}");
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !what.is_empty() && said.is_none_or(|then| then.elapsed() > NOW_AND_THEN) {
+            eprintln!("{what}");
+            *said = Some(Instant::now());
         }
     }
 }
@@ -93,6 +116,7 @@ struct Options {
     quick: bool,
     json: bool,
     state_dir: Option<PathBuf>,
+    attached: Option<Vec<u32>>,
 }
 
 /// Runs the benches that `arguments` name.
@@ -132,6 +156,8 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
             "--rounds" => options.rounds = Some(number(value()?)?),
             "--pause" => options.pause = Some(number(value()?)?),
             "--state-dir" => options.state_dir = Some(value()?.into()),
+            "--attached" => options.attached = Some(levels(value()?)?),
+            "peers" => options.benches.extend(named(&["peers", "storms"])),
             "all" => options.benches.extend(BENCHES),
             name => match BENCHES.iter().find(|(known, _)| *known == name) {
                 Some(bench) => options.benches.push(*bench),
@@ -140,9 +166,28 @@ fn parse(arguments: &[String]) -> Result<Options, String> {
         }
     }
     if options.benches.is_empty() {
-        options.benches.extend(BENCHES);
+        let quick_enough = |bench: &&(&str, Bench)| bench.0 != "peers";
+        options.benches.extend(BENCHES.iter().filter(quick_enough));
     }
     Ok(options)
+}
+
+fn named<'a>(names: &'a [&str]) -> impl Iterator<Item = (&'static str, Bench)> + 'a {
+    let known = |name| BENCHES.iter().find(move |(known, _)| known == name);
+    names.iter().filter_map(known).copied()
+}
+
+/// `0,100`, smallest first: what was attached for one level stays for the next.
+fn levels(text: &str) -> Result<Vec<u32>, String> {
+    /// A bridge has 1023 ports; one container is there anyhow, and one comes and goes.
+    const MOST: u32 = 1021;
+    let mut levels: Vec<u32> = text.split(',').map(number).collect::<Result<_, _>>()?;
+    levels.sort_unstable();
+    levels.dedup();
+    match levels.last() {
+        Some(last) if *last <= MOST => Ok(levels),
+        _ => Err(format!("at most {MOST} can be attached: {text}")),
+    }
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
@@ -172,17 +217,21 @@ fn run(options: Options) -> Result<bool> {
         state_dir: options
             .state_dir
             .map(|dir| dir.join(format!("wharf-bench-{}", std::process::id()))),
+        attached: options.attached,
+        said: Mutex::default(),
     };
     let mut complete = true;
     let mut sections = Vec::new();
     for (name, bench) in options.benches {
         match bench(&context) {
-            Ok(section) => {
+            Ok(more) => {
                 context.progress("");
-                if !options.json {
-                    print(&section.markdown());
+                for section in more {
+                    if !options.json {
+                        print(&section.markdown());
+                    }
+                    sections.push(section);
                 }
-                sections.push(section);
             }
             Err(error) => {
                 context.progress("");
@@ -226,4 +275,23 @@ fn binaries() -> Result<(PathBuf, Option<PathBuf>)> {
         None => Some(release.join("wharf")).filter(|path| path.exists()),
     };
     Ok((floor, wharf))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{levels, parse};
+
+    #[test]
+    fn levels_are_sorted_and_limited() {
+        assert_eq!(levels("500,0,500").unwrap(), [0, 500]);
+        assert!(levels("1022").is_err());
+        assert!(levels("many").is_err());
+    }
+
+    #[test]
+    fn peers_brings_its_storms() {
+        let options = parse(&["peers".to_owned()]).unwrap();
+        let names: Vec<&str> = options.benches.iter().map(|bench| bench.0).collect();
+        assert_eq!(names, ["peers", "storms"]);
+    }
 }

@@ -10,7 +10,7 @@ use super::report::{Section, times};
 use super::{Context, Result};
 
 /// `network-rm`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let size = if context.quick { 20 } else { 100 };
     let rounds = context.rounds.min(5);
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
@@ -86,5 +86,5 @@ pub fn run(context: &Context) -> Result<Section> {
         "{size} containers, one port each; floor: one group deletion, answered"
     ));
     section.note("wharf: `rm -f` of all names in one call, then `network rm`; script: one detach after another");
-    Ok(section)
+    Ok(vec![section])
 }

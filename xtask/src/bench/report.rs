@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 
+use super::chart::Chart;
+
 /// The result of one bench.
 pub struct Section {
     /// Its name on the command line.
@@ -14,12 +16,25 @@ pub struct Section {
     data: Vec<Value>,
     goals: Vec<Goal>,
     notes: Vec<String>,
+    /// Pictures of the same figures.
+    pub charts: Vec<Chart>,
 }
 
 struct Goal {
     what: String,
     measured: f64,
     limit: f64,
+    at_least: bool,
+}
+
+impl Goal {
+    fn met(&self) -> bool {
+        if self.at_least {
+            self.measured >= self.limit
+        } else {
+            self.measured <= self.limit
+        }
+    }
 }
 
 impl Section {
@@ -33,6 +48,7 @@ impl Section {
             data: Vec::new(),
             goals: Vec::new(),
             notes: Vec::new(),
+            charts: Vec::new(),
         }
     }
 
@@ -48,7 +64,23 @@ impl Section {
             what: what.into(),
             measured,
             limit,
+            at_least: false,
         });
+    }
+
+    /// Adds a goal: `measured` ought to be at least `limit`.
+    pub fn goal_at_least(&mut self, what: impl Into<String>, measured: f64, limit: f64) {
+        self.goals.push(Goal {
+            what: what.into(),
+            measured,
+            limit,
+            at_least: true,
+        });
+    }
+
+    /// Adds a picture for the report.
+    pub fn chart(&mut self, chart: Chart) {
+        self.charts.push(chart);
     }
 
     /// Adds a sentence below the table.
@@ -61,19 +93,20 @@ impl Section {
         let mut text = format!("## {}: {}\n\n", self.name, self.title);
         table(&mut text, &self.columns, &self.rows);
         text.push('\n');
-        for Goal {
-            what,
-            measured,
-            limit,
-        } in &self.goals
-        {
-            let verdict = if measured <= limit {
-                "met"
-            } else {
-                "**missed**"
-            };
-            writeln!(text, "* {what}: {measured:.2}, goal ≤ {limit}: {verdict}")
-                .expect("a String takes all");
+        for goal in &self.goals {
+            let verdict = if goal.met() { "met" } else { "**missed**" };
+            let sign = if goal.at_least { '≥' } else { '≤' };
+            let Goal {
+                what,
+                measured,
+                limit,
+                ..
+            } = goal;
+            writeln!(
+                text,
+                "* {what}: {measured:.2}, goal {sign} {limit}: {verdict}"
+            )
+            .expect("a String takes all");
         }
         for note in &self.notes {
             writeln!(text, "* {note}").expect("a String takes all");
@@ -85,7 +118,7 @@ impl Section {
         let goals: Vec<Value> = self
             .goals
             .iter()
-            .map(|g| json!({ "what": g.what, "measured": g.measured, "limit": g.limit, "met": g.measured <= g.limit }))
+            .map(|g| json!({ "what": g.what, "measured": g.measured, "limit": g.limit, "at_least": g.at_least, "met": g.met() }))
             .collect();
         json!({ "bench": self.name, "title": self.title, "rows": self.data, "goals": goals, "notes": self.notes })
     }

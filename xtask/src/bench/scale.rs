@@ -15,7 +15,7 @@ const LEVELS: [u32; 4] = [0, 100, 500, 1000];
 const CALM: Duration = Duration::from_secs(5);
 
 /// `scale`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
     arms.push(engines::floor(context, FloorKind::Quiet)?);
     arms.push(engines::floor(context, FloorKind::Plain)?);
@@ -57,7 +57,7 @@ pub fn run(context: &Context) -> Result<Section> {
         }
     }
     section.note("the quiet floor has the IPv6 settings of wharf's IPv4 networks, the other one the kernel's");
-    Ok(section)
+    Ok(vec![section])
 }
 
 fn median(costs: &[super::measure::Cost]) -> f64 {

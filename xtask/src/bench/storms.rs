@@ -1,0 +1,415 @@
+//! `storms`: many containers plugged in at the same moment, and all taken away at the same moment.
+//!
+//! What is asked beside the time: did every call succeed, has every container an address of its own, and is
+//! everything as before in the end.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::process::Command;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::chart::Chart;
+use super::engines::{self, Arm, Call, FloorKind};
+use super::measure::{Cost, Summary, rest, timed};
+use super::report::Section;
+use super::world::{Container, GATEWAY, Host, output_of};
+use super::{Context, Result, cni, netavark};
+use crate::sys;
+
+/// All that one engine went through.
+#[derive(Default)]
+struct Record {
+    up: Vec<Cost>,
+    down: Vec<Cost>,
+    failures: usize,
+    complaint: Option<String>,
+    /// Containers with an address that another one has too, or with none though the call succeeded.
+    wrong_addresses: usize,
+    left: Left,
+}
+
+/// What is there after the storm and was not before, and the other way round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Left {
+    links: usize,
+    rules: usize,
+    books: usize,
+    lost: usize,
+}
+
+/// `storms`
+pub fn run(context: &Context) -> Result<Vec<Section>> {
+    if !(engines::installed("ip") && engines::installed("nft")) {
+        return Err("ip and nft are needed to see what is left".into());
+    }
+    let size: u32 = if context.quick { 20 } else { 100 };
+    let rounds = context.rounds.min(if context.quick { 1 } else { 5 });
+    let title = "containers with one port each, attached and detached all at once";
+    let columns = [
+        "engine",
+        "attach all ms",
+        "CPU ms",
+        "÷ wharf",
+        "detach all ms",
+        "÷ wharf",
+        "failures",
+        "wrong addresses",
+        "left: links, rules, leases; lost",
+    ];
+    let mut section = Section::new("storms", title, &columns);
+    let (arms, missing) = arms(context)?;
+    for name in missing {
+        section.note(format!("{name}: not installed"));
+    }
+    let mut records: Vec<Record> = arms.iter().map(|_| Record::default()).collect();
+    let mut guests = Vec::new();
+    for arm in &arms {
+        timed(&arm.host, &arm.engine.network_add())?;
+        timed(
+            &arm.host,
+            &arm.engine
+                .attach(&arm.host.container(0)?, &["7000:80".to_owned()]),
+        )?;
+        guests.push(arm.host.containers(1, size + 1)?);
+    }
+    rest(context);
+    for round in 0..rounds {
+        for ((arm, guests), record) in arms.iter().zip(&guests).zip(&mut records) {
+            let label = arm.engine.label();
+            context.progress(&format!("storms: round {} of {rounds}, {label}", round + 1));
+            storm(context, arm, guests, record)?;
+        }
+    }
+    fill_in(&mut section, &arms, &records);
+    section.note(format!(
+        "{size} at once, {rounds} rounds; from the first start to the last end, starting the processes included"
+    ));
+    section.note("failures, wrong addresses and what is left: sums of all rounds; one container stays attached throughout");
+    section.note(
+        "floor, script and Netavark's protocol are given the addresses; the others choose them",
+    );
+    Ok(vec![section])
+}
+
+fn arms(context: &Context) -> Result<(Vec<Arm>, Vec<&'static str>)> {
+    let offers = [
+        ("wharf", engines::wharf(context)?),
+        ("wharf", cni::wharf(context)?),
+        (cni::REFERENCE_LABEL, cni::reference(context)?),
+        ("wharf", netavark::wharf(context)?),
+        (netavark::REFERENCE_LABEL, netavark::reference(context)?),
+        ("script", engines::script(context)?),
+        ("floor", Some(engines::floor(context, FloorKind::Quiet)?)),
+    ];
+    let mut missing = Vec::new();
+    let mut arms = Vec::new();
+    for (name, arm) in offers {
+        match arm {
+            Some(arm) => arms.push(arm),
+            None => missing.push(name),
+        }
+    }
+    missing.dedup();
+    Ok((arms, missing))
+}
+
+fn storm(context: &Context, arm: &Arm, guests: &[Container], record: &mut Record) -> Result<()> {
+    let before = Snapshot::of(arm)?;
+    let ports = |n: usize| vec![format!("{}:80", 10_000 + n)];
+    let calls = |make: &dyn Fn(usize, &Container) -> Call| -> Vec<Call> {
+        guests
+            .iter()
+            .enumerate()
+            .map(|(n, guest)| make(n, guest))
+            .collect()
+    };
+    let up = all_at_once(
+        &arm.host,
+        &calls(&|n, guest| arm.engine.attach(guest, &ports(n))),
+    );
+    rest(context);
+    let attached: Vec<&Container> = guests
+        .iter()
+        .zip(&up.done)
+        .filter(|(_, done)| **done)
+        .map(|(g, _)| g)
+        .collect();
+    record.wrong_addresses += wrong_addresses(&attached)?;
+    // Those that failed as well: that is how a runtime clears away.
+    let down = all_at_once(
+        &arm.host,
+        &calls(&|n, guest| arm.engine.detach(guest, &ports(n))),
+    );
+    rest(context);
+    for outcome in [&up, &down] {
+        record.failures += outcome.done.iter().filter(|done| !**done).count();
+        record.complaint = record.complaint.take().or(outcome.complaint.clone());
+    }
+    record.up.push(up.cost);
+    record.down.push(down.cost);
+    record.left = record.left + settled(arm, &before)?;
+    Ok(())
+}
+
+struct Outcome {
+    cost: Cost,
+    done: Vec<bool>,
+    complaint: Option<String>,
+}
+
+/// A thread for every call, and all calls at the same moment.
+fn all_at_once(host: &Host, calls: &[Call]) -> Outcome {
+    let start = Barrier::new(calls.len() + 1);
+    let (results, wall) = thread::scope(|scope| {
+        let work = |call| {
+            let start = &start;
+            move || {
+                start.wait();
+                timed(host, call).map_err(|error| error.to_string())
+            }
+        };
+        let threads: Vec<_> = calls.iter().map(|call| scope.spawn(work(call))).collect();
+        start.wait();
+        let begun = Instant::now();
+        let results: Vec<Result<Cost, String>> = threads
+            .into_iter()
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err("a caller panicked".to_owned()))
+            })
+            .collect();
+        (results, begun.elapsed())
+    });
+    let cpu = results.iter().flatten().map(|cost| cost.cpu).sum();
+    Outcome {
+        cost: Cost { wall, cpu },
+        done: results.iter().map(Result::is_ok).collect(),
+        complaint: results.into_iter().find_map(Result::err),
+    }
+}
+
+/// How many of `containers` have no address, or one that another has too.
+fn wrong_addresses(containers: &[&Container]) -> Result<usize> {
+    let mut seen = BTreeMap::new();
+    let mut without = 0;
+    for container in containers {
+        match sys::inside(container.open()?.as_fd(), own_address)? {
+            Ok(address) => *seen.entry(address).or_insert(0_usize) += 1,
+            Err(_) => without += 1,
+        }
+    }
+    Ok(without + seen.values().filter(|count| **count > 1).sum::<usize>())
+}
+
+/// The address that the namespace we are in would use towards the gateway; nothing is sent.
+fn own_address() -> std::io::Result<Ipv4Addr> {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((GATEWAY, 9))?;
+    match socket.local_addr()? {
+        SocketAddr::V4(own) => Ok(*own.ip()),
+        SocketAddr::V6(_) => Err(std::io::ErrorKind::AddrNotAvailable.into()),
+    }
+}
+
+/// A host's links and rules, and what its engine remembers, each with how often it is there.
+#[derive(Default)]
+struct Snapshot {
+    links: Counted,
+    rules: Counted,
+    books: Counted,
+}
+
+type Counted = BTreeMap<String, usize>;
+
+impl Snapshot {
+    fn of(arm: &Arm) -> Result<Self> {
+        let links = output_of(&arm.host, Command::new("ip").args(["-o", "link", "show"]))?;
+        let names = links
+            .lines()
+            .filter_map(|line| line.split_whitespace().nth(1));
+        let rules = output_of(
+            &arm.host,
+            Command::new("nft").args(["-s", "list", "ruleset"]),
+        )?;
+        Ok(Self {
+            links: counted(names.map(str::to_owned)),
+            rules: counted(rule_parts(&rules)),
+            books: counted(arm.engine.books(&arm.host)?),
+        })
+    }
+
+    fn left_since(&self, before: &Self) -> Left {
+        let pairs = [
+            (&before.links, &self.links),
+            (&before.rules, &self.rules),
+            (&before.books, &self.books),
+        ];
+        let [links, rules, books] = pairs.map(|(old, new)| surplus(new, old));
+        Left {
+            links,
+            rules,
+            books,
+            lost: pairs.map(|(old, new)| surplus(old, new)).iter().sum(),
+        }
+    }
+}
+
+/// Rules are lines, elements of sets stand between commas; entries that run out by themselves are not told.
+fn rule_parts(ruleset: &str) -> impl Iterator<Item = String> + '_ {
+    ruleset
+        .split(['\n', ',', '{', '}'])
+        .map(|part| part.trim().trim_start_matches("elements =").trim())
+        .filter(|part| !part.is_empty() && !part.contains("expires") && !part.contains("timeout"))
+        .map(str::to_owned)
+}
+
+fn counted(items: impl IntoIterator<Item = String>) -> Counted {
+    let mut counts = Counted::new();
+    for item in items {
+        *counts.entry(item).or_default() += 1;
+    }
+    counts
+}
+
+/// How much of `of` is not in `beyond`.
+fn surplus(of: &Counted, beyond: &Counted) -> usize {
+    of.iter()
+        .map(|(item, count)| count.saturating_sub(beyond.get(item).copied().unwrap_or(0)))
+        .sum()
+}
+
+/// What is left once the kernel has had its time: links go after their last reference.
+fn settled(arm: &Arm, before: &Snapshot) -> Result<Left> {
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let begun = Instant::now();
+    loop {
+        let left = Snapshot::of(arm)?.left_since(before);
+        if left == Left::default() || begun.elapsed() > PATIENCE {
+            return Ok(left);
+        }
+        thread::sleep(Duration::from_millis(200));
+        sys::collect_orphans();
+    }
+}
+
+impl std::ops::Add for Left {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            links: self.links + other.links,
+            rules: self.rules + other.rules,
+            books: self.books + other.books,
+            lost: self.lost + other.lost,
+        }
+    }
+}
+
+fn fill_in(section: &mut Section, arms: &[Arm], records: &[Record]) {
+    let medians = |record: &Record| {
+        (
+            Summary::wall(&record.up).median,
+            Summary::wall(&record.down).median,
+        )
+    };
+    let base_of = |label: &str| {
+        // Each peer beside wharf in the same role.
+        let role = match label {
+            cni::REFERENCE_LABEL | cni::WHARF_LABEL => cni::WHARF_LABEL,
+            netavark::REFERENCE_LABEL | netavark::WHARF_LABEL => netavark::WHARF_LABEL,
+            _ => "wharf",
+        };
+        let place = arms.iter().position(|arm| arm.engine.label() == role);
+        place.map(|place| medians(&records[place]))
+    };
+    let mut bars = Vec::new();
+    for (arm, record) in arms.iter().zip(records) {
+        let label = arm.engine.label();
+        let (up, down) = (Summary::wall(&record.up), Summary::wall(&record.down));
+        let cpu = Summary::cpu(&record.up);
+        let Left {
+            links,
+            rules,
+            books,
+            lost,
+        } = record.left;
+        let ratio = |of: f64, to: Option<f64>| {
+            to.map_or("–".to_owned(), |to| super::report::times(of, to))
+        };
+        let base = base_of(label);
+        let cells = vec![
+            label.to_owned(),
+            up.text(0),
+            format!("{:.0}", cpu.median),
+            ratio(up.median, base.map(|base| base.0)),
+            down.text(0),
+            ratio(down.median, base.map(|base| base.1)),
+            record.failures.to_string(),
+            record.wrong_addresses.to_string(),
+            format!("{links}, {rules}, {books}; {lost}"),
+        ];
+        let data = json!({
+            "engine": label, "attach_ms": up.json(), "attach_cpu_ms": cpu.json(), "detach_ms": down.json(),
+            "failures": record.failures, "complaint": record.complaint, "wrong_addresses": record.wrong_addresses,
+            "left": { "links": links, "rules": rules, "leases": books, "lost": lost },
+        });
+        section.row(cells, data);
+        bars.push((label.to_owned(), up));
+        if let Some(complaint) = &record.complaint {
+            section.note(format!("{label}: {complaint}"));
+        }
+        if label.starts_with("wharf") {
+            let faults = record.failures + record.wrong_addresses + links + rules + books + lost;
+            section.goal(
+                format!("{label}: failures, wrong addresses and leftovers"),
+                faults as f64,
+                0.0,
+            );
+        }
+    }
+    section.chart(Chart::bars(
+        "storms-attach",
+        "attaching all at once",
+        "ms",
+        bars,
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Left, Snapshot, counted, rule_parts};
+
+    #[test]
+    fn rules_and_elements_are_compared_one_by_one() {
+        let before = "table inet t {\n\tmap m {\n\t\telements = { 1 : 2, 3 : 4 }\n\t}\n}";
+        let after = "table inet t {\n\tmap m {\n\t\telements = { 3 : 4,\n\t\t\t5 : 6 expires 3s,\n\t\t\t7 : 8 }\n\t}\n}";
+        let snapshot = |text: &str| Snapshot {
+            rules: counted(rule_parts(text)),
+            ..Snapshot::default()
+        };
+        let left = snapshot(after).left_since(&snapshot(before));
+        assert_eq!(
+            left,
+            Left {
+                rules: 1,
+                lost: 1,
+                ..Left::default()
+            }
+        );
+    }
+
+    #[test]
+    fn the_same_thing_twice_is_two_things() {
+        let snapshot = |links: &[&str]| Snapshot {
+            links: counted(links.iter().map(|link| (*link).to_owned())),
+            ..Snapshot::default()
+        };
+        assert_eq!(snapshot(&["a", "a"]).left_since(&snapshot(&["a"])).links, 1);
+    }
+}
