@@ -194,8 +194,8 @@ impl Engine for Cni {
         }
     }
 
-    fn attach_at(&self, container: &Container) -> Call {
-        let mut call = self.attach(container, &[]);
+    fn attach_at(&self, container: &Container, ports: &[String]) -> Call {
+        let mut call = self.attach(container, ports);
         if let Some(config) = &mut call.stdin {
             config["args"] = json!({ "cni": { "ips": [container.address.to_string()] } });
         }

@@ -47,9 +47,9 @@ pub trait Engine: Sync {
     fn publish(&self, _: &Container, _: &[String]) -> Option<Call> {
         None
     }
-    /// Plugs `container` in at its own address, with no port.
-    fn attach_at(&self, container: &Container) -> Call {
-        self.attach(container, &[])
+    /// Plugs `container` in at its own address.
+    fn attach_at(&self, container: &Container, ports: &[String]) -> Call {
+        self.attach(container, ports)
     }
     /// Takes it away.
     fn detach(&self, container: &Container, ports: &[String]) -> Call;
@@ -228,8 +228,8 @@ impl Engine for Wharf {
         Some(self.call(words(&format!("port add {}", container.name)).chain(ports.iter().cloned())))
     }
 
-    fn attach_at(&self, container: &Container) -> Call {
-        let mut call = self.attach(container, &[]);
+    fn attach_at(&self, container: &Container, ports: &[String]) -> Call {
+        let mut call = self.attach(container, ports);
         call.args
             .extend(words(&format!("--ip {}", container.address)));
         call

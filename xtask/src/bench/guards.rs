@@ -116,7 +116,7 @@ fn bed(arm: Arm) -> Result<Bed> {
     timed(&arm.host, &arm.engine.network_add())?;
     let containers = arm.host.containers(0, 2)?;
     for container in &containers {
-        timed(&arm.host, &arm.engine.attach_at(container))?;
+        timed(&arm.host, &arm.engine.attach_at(container, &[]))?;
     }
     let client = containers[0].open()?;
     traffic::serve(&containers[1].open()?)?;

@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::chart::Chart;
 use super::engines::{self, Arm, FloorKind};
-use super::measure::{Cycle, Entry, Summary, alternate, timed};
+use super::measure::{Cost, Cycle, Entry, Summary, alternate, timed};
 use super::report::{Section, times};
 use super::world::Container;
 use super::{Context, Result, cni, netavark};
@@ -25,11 +26,17 @@ pub fn attach(context: &Context) -> Result<Vec<Section>> {
         arms.push(engines::floor(context, kind)?);
     }
     arms.extend(engines::script(context)?);
-    arms.extend(cni::reference(context)?);
-    arms.extend(netavark::reference(context)?);
-
     let title = "one container with one published port onto an existing network, and off";
     let mut section = Section::new("attach", title, &COLUMNS);
+    for (name, arm) in [
+        (cni::REFERENCE_LABEL, cni::reference(context)?),
+        (netavark::REFERENCE_LABEL, netavark::reference(context)?),
+    ] {
+        match arm {
+            Some(arm) => arms.push(arm),
+            None => section.note(format!("{name}: not installed")),
+        }
+    }
     let arms = with_network(&mut section, arms)?;
     let port = vec!["8080:80".to_owned()];
     let entries: Vec<Entry<'_>> = arms
@@ -46,6 +53,23 @@ pub fn attach(context: &Context) -> Result<Vec<Section>> {
     for ((arm, _), cycle) in arms.iter().zip(&cycles) {
         add_row(&mut section, arm.engine.label(), cycle, &cycles[floor]);
     }
+    let bars = |of: fn(&Cycle) -> &Vec<Cost>| {
+        let labels = arms.iter().map(|(arm, _)| arm.engine.label().to_owned());
+        let figures = cycles.iter().map(|cycle| Summary::wall(of(cycle)));
+        labels.zip(figures).collect::<Vec<_>>()
+    };
+    section.chart(Chart::bars(
+        "attach",
+        "attach, one port",
+        "ms",
+        bars(|cycle| &cycle.up),
+    ));
+    section.chart(Chart::bars(
+        "detach",
+        "detach, one port",
+        "ms",
+        bars(|cycle| &cycle.down),
+    ));
     if let Some(wharf) = place_of(&arms, "wharf") {
         let (up, down) = ratios(&cycles[wharf], &cycles[floor]);
         section.goal("attach, wharf ÷ floor", up, 1.7);

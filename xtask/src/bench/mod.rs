@@ -7,6 +7,8 @@
 mod chart;
 mod cni;
 mod connect;
+mod datapath;
+mod document;
 mod engines;
 mod exec;
 mod guards;
@@ -14,10 +16,12 @@ mod lifecycle;
 mod measure;
 mod netavark;
 mod network_rm;
+mod options;
 mod peers;
 mod report;
 mod scale;
 mod storms;
+mod svg;
 mod traffic;
 mod world;
 
@@ -28,48 +32,22 @@ use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use document::Setting;
+use options::{Options, USAGE};
 use report::Section;
 use world::World;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// The text of `--help`.
-const USAGE: &str = "\
-usage: cargo xtask bench [BENCH]… [--rounds N] [--pause MS] [--quick] [--state-dir DIR] [--json]
-
-benches (all but peers when none is named):
-  attach      an existing namespace onto an existing network with one published port, and off again;
-              beside the CNI plugins and Netavark too, where Debian's packages have put them
-  ports       the same with 1 port, 20 ports and a range of 20
-  scale       the same with 0, 100, 500 and 1000 containers attached already
-  network-rm  a network with 100 containers, all of it removed
-  connect     new connections per second through the last of 10,000 published ports
-  guards      throughput and round trips beside a plain bridge
-  exec        programs executed and netlink sends, counted with strace
-  peers       wharf in the place of the CNI plugins and of Netavark beside them, with 1 and 20 ports,
-              with 0, 100, 500 and 1000 containers attached already (filling takes the peers a quarter
-              of an hour); and storms
-  storms      100 containers attached and detached at the same moment: time, failures, leftovers
-
-options:
-  --attached LIST  how many are attached already in peers, at most 1021: --attached 0,100
-  --rounds N       rounds that count, per bench (default 25)
-  --pause MS       rest after every attach and detach (default 25, at least 5)
-  --quick          few rounds, small sizes: a look, not a measurement
-  --state-dir DIR  where wharf keeps its durable state (default: a tmpfs of the bench's own)
-  --json           JSON on stdout instead of Markdown
-
-Build first: cargo build --release -p wharf -p xtask. $WHARF names another wharf binary.
-Needs root (or `unshare -Urnm`), and ip, iptables and strace for some rows.";
-
 type Bench = fn(&Context) -> Result<Vec<Section>>;
 
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("attach", lifecycle::attach),
     ("ports", lifecycle::ports),
     ("scale", scale::run),
     ("network-rm", network_rm::run),
     ("connect", connect::run),
+    ("datapath", datapath::run),
     ("guards", guards::run),
     ("exec", exec::run),
     ("peers", peers::run),
@@ -108,17 +86,6 @@ impl Context {
     }
 }
 
-#[derive(Default)]
-struct Options {
-    benches: Vec<(&'static str, Bench)>,
-    rounds: Option<usize>,
-    pause: Option<u64>,
-    quick: bool,
-    json: bool,
-    state_dir: Option<PathBuf>,
-    attached: Option<Vec<u32>>,
-}
-
 /// Runs the benches that `arguments` name.
 pub fn main(arguments: &[String]) -> ExitCode {
     if arguments
@@ -128,7 +95,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let options = match parse(arguments) {
+    let options = match options::parse(arguments) {
         Ok(options) => options,
         Err(message) => {
             eprintln!("{message}\n\n{USAGE}");
@@ -145,55 +112,6 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options::default();
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        match word.as_str() {
-            "--json" => options.json = true,
-            "--quick" => options.quick = true,
-            "--rounds" => options.rounds = Some(number(value()?)?),
-            "--pause" => options.pause = Some(number(value()?)?),
-            "--state-dir" => options.state_dir = Some(value()?.into()),
-            "--attached" => options.attached = Some(levels(value()?)?),
-            "peers" => options.benches.extend(named(&["peers", "storms"])),
-            "all" => options.benches.extend(BENCHES),
-            name => match BENCHES.iter().find(|(known, _)| *known == name) {
-                Some(bench) => options.benches.push(*bench),
-                None => return Err(format!("no such bench or option: {name}")),
-            },
-        }
-    }
-    if options.benches.is_empty() {
-        let quick_enough = |bench: &&(&str, Bench)| bench.0 != "peers";
-        options.benches.extend(BENCHES.iter().filter(quick_enough));
-    }
-    Ok(options)
-}
-
-fn named<'a>(names: &'a [&str]) -> impl Iterator<Item = (&'static str, Bench)> + 'a {
-    let known = |name| BENCHES.iter().find(move |(known, _)| known == name);
-    names.iter().filter_map(known).copied()
-}
-
-/// `0,100`, smallest first: what was attached for one level stays for the next.
-fn levels(text: &str) -> Result<Vec<u32>, String> {
-    /// A bridge has 1023 ports; one container is there anyhow, and one comes and goes.
-    const MOST: u32 = 1021;
-    let mut levels: Vec<u32> = text.split(',').map(number).collect::<Result<_, _>>()?;
-    levels.sort_unstable();
-    levels.dedup();
-    match levels.last() {
-        Some(last) if *last <= MOST => Ok(levels),
-        _ => Err(format!("at most {MOST} can be attached: {text}")),
-    }
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not a number: {text}"))
-}
-
 /// False when a bench could not be run at all.
 fn run(options: Options) -> Result<bool> {
     let (floor, wharf) = binaries()?;
@@ -202,6 +120,11 @@ fn run(options: Options) -> Result<bool> {
             "bench: no wharf binary (cargo build --release -p wharf, or set WHARF): measuring without it"
         );
     }
+    let report = options
+        .report
+        .as_deref()
+        .map(report_directory)
+        .transpose()?;
     let world =
         World::enter().map_err(|e| format!("cannot make private namespaces (not root?): {e}"))?;
     let context = Context {
@@ -220,34 +143,61 @@ fn run(options: Options) -> Result<bool> {
         attached: options.attached,
         said: Mutex::default(),
     };
-    let mut complete = true;
-    let mut sections = Vec::new();
-    for (name, bench) in options.benches {
-        match bench(&context) {
-            Ok(more) => {
-                context.progress("");
-                for section in more {
-                    if !options.json {
-                        print(&section.markdown());
-                    }
-                    sections.push(section);
-                }
-            }
-            Err(error) => {
-                context.progress("");
-                eprintln!("bench: {name}: {error}");
-                complete = false;
-            }
-        }
-    }
+    let mut setting = Setting::of(&context);
+    let show = !options.json && report.is_none();
+    let sections = measure_all(&context, &options.benches, &mut setting, show);
     if let Some(directory) = &context.state_dir {
         // Nothing is there if wharf was not measured.
         drop(std::fs::remove_dir_all(directory));
     }
     if options.json {
-        print(&report::json(&sections));
+        print(&document::json(&setting, &sections));
     }
-    Ok(complete)
+    if let Some(directory) = report {
+        let path = document::write(&directory, &setting, &sections)?;
+        eprintln!("bench: {}", path.display());
+    }
+    Ok(setting.complete())
+}
+
+/// All benches, one after the other. One that cannot be run is told, and the others go on.
+fn measure_all(
+    context: &Context,
+    benches: &[(&'static str, Bench)],
+    setting: &mut Setting,
+    show: bool,
+) -> Vec<Section> {
+    let mut sections = Vec::new();
+    for (name, bench) in benches {
+        let begun = Instant::now();
+        let outcome = bench(context);
+        context.progress("");
+        match outcome {
+            Ok(more) => {
+                if show {
+                    more.iter().for_each(|section| print(&section.markdown()));
+                }
+                sections.extend(more);
+                setting.took(name, begun.elapsed());
+            }
+            Err(error) => {
+                eprintln!("bench: {name}: {error}");
+                setting.failed(name, &error.to_string());
+            }
+        }
+    }
+    sections
+}
+
+/// Where the report goes, made and with its full name: the run's own `/run` hides what lies there.
+fn report_directory(path: &Path) -> Result<PathBuf> {
+    let tell = |e: std::io::Error| format!("{}: {e}", path.display());
+    std::fs::create_dir_all(path).map_err(tell)?;
+    let full = path.canonicalize().map_err(tell)?;
+    if full.starts_with("/run") || full.starts_with("/sys") {
+        return Err(format!("{}: not below /run or /sys", full.display()).into());
+    }
+    Ok(full)
 }
 
 /// Writes to stdout. A reader that has gone away is no failure: the measurement is done all the same.
@@ -275,23 +225,4 @@ fn binaries() -> Result<(PathBuf, Option<PathBuf>)> {
         None => Some(release.join("wharf")).filter(|path| path.exists()),
     };
     Ok((floor, wharf))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{levels, parse};
-
-    #[test]
-    fn levels_are_sorted_and_limited() {
-        assert_eq!(levels("500,0,500").unwrap(), [0, 500]);
-        assert!(levels("1022").is_err());
-        assert!(levels("many").is_err());
-    }
-
-    #[test]
-    fn peers_brings_its_storms() {
-        let options = parse(&["peers".to_owned()]).unwrap();
-        let names: Vec<&str> = options.benches.iter().map(|bench| bench.0).collect();
-        assert_eq!(names, ["peers", "storms"]);
-    }
 }

@@ -100,32 +100,25 @@ impl Pair {
 }
 
 fn pairs(context: &Context, section: &mut Section) -> Result<Vec<Pair>> {
-    let offers: [(&str, [&str; 2], Option<Arm>, Option<Arm>); 2] = [
-        (
-            "CNI",
-            ["ADD", "DEL"],
-            cni::wharf(context)?,
-            cni::reference(context)?,
-        ),
-        (
-            "netavark",
-            ["setup", "teardown"],
-            netavark::wharf(context)?,
-            netavark::reference(context)?,
-        ),
-    ];
+    const NO_WHARF: &str = "there is no wharf to measure: cargo build --release -p wharf";
     let mut pairs = Vec::new();
-    for (protocol, verbs, wharf, peer) in offers {
-        let wharf = wharf.ok_or("there is no wharf to measure: cargo build --release -p wharf")?;
-        match peer {
-            Some(peer) => pairs.push(Pair {
-                protocol,
-                verbs,
-                wharf,
-                peer,
-            }),
-            None => section.note(format!("{protocol}: the peer is not installed")),
-        }
+    match cni::reference(context)? {
+        Some(peer) => pairs.push(Pair {
+            protocol: "CNI",
+            verbs: ["ADD", "DEL"],
+            wharf: cni::wharf(context)?.ok_or(NO_WHARF)?,
+            peer,
+        }),
+        None => section.note(format!("{}: not installed", cni::REFERENCE_LABEL)),
+    }
+    match netavark::reference(context)? {
+        Some(peer) => pairs.push(Pair {
+            protocol: "netavark",
+            verbs: ["setup", "teardown"],
+            wharf: netavark::wharf(context)?.ok_or(NO_WHARF)?,
+            peer,
+        }),
+        None => section.note(format!("{}: not installed", netavark::REFERENCE_LABEL)),
     }
     Ok(pairs)
 }

@@ -28,6 +28,15 @@ struct Goal {
 }
 
 impl Goal {
+    fn limit(&self) -> String {
+        let sign = if self.at_least { '≥' } else { '≤' };
+        format!("{sign} {}", self.limit)
+    }
+
+    fn verdict(&self) -> &'static str {
+        if self.met() { "met" } else { "**missed**" }
+    }
+
     fn met(&self) -> bool {
         if self.at_least {
             self.measured >= self.limit
@@ -54,7 +63,8 @@ impl Section {
 
     /// Adds a row: its cells, and the same as data.
     pub fn row(&mut self, cells: Vec<String>, data: Value) {
-        self.rows.push(cells);
+        self.rows
+            .push(cells.iter().map(|cell| escaped(cell)).collect());
         self.data.push(data);
     }
 
@@ -90,31 +100,53 @@ impl Section {
 
     /// The table, the goals and the notes.
     pub fn markdown(&self) -> String {
-        let mut text = format!("## {}: {}\n\n", self.name, self.title);
-        table(&mut text, &self.columns, &self.rows);
-        text.push('\n');
+        let mut text = self.heading_and_table();
         for goal in &self.goals {
-            let verdict = if goal.met() { "met" } else { "**missed**" };
-            let sign = if goal.at_least { '≥' } else { '≤' };
-            let Goal {
-                what,
-                measured,
-                limit,
-                ..
-            } = goal;
-            writeln!(
-                text,
-                "* {what}: {measured:.2}, goal {sign} {limit}: {verdict}"
-            )
-            .expect("a String takes all");
+            let (limit, verdict) = (goal.limit(), goal.verdict());
+            let Goal { what, measured, .. } = goal;
+            writeln!(text, "* {what}: {measured:.2}, goal {limit}: {verdict}")
+                .expect("a String takes all");
         }
-        for note in &self.notes {
-            writeln!(text, "* {note}").expect("a String takes all");
-        }
+        self.add_notes(&mut text);
         text
     }
 
-    fn json(&self) -> Value {
+    /// The table and the notes, for a report that has the goals elsewhere.
+    pub fn table_and_notes(&self) -> String {
+        let mut text = self.heading_and_table();
+        self.add_notes(&mut text);
+        text
+    }
+
+    /// The goals as rows: bench, what, measured, goal, verdict.
+    pub fn goal_rows(&self) -> Vec<Vec<String>> {
+        let row = |goal: &Goal| {
+            vec![
+                self.name.to_owned(),
+                escaped(&goal.what),
+                format!("{:.2}", goal.measured),
+                goal.limit(),
+                goal.verdict().to_owned(),
+            ]
+        };
+        self.goals.iter().map(row).collect()
+    }
+
+    fn heading_and_table(&self) -> String {
+        let mut text = format!("## {}: {}\n\n", self.name, self.title);
+        table(&mut text, &self.columns, &self.rows);
+        text.push('\n');
+        text
+    }
+
+    fn add_notes(&self, text: &mut String) {
+        for note in &self.notes {
+            writeln!(text, "* {note}").expect("a String takes all");
+        }
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
         let goals: Vec<Value> = self
             .goals
             .iter()
@@ -124,7 +156,8 @@ impl Section {
     }
 }
 
-fn table(text: &mut String, columns: &[String], rows: &[Vec<String>]) {
+/// A table; the cells are Markdown already.
+pub fn table(text: &mut String, columns: &[String], rows: &[Vec<String>]) {
     let width = |place: usize| {
         let cells = rows
             .iter()
@@ -147,12 +180,9 @@ fn table(text: &mut String, columns: &[String], rows: &[Vec<String>]) {
     }
 }
 
-/// All sections as one JSON array.
-pub fn json(sections: &[Section]) -> String {
-    format!(
-        "{:#}",
-        Value::Array(sections.iter().map(Section::json).collect())
-    )
+/// A text as a cell of a table.
+pub fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
 }
 
 /// A ratio as `1.52×`; a dash when there is nothing to divide by.

@@ -31,6 +31,8 @@ struct Record {
     /// Containers with an address that another one has too, or with none though the call succeeded.
     wrong_addresses: usize,
     left: Left,
+    /// One thing that is left, or lost.
+    example: Option<String>,
 }
 
 /// What is there after the storm and was not before, and the other way round.
@@ -152,7 +154,9 @@ fn storm(context: &Context, arm: &Arm, guests: &[Container], record: &mut Record
     }
     record.up.push(up.cost);
     record.down.push(down.cost);
-    record.left = record.left + settled(arm, &before)?;
+    let after = settled(arm, &before)?;
+    record.left = record.left + after.left_since(&before);
+    record.example = record.example.take().or(after.example_since(&before));
     Ok(())
 }
 
@@ -244,19 +248,34 @@ impl Snapshot {
         })
     }
 
-    fn left_since(&self, before: &Self) -> Left {
-        let pairs = [
+    fn beside<'a>(&'a self, before: &'a Self) -> [(&'a Counted, &'a Counted); 3] {
+        [
             (&before.links, &self.links),
             (&before.rules, &self.rules),
             (&before.books, &self.books),
-        ];
-        let [links, rules, books] = pairs.map(|(old, new)| surplus(new, old));
+        ]
+    }
+
+    fn left_since(&self, before: &Self) -> Left {
+        let pairs = self.beside(before);
+        let [links, rules, books] = pairs.map(|(old, new)| surplus(new, old).count());
         Left {
             links,
             rules,
             books,
-            lost: pairs.map(|(old, new)| surplus(old, new)).iter().sum(),
+            lost: pairs
+                .map(|(old, new)| surplus(old, new).count())
+                .iter()
+                .sum(),
         }
+    }
+
+    fn example_since(&self, before: &Self) -> Option<String> {
+        let pairs = self.beside(before);
+        let left = pairs.iter().find_map(|(old, new)| surplus(new, old).next());
+        let lost = || pairs.iter().find_map(|(old, new)| surplus(old, new).next());
+        left.map(|item| format!("left: {item}"))
+            .or_else(|| lost().map(|item| format!("lost: {item}")))
     }
 }
 
@@ -277,21 +296,22 @@ fn counted(items: impl IntoIterator<Item = String>) -> Counted {
     counts
 }
 
-/// How much of `of` is not in `beyond`.
-fn surplus(of: &Counted, beyond: &Counted) -> usize {
-    of.iter()
-        .map(|(item, count)| count.saturating_sub(beyond.get(item).copied().unwrap_or(0)))
-        .sum()
+/// What of `of` is not in `beyond`, each as often as it is missing there.
+fn surplus<'a>(of: &'a Counted, beyond: &'a Counted) -> impl Iterator<Item = &'a str> {
+    of.iter().flat_map(|(item, count)| {
+        let more = count.saturating_sub(beyond.get(item).copied().unwrap_or(0));
+        std::iter::repeat_n(item.as_str(), more)
+    })
 }
 
-/// What is left once the kernel has had its time: links go after their last reference.
-fn settled(arm: &Arm, before: &Snapshot) -> Result<Left> {
+/// What is there once the kernel has had its time: links go after their last reference.
+fn settled(arm: &Arm, before: &Snapshot) -> Result<Snapshot> {
     const PATIENCE: Duration = Duration::from_secs(5);
     let begun = Instant::now();
     loop {
-        let left = Snapshot::of(arm)?.left_since(before);
-        if left == Left::default() || begun.elapsed() > PATIENCE {
-            return Ok(left);
+        let after = Snapshot::of(arm)?;
+        if after.left_since(before) == Left::default() || begun.elapsed() > PATIENCE {
+            return Ok(after);
         }
         thread::sleep(Duration::from_millis(200));
         sys::collect_orphans();
@@ -356,13 +376,16 @@ fn fill_in(section: &mut Section, arms: &[Arm], records: &[Record]) {
         ];
         let data = json!({
             "engine": label, "attach_ms": up.json(), "attach_cpu_ms": cpu.json(), "detach_ms": down.json(),
-            "failures": record.failures, "complaint": record.complaint, "wrong_addresses": record.wrong_addresses,
+            "failures": record.failures, "complaint": record.complaint, "example": record.example, "wrong_addresses": record.wrong_addresses,
             "left": { "links": links, "rules": rules, "leases": books, "lost": lost },
         });
         section.row(cells, data);
         bars.push((label.to_owned(), up));
         if let Some(complaint) = &record.complaint {
             section.note(format!("{label}: {complaint}"));
+        }
+        if let Some(example) = &record.example {
+            section.note(format!("{label}: {example}"));
         }
         if label.starts_with("wharf") {
             let faults = record.failures + record.wrong_addresses + links + rules + books + lost;

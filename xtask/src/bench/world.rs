@@ -27,7 +27,8 @@ pub const PREFIX: u8 = 16;
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 /// The host's own address, as the outside sees it.
 pub const UPLINK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// An address beyond the uplink.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const LOOPBACK: u32 = 1;
 
 /// Proof that this process is in namespaces of its own.
