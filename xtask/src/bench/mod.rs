@@ -12,6 +12,7 @@ mod document;
 mod engines;
 mod exec;
 mod guards;
+mod leftovers;
 mod lifecycle;
 mod measure;
 mod netavark;
