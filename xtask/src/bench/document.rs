@@ -71,6 +71,15 @@ impl Setting {
             };
             facts.push((name, version(program, arguments)));
         }
+        // The plugins themselves do not know, as Debian builds them.
+        let package = ["-W", "-f", "${Version}", "containernetworking-plugins"];
+        let known = engines::installed("dpkg-query").then(|| first_line("dpkg-query", &package));
+        if let Some(version) = known
+            .flatten()
+            .filter(|line| line.starts_with(char::is_numeric))
+        {
+            facts.push(("package containernetworking-plugins", version));
+        }
         // There is no arm for it: its network cannot be had without its images and its daemon.
         if engines::installed("dockerd") {
             facts.push((

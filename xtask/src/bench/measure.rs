@@ -179,7 +179,7 @@ pub struct Entry<'a> {
     pub ports: Vec<String>,
 }
 
-/// Lets the entries take turns at attach and detach, and drops the first two rounds.
+/// Lets the entries take turns at attach and detach, and drops the first two rounds (the first, if quick).
 pub fn alternate(context: &Context, what: &str, entries: &[Entry<'_>]) -> Result<Vec<Cycle>> {
     alternate_rounds(context, what, entries, context.rounds)
 }
@@ -191,13 +191,13 @@ pub fn alternate_rounds(
     entries: &[Entry<'_>],
     rounds: usize,
 ) -> Result<Vec<Cycle>> {
-    const WARM_UP: usize = 2;
+    let warm_up = if context.quick { 1 } else { 2 };
     let mut cycles = vec![Cycle::default(); entries.len()];
-    for round in 0..rounds + WARM_UP {
+    for round in 0..rounds + warm_up {
         context.progress(&format!(
             "{what}: round {} of {}",
             round + 1,
-            rounds + WARM_UP
+            rounds + warm_up
         ));
         for turn in 0..entries.len() {
             // Nobody always comes after the same neighbour.
@@ -215,7 +215,7 @@ pub fn alternate_rounds(
             rest(context);
             let down = timed(&arm.host, &arm.engine.detach(container, ports))?;
             rest(context);
-            if round >= WARM_UP {
+            if round >= warm_up {
                 cycles[place].up.push(up);
                 cycles[place].down.push(down);
             }

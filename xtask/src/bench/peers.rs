@@ -16,6 +16,8 @@ use super::{Context, Result, cni, netavark};
 
 /// How many are attached already, unless `--attached` says otherwise.
 pub const LEVELS: [u32; 4] = [0, 100, 500, 1000];
+/// The same for a quick look.
+const QUICK_LEVELS: [u32; 2] = [0, 50];
 /// How long the bridges may calm down after they were filled.
 const CALM: Duration = Duration::from_secs(5);
 /// Ports of the container that comes and goes.
@@ -58,10 +60,9 @@ pub fn run(context: &Context) -> Result<Vec<Section>> {
             &arm.engine.attach(&resident, &published(7000, 1)),
         )?;
     }
-    let quick = &LEVELS[..2];
     let levels = match &context.attached {
         Some(levels) => levels.as_slice(),
-        None if context.quick => quick,
+        None if context.quick => &QUICK_LEVELS,
         None => &LEVELS,
     };
     let mut lines = Vec::new();
@@ -189,7 +190,12 @@ fn one_more(
         })
         .collect();
     let what = format!("peers: {level} attached, {ports} ports");
-    alternate_rounds(context, &what, &entries, rounds(context.rounds, level))
+    alternate_rounds(context, &what, &entries, wanted(context, level))
+}
+
+fn wanted(context: &Context, level: u32) -> usize {
+    let most = if context.quick { 3 } else { usize::MAX };
+    rounds(context.rounds.min(most), level)
 }
 
 /// Fewer where each takes long, but not so few that a median means nothing.
