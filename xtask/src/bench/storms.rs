@@ -167,35 +167,41 @@ struct Outcome {
     complaint: Option<String>,
 }
 
-/// A thread for every call, and all calls at the same moment.
+/// A thread for every call, and all calls at the same moment. The wall clock runs from the first thread that
+/// sets off to the last call that ends: whoever only watches may be given the processor long after that.
 fn all_at_once(host: &Host, calls: &[Call]) -> Outcome {
-    let start = Barrier::new(calls.len() + 1);
-    let (results, wall) = thread::scope(|scope| {
-        let work = |call| {
-            let start = &start;
-            move || {
-                start.wait();
-                timed(host, call).map_err(|error| error.to_string())
-            }
-        };
-        let threads: Vec<_> = calls.iter().map(|call| scope.spawn(work(call))).collect();
+    let start = Barrier::new(calls.len());
+    let work = |call| {
         start.wait();
         let begun = Instant::now();
-        let results: Vec<Result<Cost, String>> = threads
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|_| Err("a caller panicked".to_owned()))
-            })
+        let result = timed(host, call).map_err(|error| error.to_string());
+        (begun, result, Instant::now())
+    };
+    let work = &work;
+    let records: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = calls
+            .iter()
+            .map(|call| scope.spawn(move || work(call)))
             .collect();
-        (results, begun.elapsed())
+        threads
+            .into_iter()
+            .filter_map(|thread| thread.join().ok())
+            .collect()
     });
-    let cpu = results.iter().flatten().map(|cost| cost.cpu).sum();
+    let first = records.iter().map(|(begun, _, _)| *begun).min();
+    let last = records.iter().map(|(_, _, ended)| *ended).max();
+    let wall = first.zip(last).map(|(first, last)| last - first);
+    let results = || records.iter().map(|(_, result, _)| result);
+    let cost = Cost {
+        wall: wall.unwrap_or_default(),
+        cpu: results().flatten().map(|cost| cost.cpu).sum(),
+    };
+    // A caller that panicked would be missing here, and its call would be taken for another's.
+    assert_eq!(records.len(), calls.len(), "a caller panicked");
     Outcome {
-        cost: Cost { wall, cpu },
-        done: results.iter().map(Result::is_ok).collect(),
-        complaint: results.into_iter().find_map(Result::err),
+        cost,
+        done: results().map(Result::is_ok).collect(),
+        complaint: results().find_map(|result| result.clone().err()),
     }
 }
 
