@@ -29,6 +29,21 @@ pub fn link_index(name: &str) -> io::Result<u32> {
     }
 }
 
+/// Name of a link in the calling thread's namespace; an error when there is none.
+pub fn link_name(index: u32) -> io::Result<String> {
+    let mut name = [0_u8; libc::IF_NAMESIZE];
+    // SAFETY: the buffer has the length that the call asks for.
+    let found = unsafe { libc::if_indextoname(index, name.as_mut_ptr().cast()) };
+    if found.is_null() {
+        return Err(io::Error::last_os_error());
+    }
+    let length = name
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..length]).into_owned())
+}
+
 /// The calling thread's network namespace.
 pub fn current_netns() -> io::Result<File> {
     File::open("/proc/thread-self/ns/net")

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::chart::Chart;
 use super::engines::{self, Arm, Call, FloorKind};
 use super::measure::{Summary, paired_ratio, rest, timed};
 use super::report::Section;
 use super::traffic::{self, ECHO, Load};
 use super::world::{Container, UPLINK};
-use super::{Context, Result};
+use super::{Context, Result, cni, netavark};
 
 const FIRST_PORT: u16 = 20_000;
 const SLICE: Duration = Duration::from_millis(400);
@@ -23,18 +24,18 @@ struct Case {
 }
 
 /// `connect`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let many = if context.quick { 1_000 } else { 10_000 };
     let mut cases = Vec::new();
-    for count in [1, many] {
-        if let Some(arm) = engines::wharf(context)? {
-            cases.push(case(context, arm, count)?);
+    let mut missing = Vec::new();
+    for all in [false, true] {
+        for (name, arm, most) in arms(context, many)? {
+            match arm {
+                Some(arm) => cases.push(case(context, arm, if all { most } else { 1 })?),
+                None if all => missing.push(format!("{name}: not installed")),
+                None => {}
+            }
         }
-        cases.push(case(
-            context,
-            engines::floor(context, FloorKind::Quiet)?,
-            count,
-        )?);
     }
     for round in 0..context.rounds {
         context.progress(&format!(
@@ -67,9 +68,12 @@ pub fn run(context: &Context) -> Result<Section> {
         &columns,
     );
     let half = cases.len() / 2;
+    let mut bars = Vec::new();
     for (place, case) in cases.iter().enumerate() {
         let rate = Summary::of(case.rates.clone());
         let cost = paired_ratio(&cases[place % half].rates, &case.rates);
+        let each = case.rates.iter().map(|rate| 1e6 / rate).collect();
+        bars.push((case.label.clone(), Summary::of(each)));
         let cells = vec![
             case.label.clone(),
             rate.text(0),
@@ -89,8 +93,35 @@ pub fn run(context: &Context) -> Result<Section> {
             );
         }
     }
+    section.chart(Chart::bars(
+        "connect",
+        "a new connection through the last published port",
+        "µs of processor time",
+        bars,
+    ));
+    missing.into_iter().for_each(|line| section.note(line));
     section.note("connect, one byte each way, reset; client, path and server on one processor");
-    Ok(section)
+    Ok(vec![section])
+}
+
+/// Everybody, with the number of ports that can be published in bearable time: the peers start programs
+/// for each port, which read all rules that are there.
+fn arms(context: &Context, many: u16) -> Result<[(&'static str, Option<Arm>, u16); 4]> {
+    let fewer = if context.quick { 100 } else { 1_000 };
+    Ok([
+        ("wharf", engines::wharf(context)?, many),
+        (
+            "floor",
+            Some(engines::floor(context, FloorKind::Quiet)?),
+            many,
+        ),
+        (cni::REFERENCE_LABEL, cni::reference(context)?, fewer),
+        (
+            netavark::REFERENCE_LABEL,
+            netavark::reference(context)?,
+            fewer,
+        ),
+    ])
 }
 
 fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {

@@ -1,7 +1,8 @@
 //! The contestants: each turns "plug this container in" into the one process that does it.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::Value;
 
@@ -22,12 +23,16 @@ pub struct Call {
     pub env: Vec<(&'static str, String)>,
     /// Its standard input; with [`Call::next`], the next one gets this one's output as `prevResult`.
     pub stdin: Option<Value>,
+    /// Where the output of the last process is kept.
+    pub keep: Option<PathBuf>,
+    /// A kept output, which all of the chain get as `prevResult` instead.
+    pub previous: Option<PathBuf>,
     /// The process that completes the work: CNI is a chain of plugins.
     pub next: Option<Box<Call>>,
 }
 
 /// Something that can plug containers into a network.
-pub trait Engine {
+pub trait Engine: Sync {
     /// Name in the tables.
     fn label(&self) -> &'static str;
     /// Makes the network; not timed.
@@ -42,12 +47,16 @@ pub trait Engine {
     fn publish(&self, _: &Container, _: &[String]) -> Option<Call> {
         None
     }
-    /// Plugs `container` in at its own address, with no port.
-    fn attach_at(&self, container: &Container) -> Call {
-        self.attach(container, &[])
+    /// Plugs `container` in at its own address.
+    fn attach_at(&self, container: &Container, ports: &[String]) -> Call {
+        self.attach(container, ports)
     }
     /// Takes it away.
     fn detach(&self, container: &Container, ports: &[String]) -> Call;
+    /// What the engine's own books say of containers, one item a line; nothing where it keeps none.
+    fn books(&self, _: &Host) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
 }
 
 /// An engine on a host of its own, so that the rules of one do not slow another.
@@ -77,6 +86,18 @@ pub fn wharf(context: &Context) -> Result<Option<Arm>> {
         return Ok(None);
     };
     let host = context.world.host()?;
+    let env = wharf_env(context, &host)?;
+    Ok(Some(Arm {
+        engine: Box::new(Wharf {
+            program: program.clone(),
+            env,
+        }),
+        host,
+    }))
+}
+
+/// The environment that keeps wharf's state on `host` to itself.
+pub fn wharf_env(context: &Context, host: &Host) -> Result<Vec<(&'static str, String)>> {
     let state = match &context.state_dir {
         Some(directory) => directory
             .join(format!("host{}", host.id))
@@ -87,14 +108,23 @@ pub fn wharf(context: &Context) -> Result<Option<Arm>> {
     let run = host.directory("run");
     fs::create_dir_all(&state)?;
     fs::create_dir_all(&run)?;
-    let env = vec![("WHARF_STATE_DIR", state), ("WHARF_RUN_DIR", run)];
-    Ok(Some(Arm {
-        engine: Box::new(Wharf {
-            program: program.clone(),
-            env,
-        }),
-        host,
-    }))
+    Ok(vec![("WHARF_STATE_DIR", state), ("WHARF_RUN_DIR", run)])
+}
+
+/// The names of the containers that wharf knows of, whoever made them.
+pub fn wharf_ps(
+    host: &Host,
+    program: &Path,
+    env: &[(&'static str, String)],
+) -> Result<Vec<String>> {
+    let mut command = Command::new(program);
+    command
+        .args(["ps", "--all", "--json"])
+        .envs(env.iter().map(|(key, value)| (key, value)));
+    let text = super::world::output_of(host, &mut command)?;
+    let list: Value = serde_json::from_str(&text)?;
+    let names = list.as_array().into_iter().flatten();
+    Ok(names.map(|item| item["name"].to_string()).collect())
 }
 
 /// The floor program on a new host.
@@ -198,8 +228,8 @@ impl Engine for Wharf {
         Some(self.call(words(&format!("port add {}", container.name)).chain(ports.iter().cloned())))
     }
 
-    fn attach_at(&self, container: &Container) -> Call {
-        let mut call = self.attach(container, &[]);
+    fn attach_at(&self, container: &Container, ports: &[String]) -> Call {
+        let mut call = self.attach(container, ports);
         call.args
             .extend(words(&format!("--ip {}", container.address)));
         call
@@ -207,6 +237,10 @@ impl Engine for Wharf {
 
     fn detach(&self, container: &Container, _: &[String]) -> Call {
         self.call(words(&format!("rm -f {}", container.name)))
+    }
+
+    fn books(&self, host: &Host) -> Result<Vec<String>> {
+        wharf_ps(host, &self.program, &self.env)
     }
 }
 

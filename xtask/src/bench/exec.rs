@@ -20,7 +20,7 @@ struct Counts {
 }
 
 /// `exec`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     if !engines::installed("strace") {
         return Err("strace is not installed".into());
     }
@@ -74,7 +74,7 @@ pub fn run(context: &Context) -> Result<Section> {
         }
     }
     section.note("the first program executed is the engine itself");
-    Ok(section)
+    Ok(vec![section])
 }
 
 fn traced(arm: &Arm, call: &Call) -> Result<Counts> {

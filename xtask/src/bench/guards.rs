@@ -44,7 +44,7 @@ struct Bed {
 }
 
 /// `guards`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let mut beds = vec![
         bed(engines::floor(context, FloorKind::BridgeOnly)?)?,
         bed(engines::floor(context, FloorKind::Quiet)?)?,
@@ -100,7 +100,7 @@ pub fn run(context: &Context) -> Result<Section> {
         "both ends on one processor, rates per second of processor time; quotients are medians (quartiles) of neighbours in time",
     );
     section.note("plain bridge: no nf_tables rules; NAT only: the floor's table, so connection tracking is on");
-    Ok(section)
+    Ok(vec![section])
 }
 
 /// A kernel without that module never shows frames to the IP hooks, which is the same as 0.
@@ -116,7 +116,7 @@ fn bed(arm: Arm) -> Result<Bed> {
     timed(&arm.host, &arm.engine.network_add())?;
     let containers = arm.host.containers(0, 2)?;
     for container in &containers {
-        timed(&arm.host, &arm.engine.attach_at(container))?;
+        timed(&arm.host, &arm.engine.attach_at(container, &[]))?;
     }
     let client = containers[0].open()?;
     traffic::serve(&containers[1].open()?)?;

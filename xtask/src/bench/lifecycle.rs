@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
+use super::chart::Chart;
 use super::engines::{self, Arm, FloorKind};
-use super::measure::{Cycle, Entry, Summary, alternate, timed};
-use super::peers;
+use super::measure::{Cost, Cycle, Entry, Summary, alternate, timed};
 use super::report::{Section, times};
 use super::world::Container;
-use super::{Context, Result};
+use super::{Context, Result, cni, netavark};
 
 const COLUMNS: [&str; 7] = [
     "engine",
@@ -20,16 +20,23 @@ const COLUMNS: [&str; 7] = [
 ];
 
 /// `attach`
-pub fn attach(context: &Context) -> Result<Section> {
+pub fn attach(context: &Context) -> Result<Vec<Section>> {
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
     for kind in [FloorKind::Plain, FloorKind::Quiet, FloorKind::Waiting] {
         arms.push(engines::floor(context, kind)?);
     }
     arms.extend(engines::script(context)?);
-    arms.extend(peers::all(context)?);
-
     let title = "one container with one published port onto an existing network, and off";
     let mut section = Section::new("attach", title, &COLUMNS);
+    for (name, arm) in [
+        (cni::REFERENCE_LABEL, cni::reference(context)?),
+        (netavark::REFERENCE_LABEL, netavark::reference(context)?),
+    ] {
+        match arm {
+            Some(arm) => arms.push(arm),
+            None => section.note(format!("{name}: not installed")),
+        }
+    }
     let arms = with_network(&mut section, arms)?;
     let port = vec!["8080:80".to_owned()];
     let entries: Vec<Entry<'_>> = arms
@@ -46,6 +53,23 @@ pub fn attach(context: &Context) -> Result<Section> {
     for ((arm, _), cycle) in arms.iter().zip(&cycles) {
         add_row(&mut section, arm.engine.label(), cycle, &cycles[floor]);
     }
+    let bars = |of: fn(&Cycle) -> &Vec<Cost>| {
+        let labels = arms.iter().map(|(arm, _)| arm.engine.label().to_owned());
+        let figures = cycles.iter().map(|cycle| Summary::wall(of(cycle)));
+        labels.zip(figures).collect::<Vec<_>>()
+    };
+    section.chart(Chart::bars(
+        "attach",
+        "attach, one port",
+        "ms",
+        bars(|cycle| &cycle.up),
+    ));
+    section.chart(Chart::bars(
+        "detach",
+        "detach, one port",
+        "ms",
+        bars(|cycle| &cycle.down),
+    ));
     if let Some(wharf) = place_of(&arms, "wharf") {
         let (up, down) = ratios(&cycles[wharf], &cycles[floor]);
         section.goal("attach, wharf ÷ floor", up, 1.7);
@@ -54,13 +78,13 @@ pub fn attach(context: &Context) -> Result<Section> {
     section
         .note("median (quartiles) of whole processes; the CPU time excludes children left behind");
     section.note(
-        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall",
+        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall, tuning",
     );
-    Ok(section)
+    Ok(vec![section])
 }
 
 /// `ports`
-pub fn ports(context: &Context) -> Result<Section> {
+pub fn ports(context: &Context) -> Result<Vec<Section>> {
     let twenty: Vec<String> = (0..20)
         .map(|n| format!("{}:{}", 8000 + n, 9000 - 2 * n))
         .collect();
@@ -115,7 +139,7 @@ pub fn ports(context: &Context) -> Result<Section> {
             section.goal(format!("detach, {case} ÷ 1 port"), down, 1.25);
         }
     }
-    Ok(section)
+    Ok(vec![section])
 }
 
 /// Makes each arm's network, with one container with a port on it, and the container to play with.

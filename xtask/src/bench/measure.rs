@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,27 +23,86 @@ pub struct Cost {
     pub cpu: Duration,
 }
 
+impl std::ops::Add for Cost {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            wall: self.wall + other.wall,
+            cpu: self.cpu + other.cpu,
+        }
+    }
+}
+
+/// A call that succeeded.
+#[derive(Clone, Debug, Default)]
+pub struct Done {
+    /// What it cost, with all that followed it.
+    pub cost: Cost,
+    /// What the last process printed, where it was asked something on its standard input.
+    pub output: String,
+}
+
 /// Runs `call`, and what follows it, in the host's namespace; only the processes' own time counts.
 /// A failure is an error with what the process said.
 pub fn timed(host: &Host, call: &Call) -> Result<Cost> {
-    let (mut cost, mut output) = timed_once(host, call, None)?;
-    let mut next = &call.next;
-    while let Some(call) = next {
-        let (more, its_output) = timed_once(host, call, Some(&output))?;
-        cost = Cost {
-            wall: cost.wall + more.wall,
-            cpu: cost.cpu + more.cpu,
-        };
-        output = its_output;
-        next = &call.next;
-    }
-    Ok(cost)
+    done(host, call).map(|done| done.cost)
 }
 
-/// One process. What it prints is kept only where somebody follows who wants to read it.
-fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<(Cost, String)> {
-    let [input, output, complaints] =
-        ["stdin", "stdout", "stderr"].map(|name| format!("{SCRATCH}/{name}"));
+/// Like [`timed`], with what was answered.
+pub fn done(host: &Host, call: &Call) -> Result<Done> {
+    let kept = match &call.previous {
+        // Nothing is kept of a call that failed.
+        Some(path) => fs::read_to_string(path).ok(),
+        None => None,
+    };
+    let mut total = timed_once(host, call, kept.as_deref())?;
+    let mut next = &call.next;
+    while let Some(call) = next {
+        let previous = kept.as_deref().unwrap_or(&total.output);
+        let more = timed_once(host, call, Some(previous))?;
+        total = Done {
+            cost: total.cost + more.cost,
+            output: more.output,
+        };
+        next = &call.next;
+    }
+    if let Some(path) = &call.keep {
+        fs::write(path, &total.output)?;
+    }
+    Ok(total)
+}
+
+/// The scratch files of one process: its input, its output, its complaints. They go with this.
+struct Streams {
+    number: u32,
+}
+
+impl Streams {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        Self { number }
+    }
+
+    fn path(&self, name: &str) -> String {
+        format!("{SCRATCH}/{name}.{}", self.number)
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        for name in ["stdin", "stdout", "stderr"] {
+            // Not every process has all of them.
+            drop(fs::remove_file(self.path(name)));
+        }
+    }
+}
+
+/// One process. What it prints is kept only where it was asked something on its standard input.
+fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<Done> {
+    let streams = Streams::new();
+    let [input, output, complaints] = ["stdin", "stdout", "stderr"].map(|name| streams.path(name));
     let mut command = Command::new(&call.program);
     command
         .args(&call.args)
@@ -54,10 +114,9 @@ fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<(Cost,
             File::open(&input)?.into()
         }
     });
-    command.stdout(if call.next.is_some() {
-        File::create(&output)?.into()
-    } else {
-        Stdio::null()
+    command.stdout(match &call.stdin {
+        None => Stdio::null(),
+        Some(_) => File::create(&output)?.into(),
     });
     command.stderr(File::create(&complaints)?);
     let (ended, wall) = sys::inside(host.netns.as_fd(), || {
@@ -66,29 +125,23 @@ fn timed_once(host: &Host, call: &Call, previous: Option<&str>) -> Result<(Cost,
         let ended = sys::wait_with_usage(&child)?;
         std::io::Result::Ok((ended, start.elapsed()))
     })??;
+    let output = match &call.stdin {
+        None => String::new(),
+        Some(_) => fs::read_to_string(output)?,
+    };
     if ended.status != Some(0) {
         let said = fs::read_to_string(&complaints).unwrap_or_default();
         let words: String = call.args.join(" ").chars().take(200).collect();
         let program = call.program.display();
-        return Err(format!(
-            "`{program} {words}` failed ({:?}): {}",
-            ended.status,
-            said.trim()
-        )
-        .into());
+        // CNI plugins and Netavark complain on the standard output.
+        let said = format!("{} {}", said.trim(), output.trim());
+        return Err(format!("`{program} {words}` failed ({:?}): {said}", ended.status).into());
     }
-    let output = if call.next.is_some() {
-        fs::read_to_string(output)?
-    } else {
-        String::new()
+    let cost = Cost {
+        wall,
+        cpu: ended.cpu,
     };
-    Ok((
-        Cost {
-            wall,
-            cpu: ended.cpu,
-        },
-        output,
-    ))
+    Ok(Done { cost, output })
 }
 
 /// The input of a CNI plugin, with the result of the one before it unless there is one already.
@@ -126,15 +179,25 @@ pub struct Entry<'a> {
     pub ports: Vec<String>,
 }
 
-/// Lets the entries take turns at attach and detach, and drops the first two rounds.
+/// Lets the entries take turns at attach and detach, and drops the first two rounds (the first, if quick).
 pub fn alternate(context: &Context, what: &str, entries: &[Entry<'_>]) -> Result<Vec<Cycle>> {
-    const WARM_UP: usize = 2;
+    alternate_rounds(context, what, entries, context.rounds)
+}
+
+/// [`alternate`] with `rounds` that count.
+pub fn alternate_rounds(
+    context: &Context,
+    what: &str,
+    entries: &[Entry<'_>],
+    rounds: usize,
+) -> Result<Vec<Cycle>> {
+    let warm_up = if context.quick { 1 } else { 2 };
     let mut cycles = vec![Cycle::default(); entries.len()];
-    for round in 0..context.rounds + WARM_UP {
+    for round in 0..rounds + warm_up {
         context.progress(&format!(
             "{what}: round {} of {}",
             round + 1,
-            context.rounds + WARM_UP
+            rounds + warm_up
         ));
         for turn in 0..entries.len() {
             // Nobody always comes after the same neighbour.
@@ -152,7 +215,7 @@ pub fn alternate(context: &Context, what: &str, entries: &[Entry<'_>]) -> Result
             rest(context);
             let down = timed(&arm.host, &arm.engine.detach(container, ports))?;
             rest(context);
-            if round >= WARM_UP {
+            if round >= warm_up {
                 cycles[place].up.push(up);
                 cycles[place].down.push(down);
             }

@@ -4,16 +4,25 @@
 //! run may be compared with each other, not with those of another run or machine; so every goal is a ratio.
 //! A missed goal is printed and never fails the run: this is a measurement, not a test.
 
+mod chart;
+mod cni;
 mod connect;
+mod datapath;
+mod document;
 mod engines;
 mod exec;
 mod guards;
+mod leftovers;
 mod lifecycle;
 mod measure;
+mod netavark;
 mod network_rm;
+mod options;
 mod peers;
 mod report;
 mod scale;
+mod storms;
+mod svg;
 mod traffic;
 mod world;
 
@@ -21,47 +30,29 @@ use std::error::Error;
 use std::io::{IsTerminal, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use document::Setting;
+use options::{Options, USAGE};
 use report::Section;
 use world::World;
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
-/// The text of `--help`.
-const USAGE: &str = "\
-usage: cargo xtask bench [BENCH]… [--rounds N] [--pause MS] [--quick] [--state-dir DIR] [--json]
+type Bench = fn(&Context) -> Result<Vec<Section>>;
 
-benches (all of them when none is named):
-  attach      an existing namespace onto an existing network with one published port, and off again;
-              beside the CNI plugins and Netavark too, where Debian's packages have put them
-  ports       the same with 1 port, 20 ports and a range of 20
-  scale       the same with 0, 100, 500 and 1000 containers attached already
-  network-rm  a network with 100 containers, all of it removed
-  connect     new connections per second through the last of 10,000 published ports
-  guards      throughput and round trips beside a plain bridge
-  exec        programs executed and netlink sends, counted with strace
-
-options:
-  --rounds N       rounds that count, per bench (default 25)
-  --pause MS       rest after every attach and detach (default 25, at least 5)
-  --quick          few rounds, small sizes: a look, not a measurement
-  --state-dir DIR  where wharf keeps its durable state (default: a tmpfs of the bench's own)
-  --json           JSON on stdout instead of Markdown
-
-Build first: cargo build --release -p wharf -p xtask. $WHARF names another wharf binary.
-Needs root (or `unshare -Urnm`), and ip, iptables and strace for some rows.";
-
-type Bench = fn(&Context) -> Result<Section>;
-
-const BENCHES: [(&str, Bench); 7] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("attach", lifecycle::attach),
     ("ports", lifecycle::ports),
     ("scale", scale::run),
     ("network-rm", network_rm::run),
     ("connect", connect::run),
+    ("datapath", datapath::run),
     ("guards", guards::run),
     ("exec", exec::run),
+    ("peers", peers::run),
+    ("storms", storms::run),
 ];
 
 /// What every bench gets to know.
@@ -74,25 +65,26 @@ struct Context {
     pause: Duration,
     quick: bool,
     state_dir: Option<PathBuf>,
+    /// How many are attached already in `peers`, smallest first.
+    attached: Option<Vec<u32>>,
+    /// When something was last said to a stderr that is no terminal.
+    said: Mutex<Option<Instant>>,
 }
 
 impl Context {
-    /// Says what is being done, when somebody is watching.
+    /// Says what is being done: all of it on a terminal, a line now and then elsewhere.
     fn progress(&self, what: &str) {
+        const NOW_AND_THEN: Duration = Duration::from_secs(20);
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K{what}");
+            return;
+        }
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if !what.is_empty() && said.is_none_or(|then| then.elapsed() > NOW_AND_THEN) {
+            eprintln!("{what}");
+            *said = Some(Instant::now());
         }
     }
-}
-
-#[derive(Default)]
-struct Options {
-    benches: Vec<(&'static str, Bench)>,
-    rounds: Option<usize>,
-    pause: Option<u64>,
-    quick: bool,
-    json: bool,
-    state_dir: Option<PathBuf>,
 }
 
 /// Runs the benches that `arguments` name.
@@ -104,7 +96,7 @@ pub fn main(arguments: &[String]) -> ExitCode {
         println!("{USAGE}");
         return ExitCode::SUCCESS;
     }
-    let options = match parse(arguments) {
+    let options = match options::parse(arguments) {
         Ok(options) => options,
         Err(message) => {
             eprintln!("{message}\n\n{USAGE}");
@@ -121,34 +113,6 @@ pub fn main(arguments: &[String]) -> ExitCode {
     }
 }
 
-fn parse(arguments: &[String]) -> Result<Options, String> {
-    let mut options = Options::default();
-    let mut words = arguments.iter();
-    while let Some(word) = words.next() {
-        let mut value = || words.next().ok_or(format!("{word} needs a value"));
-        match word.as_str() {
-            "--json" => options.json = true,
-            "--quick" => options.quick = true,
-            "--rounds" => options.rounds = Some(number(value()?)?),
-            "--pause" => options.pause = Some(number(value()?)?),
-            "--state-dir" => options.state_dir = Some(value()?.into()),
-            "all" => options.benches.extend(BENCHES),
-            name => match BENCHES.iter().find(|(known, _)| *known == name) {
-                Some(bench) => options.benches.push(*bench),
-                None => return Err(format!("no such bench or option: {name}")),
-            },
-        }
-    }
-    if options.benches.is_empty() {
-        options.benches.extend(BENCHES);
-    }
-    Ok(options)
-}
-
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not a number: {text}"))
-}
-
 /// False when a bench could not be run at all.
 fn run(options: Options) -> Result<bool> {
     let (floor, wharf) = binaries()?;
@@ -157,6 +121,11 @@ fn run(options: Options) -> Result<bool> {
             "bench: no wharf binary (cargo build --release -p wharf, or set WHARF): measuring without it"
         );
     }
+    let report = options
+        .report
+        .as_deref()
+        .map(report_directory)
+        .transpose()?;
     let world =
         World::enter().map_err(|e| format!("cannot make private namespaces (not root?): {e}"))?;
     let context = Context {
@@ -172,33 +141,64 @@ fn run(options: Options) -> Result<bool> {
         state_dir: options
             .state_dir
             .map(|dir| dir.join(format!("wharf-bench-{}", std::process::id()))),
+        attached: options.attached,
+        said: Mutex::default(),
     };
-    let mut complete = true;
-    let mut sections = Vec::new();
-    for (name, bench) in options.benches {
-        match bench(&context) {
-            Ok(section) => {
-                context.progress("");
-                if !options.json {
-                    print(&section.markdown());
-                }
-                sections.push(section);
-            }
-            Err(error) => {
-                context.progress("");
-                eprintln!("bench: {name}: {error}");
-                complete = false;
-            }
-        }
-    }
+    let mut setting = Setting::of(&context);
+    let show = !options.json && report.is_none();
+    let sections = measure_all(&context, &options.benches, &mut setting, show);
     if let Some(directory) = &context.state_dir {
         // Nothing is there if wharf was not measured.
         drop(std::fs::remove_dir_all(directory));
     }
     if options.json {
-        print(&report::json(&sections));
+        print(&document::json(&setting, &sections));
     }
-    Ok(complete)
+    if let Some(directory) = report {
+        let path = document::write(&directory, &setting, &sections)?;
+        eprintln!("bench: {}", path.display());
+    }
+    Ok(setting.complete())
+}
+
+/// All benches, one after the other. One that cannot be run is told, and the others go on.
+fn measure_all(
+    context: &Context,
+    benches: &[(&'static str, Bench)],
+    setting: &mut Setting,
+    show: bool,
+) -> Vec<Section> {
+    let mut sections = Vec::new();
+    for (name, bench) in benches {
+        let begun = Instant::now();
+        let outcome = bench(context);
+        context.progress("");
+        match outcome {
+            Ok(more) => {
+                if show {
+                    more.iter().for_each(|section| print(&section.markdown()));
+                }
+                sections.extend(more);
+                setting.took(name, begun.elapsed());
+            }
+            Err(error) => {
+                eprintln!("bench: {name}: {error}");
+                setting.failed(name, &error.to_string());
+            }
+        }
+    }
+    sections
+}
+
+/// Where the report goes, made and with its full name: the run's own `/run` hides what lies there.
+fn report_directory(path: &Path) -> Result<PathBuf> {
+    let tell = |e: std::io::Error| format!("{}: {e}", path.display());
+    std::fs::create_dir_all(path).map_err(tell)?;
+    let full = path.canonicalize().map_err(tell)?;
+    if full.starts_with("/run") || full.starts_with("/sys") {
+        return Err(format!("{}: not below /run or /sys", full.display()).into());
+    }
+    Ok(full)
 }
 
 /// Writes to stdout. A reader that has gone away is no failure: the measurement is done all the same.

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::chart::Chart;
 use super::engines::{self, Arm, FloorKind};
 use super::measure::{Cost, Summary, rest, timed};
 use super::report::{Section, times};
 use super::{Context, Result};
 
 /// `network-rm`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let size = if context.quick { 20 } else { 100 };
     let rounds = context.rounds.min(5);
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
@@ -61,9 +62,11 @@ pub fn run(context: &Context) -> Result<Section> {
         .position(|arm| arm.engine.label() == "floor")
         .expect("this arm was just added");
     let base = Summary::wall(&costs[floor]).median;
+    let mut bars = Vec::new();
     for (arm, costs) in arms.iter().zip(&costs) {
         let (wall, cpu) = (Summary::wall(costs), Summary::cpu(costs));
         let label = arm.engine.label();
+        bars.push((label.to_owned(), wall));
         let cells = vec![
             label.to_owned(),
             wall.text(1),
@@ -82,9 +85,15 @@ pub fn run(context: &Context) -> Result<Section> {
             );
         }
     }
+    section.chart(Chart::bars(
+        "network-rm",
+        format!("a network with {size} containers removed"),
+        "ms",
+        bars,
+    ));
     section.note(format!(
         "{size} containers, one port each; floor: one group deletion, answered"
     ));
     section.note("wharf: `rm -f` of all names in one call, then `network rm`; script: one detach after another");
-    Ok(section)
+    Ok(vec![section])
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::chart::{Chart, Line};
 use super::engines::{self, Arm, FloorKind};
 use super::measure::{Cycle, Entry, Summary, alternate, timed};
 use super::report::{Section, times};
@@ -15,7 +16,7 @@ const LEVELS: [u32; 4] = [0, 100, 500, 1000];
 const CALM: Duration = Duration::from_secs(5);
 
 /// `scale`
-pub fn run(context: &Context) -> Result<Section> {
+pub fn run(context: &Context) -> Result<Vec<Section>> {
     let mut arms: Vec<Arm> = engines::wharf(context)?.into_iter().collect();
     arms.push(engines::floor(context, FloorKind::Quiet)?);
     arms.push(engines::floor(context, FloorKind::Plain)?);
@@ -39,12 +40,24 @@ pub fn run(context: &Context) -> Result<Section> {
     };
     let mut attached = 0;
     let mut first = Vec::new();
+    let mut lines: Vec<Line> = arms
+        .iter()
+        .flat_map(|arm| ["attach", "detach"].map(|verb| format!("{}, {verb}", arm.engine.label())))
+        .map(|label| Line {
+            label,
+            points: Vec::new(),
+        })
+        .collect();
     for &level in levels {
         fill(context, &arms, attached, level)?;
         attached = level;
         let cycles = one_more(context, &arms, level)?;
         if first.is_empty() {
             first = cycles.clone();
+        }
+        let figures = cycles.iter().flat_map(|cycle| [&cycle.up, &cycle.down]);
+        for (line, costs) in lines.iter_mut().zip(figures) {
+            line.points.push((f64::from(level), Summary::wall(costs)));
         }
         for ((arm, cycle), base) in arms.iter().zip(&cycles).zip(&first) {
             add_row(&mut section, level, arm.engine.label(), cycle, base);
@@ -56,8 +69,15 @@ pub fn run(context: &Context) -> Result<Section> {
             section.goal(format!("detach at {level}, wharf ÷ quiet floor"), down, 1.5);
         }
     }
+    section.chart(Chart::lines(
+        "scale",
+        "one more container",
+        "ms",
+        "attached already",
+        lines,
+    ));
     section.note("the quiet floor has the IPv6 settings of wharf's IPv4 networks, the other one the kernel's");
-    Ok(section)
+    Ok(vec![section])
 }
 
 fn median(costs: &[super::measure::Cost]) -> f64 {

@@ -7,8 +7,10 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::Result;
 use crate::netlink::{Batch, Socket};
 use crate::{rt, sys};
 
@@ -25,7 +27,8 @@ pub const PREFIX: u8 = 16;
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 100, 0, 1);
 /// The host's own address, as the outside sees it.
 pub const UPLINK: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+/// An address beyond the uplink.
+pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const LOOPBACK: u32 = 1;
 
 /// Proof that this process is in namespaces of its own.
@@ -108,6 +111,17 @@ impl Host {
     pub fn directory(&self, kind: &str) -> String {
         format!("{SCRATCH}/host{}/{kind}", self.id)
     }
+}
+
+/// What a program prints that is run on `host`; its failure is an error with what it said.
+pub fn output_of(host: &Host, command: &mut Command) -> Result<String> {
+    let output = sys::inside(host.netns.as_fd(), || command.output())??;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let program = command.get_program().display();
+        return Err(format!("`{program}` failed ({}): {}", output.status, said.trim()).into());
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 impl Container {
