@@ -25,14 +25,14 @@ pub fn say(level: Level, text: &str) {
 
 /// `LEVEL` or `netavark=LEVEL`, with commas between; the last that concerns this program.
 fn wanted(asked: &str) -> Option<Level> {
-    let parts = asked
+    let mut parts = asked
         .split(',')
         .filter_map(|part| match part.split_once('=') {
             Some(("netavark" | "wharf", level)) => Some(level),
             Some(_) => None,
             None => Some(part),
         });
-    match parts.last()?.trim().to_ascii_lowercase().as_str() {
+    match parts.next_back()?.trim().to_ascii_lowercase().as_str() {
         "warn" => Some(Level::Warn),
         "info" | "debug" | "trace" => Some(Level::Info),
         _ => None,
