@@ -10,7 +10,7 @@ use wharf_core::extras::Traits;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{
-    NetworkError, NetworkKind, NetworkRequest, NetworkSpec, differences, grow,
+    NetworkError, NetworkKind, NetworkRequest, NetworkSpec, differences, grow, resolve,
 };
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
@@ -18,7 +18,7 @@ use wharf_core::plan::{Plan, Undo};
 use crate::api::{Mode, ObjectName};
 use crate::engine::host::failed;
 use crate::engine::lost::{alias, removal};
-use crate::engine::{Engine, journal_key};
+use crate::engine::{Engine, journal_key, rebuild};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
 use crate::store::{LiveNetwork, Work};
@@ -60,6 +60,11 @@ impl Engine {
             let client = |labels: &std::collections::BTreeMap<String, String>| {
                 labels.get(CLIENT_LABEL).cloned()
             };
+            if spec.labels.contains_key(rebuild::REBUILT_LABEL)
+                && let Some(spec) = self.take_back(request, &spec)?
+            {
+                return Ok((spec, false));
+            }
             let same_client = client(&spec.labels) == client(&request.labels);
             let found = differences(&spec, request, same_client);
             if found.is_empty() {
@@ -91,6 +96,36 @@ impl Engine {
         let view = self.network(name)?;
         let same = client.is_some() && view.spec.labels.get(CLIENT_LABEL) == client;
         Ok(same && view.containers.is_empty())
+    }
+
+    /// A network that was made again from the kernel becomes what its client says it is, if that can be: with the same
+    /// bridge and subnets.
+    fn take_back(
+        &mut self,
+        request: &NetworkRequest,
+        rebuilt: &NetworkSpec,
+    ) -> Result<Option<NetworkSpec>, EngineError> {
+        let _lock = self.lock_host()?;
+        let mut existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        existing.retain(|n| n.name != rebuilt.name);
+        let mut facts = self.host_facts()?;
+        facts.interfaces.retain(|name| *name != rebuilt.bridge);
+        facts.on_link.retain(|(_, dev)| *dev != rebuilt.bridge);
+        let own = |net: &ipnet::IpNet| rebuilt.subnets.iter().any(|s| s.subnet == *net);
+        facts.routes.retain(|net| !own(net));
+        let Ok(spec) = resolve(request, &existing, &facts) else {
+            return Ok(None);
+        };
+        let nets = |n: &NetworkSpec| n.subnets.iter().map(|s| s.subnet).collect::<Vec<_>>();
+        let same = (&spec.bridge, spec.bridge_mac, nets(&spec))
+            == (&rebuilt.bridge, rebuilt.bridge_mac, nets(rebuilt));
+        if !same {
+            return Ok(None);
+        }
+        self.adopt(&spec)?;
+        self.state()?.put(&spec)?;
+        self.mend(Mode::Apply)?;
+        Ok(Some(spec))
     }
 
     /// A network that is up, or is kept for when it is needed.
@@ -191,7 +226,8 @@ impl Engine {
         key: &ClientKey,
     ) -> Result<Option<Container>, EngineError> {
         match self.container(name) {
-            Ok(container) => Ok(Some(container).filter(|c| c.client.as_ref() == Some(key))),
+            Ok(container) => Ok(Some(container)
+                .filter(|c| c.client.as_ref() == Some(key) || c.owner == rebuild::UNKNOWN)),
             Err(EngineError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }

@@ -29,6 +29,11 @@ use crate::observe::{LinkInfo, OwnNetwork, Published};
 use crate::process::liveness;
 use crate::store::{LiveNetwork, RunStore, StateStore, can_be_read};
 
+/// The owner of a container that some front end put into a namespace of its own: which one, nobody wrote down. The one
+/// that knows it takes it back.
+pub(super) const UNKNOWN: &str = "unknown";
+/// The label of a network that was made again from the kernel. Whoever knows how it is meant takes it back.
+pub(super) const REBUILT_LABEL: &str = "wharf.rebuilt";
 /// How many rules let a container use nothing of the host but its answers to pings.
 const RULES_FOR_NONE: usize = 3;
 
@@ -309,7 +314,7 @@ fn network_spec(
         icc: own.icc,
         masquerade: masquerade || own.internal,
         mtu: link.mtu,
-        labels: BTreeMap::new(),
+        labels: BTreeMap::from([(REBUILT_LABEL.to_owned(), String::new())]),
         options: BTreeMap::new(),
         settings,
         created: now(),
@@ -328,7 +333,10 @@ fn container(name: &ContainerName, space: &Space) -> Container {
     Container {
         name: name.clone(),
         id: String::new(),
-        owner: OWNER.to_owned(),
+        owner: match space.made_by_wharf {
+            true => OWNER.to_owned(),
+            false => UNKNOWN.to_owned(),
+        },
         client: None,
         netns: ContainerNetns {
             path,

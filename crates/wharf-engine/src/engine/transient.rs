@@ -10,7 +10,7 @@ use wharf_core::network::{NetworkError, NetworkRequest, NetworkSpec, resolve};
 
 use crate::api::{Mode, ObjectName};
 use crate::engine::host::failed;
-use crate::engine::{Engine, Networks};
+use crate::engine::{Engine, Networks, rebuild};
 use crate::error::EngineError;
 use crate::store::LiveNetwork;
 
@@ -39,7 +39,15 @@ impl Engine {
         if let Some(live) = self.live_by_id(&request.owner, id)? {
             return Ok(live.spec);
         }
-        let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        let mut existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
+        // It is the one that was made again from the kernel, without knowledge of its owner.
+        let rebuilt = |n: &NetworkSpec| {
+            n.name == request.name
+                && request.bridge.as_ref() == Some(&n.bridge)
+                && n.labels.contains_key(rebuild::REBUILT_LABEL)
+        };
+        let taken_back = existing.iter().any(rebuilt);
+        existing.retain(|n| !rebuilt(n));
         let mut facts = self.host_facts()?;
         let named = |error| EngineError::Network {
             name: request.name.clone(),
@@ -56,6 +64,9 @@ impl Engine {
                     return Err(named(error));
                 }
                 self.adopt(&spec)?;
+                if taken_back {
+                    self.state()?.delete(spec.name.as_str())?;
+                }
                 drop(lock);
                 self.mend(Mode::Apply)?;
                 Ok(spec)
@@ -122,7 +133,7 @@ impl Engine {
         let is_it = |c: &Container| c.owner == owner && c.id == id;
         self.run.read(|txn| {
             if let Some(found) = self.run.containers.get(txn, likely.as_str())?
-                && is_it(&found)
+                && (is_it(&found) || found.owner == rebuild::UNKNOWN)
             {
                 return Ok(Some(found));
             }

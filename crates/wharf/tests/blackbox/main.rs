@@ -43,6 +43,7 @@ mod serve;
 mod state;
 mod storage;
 mod story;
+mod taken_back;
 mod topology_file;
 mod trace;
 mod trace_live;
