@@ -11,6 +11,7 @@ mod exposure;
 mod files;
 mod gc;
 mod install;
+mod lazy;
 mod manual;
 mod names;
 mod network;
@@ -29,6 +30,7 @@ use crate::output::Printer;
 use crate::output::error::CommandError;
 use crate::tour;
 pub use context::Context;
+use lazy::{Lazy, LazyCommands};
 
 /// What a command ends with: an exit status, or an error to be printed.
 pub type Done = Result<u8, CommandError>;
@@ -59,51 +61,51 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a program in a new container
-    Run(process::RunArgs),
+    Run(Lazy<process::RunArgs>),
     /// Make a container without a program, or adopt a network namespace
-    Create(container::CreateArgs),
+    Create(Lazy<container::CreateArgs>),
     /// Run a further program in a container
-    Exec(process::ExecArgs),
+    Exec(Lazy<process::ExecArgs>),
     /// List the containers
     #[command(visible_alias = "ls", alias = "list")]
-    Ps(container::PsArgs),
+    Ps(Lazy<container::PsArgs>),
     /// Show containers in full
-    Inspect(container::InspectArgs),
+    Inspect(Lazy<container::InspectArgs>),
     /// Remove containers
     #[command(visible_alias = "remove")]
-    Rm(container::RmArgs),
+    Rm(Lazy<container::RmArgs>),
     /// Make, show and remove networks, and put containers on them
     #[command(subcommand, visible_alias = "net")]
-    Network(network::NetworkCommand),
+    Network(LazyCommands<network::NetworkCommand>),
     /// Publish ports of containers that are there already
     #[command(subcommand)]
-    Port(port::PortCommand),
+    Port(LazyCommands<port::PortCommand>),
     /// Show what `apply` would change
-    Plan(topology::PlanArgs),
+    Plan(Lazy<topology::PlanArgs>),
     /// Make the networks and containers of a file what the file says
-    Apply(topology::ApplyArgs),
+    Apply(Lazy<topology::ApplyArgs>),
     /// Remove the networks and containers of a file
-    Destroy(topology::DestroyArgs),
+    Destroy(Lazy<topology::DestroyArgs>),
     /// Put wharf where container engines look for it
-    Install(install::InstallArgs),
+    Install(Lazy<install::InstallArgs>),
     /// Take away what `install` put in place
-    Uninstall(install::InstallArgs),
+    Uninstall(Lazy<install::InstallArgs>),
     /// Say whether a packet would arrive, and if not, what is to blame
-    Trace(trace::TraceArgs),
+    Trace(Lazy<trace::TraceArgs>),
     /// Look for what is wrong with this host's container networking
-    Doctor(doctor::DoctorArgs),
+    Doctor(Lazy<doctor::DoctorArgs>),
     /// Show who can really reach each published port
-    Exposure(exposure::ExposureArgs),
+    Exposure(Lazy<exposure::ExposureArgs>),
     /// Mend in the kernel what is not as wharf made it
-    Repair(repair::RepairArgs),
+    Repair(Lazy<repair::RepairArgs>),
     /// Remove what belongs to nobody: what dead containers and lost records left
-    Gc(gc::GcArgs),
+    Gc(Lazy<gc::GcArgs>),
     /// Watch, and mend at once what others change of wharf's
-    Serve(serve::ServeArgs),
+    Serve(Lazy<serve::ServeArgs>),
     /// See container networking grow step by step, in private namespaces
-    Tour(tour::TourArgs),
+    Tour(Lazy<tour::TourArgs>),
     /// Print a completion script for a shell
-    Completions(manual::CompletionsArgs),
+    Completions(Lazy<manual::CompletionsArgs>),
     /// Print the manual page
     Man,
     /// Speak to Podman as Netavark does
@@ -137,27 +139,27 @@ pub fn main() -> u8 {
 
 fn dispatch(command: Command, ctx: &Context) -> Done {
     match command {
-        Command::Run(args) => process::run(args, ctx),
-        Command::Create(args) => container::create(args, ctx),
-        Command::Exec(args) => process::exec(args, ctx),
-        Command::Ps(args) => container::ps(&args, ctx),
-        Command::Inspect(args) => container::inspect(&args, ctx),
-        Command::Rm(args) => container::rm(&args, ctx),
-        Command::Network(command) => network::run(command, ctx),
-        Command::Port(command) => port::run(command, ctx),
-        Command::Plan(args) => topology::plan(&args, ctx),
-        Command::Apply(args) => topology::apply(&args, ctx),
-        Command::Destroy(args) => topology::destroy(&args, ctx),
-        Command::Install(args) => install::install(&args, ctx),
-        Command::Uninstall(args) => install::uninstall(&args, ctx),
-        Command::Trace(args) => trace::run(&args, ctx),
-        Command::Doctor(args) => doctor::run(&args, ctx),
-        Command::Exposure(args) => exposure::run(&args, ctx),
-        Command::Repair(args) => repair::run(&args, ctx),
-        Command::Serve(args) => serve::run(&args, ctx),
-        Command::Gc(args) => gc::run(&args, ctx),
-        Command::Tour(args) => tour::run(args, ctx),
-        Command::Completions(args) => manual::completions(&args, ctx),
+        Command::Run(Lazy(args)) => process::run(args, ctx),
+        Command::Create(Lazy(args)) => container::create(args, ctx),
+        Command::Exec(Lazy(args)) => process::exec(args, ctx),
+        Command::Ps(Lazy(args)) => container::ps(&args, ctx),
+        Command::Inspect(Lazy(args)) => container::inspect(&args, ctx),
+        Command::Rm(Lazy(args)) => container::rm(&args, ctx),
+        Command::Network(LazyCommands(command)) => network::run(command, ctx),
+        Command::Port(LazyCommands(command)) => port::run(command, ctx),
+        Command::Plan(Lazy(args)) => topology::plan(&args, ctx),
+        Command::Apply(Lazy(args)) => topology::apply(&args, ctx),
+        Command::Destroy(Lazy(args)) => topology::destroy(&args, ctx),
+        Command::Install(Lazy(args)) => install::install(&args, ctx),
+        Command::Uninstall(Lazy(args)) => install::uninstall(&args, ctx),
+        Command::Trace(Lazy(args)) => trace::run(&args, ctx),
+        Command::Doctor(Lazy(args)) => doctor::run(&args, ctx),
+        Command::Exposure(Lazy(args)) => exposure::run(&args, ctx),
+        Command::Repair(Lazy(args)) => repair::run(&args, ctx),
+        Command::Serve(Lazy(args)) => serve::run(&args, ctx),
+        Command::Gc(Lazy(args)) => gc::run(&args, ctx),
+        Command::Tour(Lazy(args)) => tour::run(args, ctx),
+        Command::Completions(Lazy(args)) => manual::completions(&args, ctx),
         Command::Man => manual::man(ctx),
         Command::Netavark { args } => {
             let name = std::iter::once("netavark".into());

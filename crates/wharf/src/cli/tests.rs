@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
+use super::lazy::Lazy;
 use super::{Cli, Command, manual, usage_error};
 
 fn parse(line: &str) -> Result<Cli, clap::Error> {
@@ -89,7 +90,7 @@ fn booleans_take_both_forms() {
 #[test]
 fn an_address_alone_is_on_the_default_network() {
     let Ok(Cli {
-        command: Command::Create(args),
+        command: Command::Create(Lazy(args)),
         ..
     }) = parse("wharf create web --ip 10.0.0.2")
     else {

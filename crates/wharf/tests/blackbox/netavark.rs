@@ -345,12 +345,18 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
         ),
         (
             "overlap",
-            &|i| i["network_info"]["two"]["subnets"][0] = json!({"subnet": "10.88.1.0/24"}),
+            &|i| {
+                i["network_info"]["two"]["subnets"][0] = json!({"subnet": "10.88.1.0/24"});
+                i["networks"]["two"]["static_ips"][0] = json!("10.88.1.11");
+            },
             "overlaps",
         ),
         (
             "host's own subnet",
-            &|i| i["network_info"]["two"]["subnets"][0] = json!({"subnet": "10.0.2.0/24"}),
+            &|i| {
+                i["network_info"]["two"]["subnets"][0] = json!({"subnet": "10.0.2.0/24"});
+                i["networks"]["two"]["static_ips"][0] = json!("10.0.2.11");
+            },
             "overlaps",
         ),
         (

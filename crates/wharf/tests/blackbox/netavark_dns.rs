@@ -137,7 +137,14 @@ fn containers_find_each_other_by_name() {
     let b = input("b", 11, &[one.clone(), two.clone()]);
     let c = input("c", 12, std::slice::from_ref(&two));
     let i = input("i", 13, std::slice::from_ref(&inner));
-    for (name, input) in [("a", &a), ("b", &b), ("c", &c), ("i", &i)] {
+    // What is no name is not served, and said.
+    let said = call_with(&host, AARDVARK, &["setup", "/run/netns/a"], &a).ok();
+    assert!(
+        said.stderr.contains("\"bad name\""),
+        "{}",
+        said.transcript()
+    );
+    for (name, input) in [("b", &b), ("c", &c), ("i", &i)] {
         do_call(&host, &["setup", &format!("/run/netns/{name}")], input);
     }
     let (in_a, in_b, in_c) = (

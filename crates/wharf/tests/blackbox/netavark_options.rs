@@ -285,7 +285,7 @@ fn somebody_elses_bridge_is_used_as_it_is() {
         &["setup", "/run/netns/a"],
         &input("a", 10, &[gone]),
     ));
-    assert!(said.contains("lan1"), "{said}");
+    assert!(said.contains("must already exist"), "{said}");
 }
 
 fn network_beside(host: &wharf_testkit::Host) {

@@ -4,7 +4,7 @@
 //! (`inetdev_event` in `net/ipv4/devinet.c`, `ndisc_netdev_event` in `net/ipv6/ndisc.c`). But a bridge lets a port's
 //! frames pass only after the kernel has noticed the carrier, a moment later and on a busy machine a long one: the words
 //! would be lost, and so would the first packets to the container. So the carrier is settled first, which a question
-//! about the link does, and then the hardware address is set to what it is: at that the kernel tells again.
+//! about it does, and then the hardware address is set to what it is: at that the kernel tells again.
 
 use wharf_core::addr::Mac;
 use wharf_core::model::{Link, LinkKind, Netns};
@@ -41,10 +41,7 @@ pub(super) fn all(kernel: &mut NetlinkKernel, ops: &[&Op]) {
     };
     for n in news.iter().filter(|n| up(n)) {
         if let Some(host) = n.host {
-            let question = message::link_get(host);
-            let _ = kernel
-                .rt(&Netns::Host)
-                .and_then(|rt| rt.get(question.message));
+            let _ = kernel.rt(&Netns::Host).and_then(|rt| rt.carrier(host));
         }
         if told(n) {
             let again = vec![message::link_address(n.name, n.mac)];

@@ -117,6 +117,11 @@ impl Rt {
         }
     }
 
+    /// Whether a link has a carrier; what the kernel has put off since it changed is done then.
+    pub(crate) fn carrier(&self, name: &IfName) -> io::Result<bool> {
+        sys::link_carrier(self.socket.as_raw_fd(), name)
+    }
+
     /// The bytes of a request that asks for an acknowledgement.
     pub(crate) fn encode(request: Request, seq: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
