@@ -390,7 +390,7 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
         );
     }
     let dhcp = edited(&|i| i["network_info"]["two"]["ipam_options"] = json!({"driver": "dhcp"}));
-    case("dhcp", &["setup", path], &dhcp, "DHCP");
+    case("dhcp", &["setup", path], &dhcp, "mode=unmanaged");
 
     host.sh("ip link add podman2 type bridge");
     let foreign = Snapshot::of(&host);
