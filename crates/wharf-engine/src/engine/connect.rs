@@ -5,7 +5,6 @@ use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::plan::Plan;
 
 use crate::api::{Mode, ObjectName, Outcome};
-use crate::engine::flows::forget_addresses;
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::Work;
@@ -30,14 +29,16 @@ impl Engine {
         self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &foreign)?;
+        let joined = after.attachments.get(before.attachments.len()..);
+        let mut own = self.forget_old_owners(&mut txn, joined.unwrap_or_default())?;
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
-        let own = self.change_plan(
+        own.append(self.change_plan(
             &txn,
             &before,
             &after,
             &nets,
             &format!("container `{name}` joins network `{}`", request.network),
-        )?;
+        )?);
         if applies(mode) {
             self.count_new_loopback(
                 &mut txn,
@@ -164,9 +165,7 @@ impl Engine {
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
         let because = format!("container `{name}` leaves network `{network}`");
         let txn = self.run.begin()?;
-        let mut plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
-        let left = before.attachments.iter().filter(|a| a.network == *network);
-        plan.append(forget_addresses(left));
+        let plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
         if !applies(mode) {
             return Ok(plan);
         }

@@ -13,7 +13,7 @@ use wharf_core::network::DEFAULT_NETWORK;
 use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
-use crate::engine::flows::{flush_udp, forget_addresses};
+use crate::engine::flows::flush_udp;
 use crate::engine::network::{now, random_id};
 use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
@@ -86,7 +86,8 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let mut own = self.create_plan(&txn, &container, &nets, loopback)?;
+        let mut own = self.forget_old_owners(&mut txn, &container.attachments)?;
+        own.append(self.create_plan(&txn, &container, &nets, loopback)?);
         settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);
@@ -279,9 +280,6 @@ impl Engine {
             // The flows of other protocols end by themselves: nobody is there to answer.
             plan.append(flush_udp(&container.ports));
         }
-        plan.append(forget_addresses(
-            containers.iter().flat_map(|c| &c.attachments),
-        ));
         plan.append(
             self.run
                 .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?,

@@ -1,9 +1,13 @@
 //! Flows that connection tracking knows and that must be judged anew. Not for: telling who reaches whom, that is in the rules.
 
+use heed::RwTxn;
 use wharf_core::attach::Attachment;
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_core::publish::{PortMapping, Protocol};
+
+use crate::engine::Engine;
+use crate::error::EngineError;
 
 /// UDP has no handshake: a flow that went to the host itself before goes on past a new mapping until its
 /// connection tracking entry is gone.
@@ -19,20 +23,32 @@ pub(super) fn flush_all(ports: &[PortMapping]) -> Plan {
     flush(ports.iter(), "flows of the mapping")
 }
 
-/// Addresses go to others: what is still under way to their old owner does not.
-pub(super) fn forget_addresses<'a>(attachments: impl Iterator<Item = &'a Attachment>) -> Plan {
-    let addrs: Vec<_> = attachments
-        .flat_map(|a| a.addresses.iter().map(|addr| addr.addr()))
-        .collect();
-    let mut plan = Plan::default();
-    if !addrs.is_empty() {
-        plan.push(
-            Op::ConntrackForget(addrs),
-            Undo::Irreversible("flows are tracked again by themselves"),
-            "the addresses are free for others",
-        );
+impl Engine {
+    /// Of addresses that were others' before, what is still under way to those is forgotten before anything of the new
+    /// owner is made. Not when the old one goes: connection tracking has to be gone through from end to end, and most
+    /// addresses are never used again.
+    pub(super) fn forget_old_owners(
+        &self,
+        txn: &mut RwTxn,
+        attachments: &[Attachment],
+    ) -> Result<Plan, EngineError> {
+        let mut addrs = Vec::new();
+        for addr in attachments.iter().flat_map(|a| &a.addresses) {
+            let used = self.run.take_used(txn, addr.addr());
+            if used.map_err(|e| self.run.fail(e))? {
+                addrs.push(addr.addr());
+            }
+        }
+        let mut plan = Plan::default();
+        if !addrs.is_empty() {
+            plan.push(
+                Op::ConntrackForget(addrs),
+                Undo::Irreversible("flows are tracked again by themselves"),
+                "the addresses were others' before",
+            );
+        }
+        Ok(plan)
     }
-    plan
 }
 
 fn flush<'a>(ports: impl Iterator<Item = &'a PortMapping>, because: &str) -> Plan {

@@ -9,7 +9,7 @@ use wharf_core::diff::diff;
 use wharf_core::model::Netns;
 
 use crate::api::Note;
-use crate::engine::flows::{flush_all, forget_addresses};
+use crate::engine::flows::flush_all;
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
@@ -127,7 +127,6 @@ impl Engine {
                 let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
-                self.carry_out_all(&forget_addresses(whole.attachments.iter()));
                 self.forget_container(&whole, &nets, key)?;
                 self.turn_loopback_off(&nets)
             }

@@ -1,7 +1,8 @@
 //! Leases: which address is whose.
 //!
 //! A lease's key is the network's name, a zero byte and the address; its value is the container's name. The
-//! cursor of a network's subnet is the address handed out last.
+//! cursor of a network's subnet is the address handed out last. Beside the cursors are the addresses that were given back:
+//! connection tracking may still know flows of their old owners.
 
 use std::net::IpAddr;
 
@@ -49,6 +50,13 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
 fn key(network: &NetworkName, addr: IpAddr) -> Vec<u8> {
     let mut key = network.as_str().as_bytes().to_vec();
     key.push(0);
+    key.extend(octets(addr));
+    key
+}
+
+/// The key that marks an address as used before. No network has an empty name.
+fn used(addr: IpAddr) -> Vec<u8> {
+    let mut key = vec![0];
     key.extend(octets(addr));
     key
 }
@@ -207,7 +215,17 @@ impl RunStore {
         network: &NetworkName,
         addr: IpAddr,
     ) -> heed::Result<()> {
+        self.cursors.put(txn, &used(addr), &[])?;
         self.leases.delete(txn, &key(network, addr)).map(|_| ())
+    }
+
+    /// Whether the address was somebody's before, whatever the network was called. It is told once: whoever asks sees
+    /// to what is still under way to the old owner, and gives the address back, which marks it again, if that fails.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn take_used(&self, txn: &mut RwTxn, addr: IpAddr) -> heed::Result<bool> {
+        self.cursors.delete(txn, &used(addr))
     }
 
     /// Writes down whose an address is.
