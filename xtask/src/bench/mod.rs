@@ -11,6 +11,7 @@ mod datapath;
 mod document;
 mod engines;
 mod exec;
+mod explain;
 mod guards;
 mod leftovers;
 mod lifecycle;
@@ -42,7 +43,7 @@ type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 type Bench = fn(&Context) -> Result<Vec<Section>>;
 
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("attach", lifecycle::attach),
     ("ports", lifecycle::ports),
     ("scale", scale::run),
@@ -51,6 +52,7 @@ const BENCHES: [(&str, Bench); 10] = [
     ("datapath", datapath::run),
     ("guards", guards::run),
     ("exec", exec::run),
+    ("explain", explain::run),
     ("peers", peers::run),
     ("storms", storms::run),
 ];

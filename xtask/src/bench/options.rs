@@ -20,6 +20,7 @@ benches (when none is named: all but peers; for a report all, for a quick one th
               a published port; beside a plain bridge and all other engines
   guards      throughput and round trips beside a plain bridge
   exec        programs executed and netlink sends, counted with strace
+  explain     wharf trace, doctor and exposure on a host with 100 containers and 10,000 foreign rules
   peers       wharf in the place of the CNI plugins and of Netavark beside them, with 1 and 20 ports,
               with 0, 100, 500 and 1000 containers attached already (filling takes the peers a quarter
               of an hour); and storms
