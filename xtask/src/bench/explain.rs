@@ -103,7 +103,7 @@ fn ask(program: &std::path::Path, env: &[(&'static str, String)], words: &str) -
 /// Nobody beyond the uplink answers.
 fn silence_outside(arm: &Arm) -> Result<()> {
     let rules =
-        "table inet silent { chain in { type filter hook input priority 0; policy drop; } }";
+        "table inet silent { chain in { type filter hook input priority 0; policy drop; }\n}\n";
     let path = format!("{SCRATCH}/silent.nft");
     fs::write(&path, rules)?;
     let status = sys::inside(arm.host.outside.as_fd(), || {
@@ -130,7 +130,7 @@ fn foreign_rules(arm: &Arm) -> Result<()> {
         )
         .expect("a String takes all");
     }
-    text += "} }\n";
+    text += "}\n}\n";
     let path = format!("{SCRATCH}/foreign.nft");
     fs::write(&path, text)?;
     output_of(&arm.host, Command::new("nft").args(["-f", &path])).map(|_| ())
