@@ -3,7 +3,6 @@
 //! LMDB maps its file and trusts it. What can be told from outside is told before it is opened; what cannot ends the
 //! process in the middle of reading, and then at least with words.
 
-use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -54,6 +53,11 @@ pub(crate) fn can_be_read(read: impl FnOnce() -> bool) -> io::Result<bool> {
     }
 }
 
+/// Whether the store at `path` has been made in full once.
+pub(super) fn was_made(path: &Path) -> bool {
+    path.join(MADE).exists()
+}
+
 /// Remembers that the store at `path` has been made in full.
 pub(super) fn made(path: &Path) -> io::Result<()> {
     let file = path.join(MADE);
@@ -67,7 +71,7 @@ pub(super) fn made(path: &Path) -> io::Result<()> {
 
 /// Why the store at `path` cannot be used, if that can be seen from its files.
 pub(super) fn seen_from_outside(path: &Path) -> io::Result<Option<&'static str>> {
-    let used = path.join(MADE).exists();
+    let used = was_made(path);
     let file = match File::open(path.join("data.mdb")) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Ok(used.then_some("data.mdb is gone"));
@@ -127,7 +131,8 @@ impl Meta {
     }
 }
 
-static WORDS: OnceLock<CString> = OnceLock::new();
+/// In memory that nobody can write to: LMDB, led astray by a damaged page, writes anywhere.
+static WORDS: OnceLock<&'static [u8]> = OnceLock::new();
 
 /// When reading a store ends the process, it says so, and what to do.
 pub(super) fn end_with_words(path: &Path) {
@@ -135,10 +140,8 @@ pub(super) fn end_with_words(path: &Path) {
         "error: the store in {} is damaged\nhint: `wharf repair --rebuild` makes it again from the kernel\n",
         path.parent().unwrap_or(path).display()
     );
-    let Ok(text) = CString::new(text) else {
-        return;
-    };
-    if WORDS.set(text).is_err() {
+    if WORDS.get().is_some() || sealed(text.as_bytes()).is_none_or(|text| WORDS.set(text).is_err())
+    {
         return;
     }
     for signal in [libc::SIGBUS, libc::SIGSEGV, libc::SIGABRT] {
@@ -148,11 +151,27 @@ pub(super) fn end_with_words(path: &Path) {
     }
 }
 
+/// A copy in a page of its own that is read only, for the rest of the process.
+fn sealed(text: &[u8]) -> Option<&'static [u8]> {
+    let (size, both) = (text.len(), libc::PROT_READ | libc::PROT_WRITE);
+    let private = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: new memory is asked for, wherever there is room.
+    let page = unsafe { libc::mmap(std::ptr::null_mut(), size, both, private, -1, 0) };
+    if page == libc::MAP_FAILED {
+        return None;
+    }
+    // SAFETY: the mapping is new, as long as the text, and stays; nobody writes to it after this.
+    unsafe {
+        std::ptr::copy_nonoverlapping(text.as_ptr(), page.cast(), size);
+        libc::mprotect(page, size, libc::PROT_READ);
+        Some(std::slice::from_raw_parts(page.cast(), size))
+    }
+}
+
 extern "C" fn say_and_end(signal: libc::c_int) {
     // An abort of our own has said why.
     let told = signal == libc::SIGABRT && std::thread::panicking();
-    if let (Some(words), false) = (WORDS.get(), told) {
-        let bytes = words.as_bytes();
+    if let (Some(bytes), false) = (WORDS.get(), told) {
         // SAFETY: pointer and length are those of a live string.
         unsafe { libc::write(2, bytes.as_ptr().cast(), bytes.len()) };
     }

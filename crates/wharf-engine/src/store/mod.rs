@@ -135,6 +135,13 @@ impl Store {
             detail: error.to_string(),
         }
     }
+
+    fn without_tables(&self) -> EngineError {
+        EngineError::StoreDamaged {
+            path: self.path.clone(),
+            why: "data.mdb has no tables",
+        }
+    }
 }
 
 fn open_env(path: &Path, databases: u32, flags: EnvFlags) -> heed::Result<Env> {
@@ -240,10 +247,15 @@ impl RunStore {
             8,
             EnvFlags::NO_SYNC | EnvFlags::NO_META_SYNC,
         )?;
-        let opened = open_tables(&store.env).and_then(|found| match found {
-            Some(tables) => Ok(tables),
-            None => make_tables(&store.env),
-        });
+        // Asked first: another process may be making it.
+        let made = damage::was_made(&store.path);
+        let opened = match open_tables(&store.env) {
+            // To write to a store in such a state would be to write anywhere.
+            Ok(None) if made => return Err(store.without_tables()),
+            Ok(None) => make_tables(&store.env),
+            Ok(Some(tables)) => Ok(tables),
+            Err(error) => Err(error),
+        };
         let opened = opened.and_then(|tables| {
             damage::made(&store.path)?;
             Ok(tables)
@@ -370,15 +382,30 @@ impl StateStore {
     /// The directory or the files cannot be made or read.
     pub fn open(state: &Path) -> Result<Self, EngineError> {
         let store = Store::open(&state.join("db"), 2, EnvFlags::empty())?;
+        let made = damage::was_made(&store.path);
         let opened = (|| -> heed::Result<_> {
+            let txn = store.env.read_txn()?;
+            if let Some(networks) = store.env.open_database(&txn, Some("networks"))? {
+                // Only a reader that ends so leaves the table open.
+                txn.commit()?;
+                return Ok(Some(networks));
+            }
+            drop(txn);
+            if made {
+                return Ok(None);
+            }
             let mut txn = store.env.write_txn()?;
             let networks = store.env.create_database(&mut txn, Some("networks"))?;
             txn.commit()?;
+            Ok(Some(networks))
+        })();
+        let opened = opened.and_then(|networks| {
             damage::made(&store.path)?;
             Ok(networks)
-        })();
+        });
         match opened {
-            Ok(networks) => Ok(Self { store, networks }),
+            Ok(Some(networks)) => Ok(Self { store, networks }),
+            Ok(None) => Err(store.without_tables()),
             Err(error) => Err(store.fail(error)),
         }
     }
