@@ -282,6 +282,14 @@ pub struct HostFacts {
     pub now: u64,
 }
 
+impl HostFacts {
+    /// As if a link were not there: the one of a network that is defined anew.
+    pub fn forget_link(&mut self, name: &IfName) {
+        self.interfaces.retain(|other| other != name);
+        self.on_link.retain(|(_, link)| link != name);
+    }
+}
+
 /// Completes and checks a request against the networks there are and the host.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use wharf_core::trace::L4::{Icmp, Tcp, Udp};
 use wharf_core::trace::ruleset::{ChainKind, Expr, Hook, Match, NatArg, NatKind, TableFamily};
 use wharf_core::trace::state::{Flow, RouteKind, RuleAction, Tuple};
 
-use crate::build::{Case, HOST, World, check, drops, ip, line, matches, nat, net, policy, rule};
+use crate::build::{Case, HOST, World, check, drops, ip, matches, nat, net, policy, rule};
 
 #[test]
 fn routes() {
@@ -573,34 +573,4 @@ fn mappings() {
             says: "dropped no-route outside 172.18.0.20",
         },
     ]);
-}
-
-/// What stacks up is told in the order in which the packet meets it.
-#[test]
-fn all_of_them_in_order() {
-    let mut w = World::demo();
-    let c1 = w.id("c1");
-    w.del_routes(c1, "default");
-    w.set(HOST, "net.ipv4.ip_forward", 0);
-    w.state.spaces[HOST].ruleset.chains.clear();
-    w.chain(
-        HOST,
-        TableFamily::Ip,
-        "filter",
-        "FORWARD",
-        Hook::Forward,
-        0,
-        true,
-    );
-    let report = w.ask("c1", "192.0.2.50", Tcp, 80);
-    assert_eq!(line(&report), "dropped no-route c1 192.0.2.50");
-    assert_eq!(
-        crate::build::also(&report),
-        [
-            "forwarding-disabled",
-            "firewall-policy",
-            "not-listening",
-            "no-masquerade"
-        ]
-    );
 }

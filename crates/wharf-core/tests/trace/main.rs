@@ -12,6 +12,7 @@ mod compiled;
 mod doctor;
 mod examples;
 mod healthy;
+mod in_order;
 mod random;
 mod verdict;
 mod wharf_tables;

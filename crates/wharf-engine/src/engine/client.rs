@@ -109,8 +109,7 @@ impl Engine {
         let mut existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
         existing.retain(|n| n.name != rebuilt.name);
         let mut facts = self.host_facts()?;
-        facts.interfaces.retain(|name| *name != rebuilt.bridge);
-        facts.on_link.retain(|(_, dev)| *dev != rebuilt.bridge);
+        facts.forget_link(&rebuilt.bridge);
         let own = |net: &ipnet::IpNet| rebuilt.subnets.iter().any(|s| s.subnet == *net);
         facts.routes.retain(|net| !own(net));
         let Ok(spec) = resolve(request, &existing, &facts) else {

@@ -9,6 +9,8 @@ use wharf_core::publish::{PortMapping, Protocol};
 use crate::engine::Engine;
 use crate::error::EngineError;
 
+const NO_WAY_BACK: Undo = Undo::Irreversible("flows are tracked again by themselves");
+
 /// UDP has no handshake: a flow that went to the host itself before goes on past a new mapping until its
 /// connection tracking entry is gone.
 pub(super) fn flush_udp(ports: &[PortMapping]) -> Plan {
@@ -43,7 +45,7 @@ impl Engine {
         if !addrs.is_empty() {
             plan.push(
                 Op::ConntrackForget(addrs),
-                Undo::Irreversible("flows are tracked again by themselves"),
+                NO_WAY_BACK,
                 "the addresses were others' before",
             );
         }
@@ -60,11 +62,7 @@ fn flush<'a>(ports: impl Iterator<Item = &'a PortMapping>, because: &str) -> Pla
             first: mapping.host.first(),
             last: mapping.host.last(),
         };
-        plan.push(
-            op,
-            Undo::Irreversible("flows are tracked again by themselves"),
-            because,
-        );
+        plan.push(op, NO_WAY_BACK, because);
     }
     plan
 }

@@ -57,8 +57,7 @@ impl Engine {
             (Ok(spec), _) => self.bring_up(&spec, Mode::Apply, false).map(|_| spec),
             (Err(error @ NetworkError::BridgeTaken(_)), Some(bridge))
             | (Err(error @ NetworkError::OverlapsLink { .. }), Some(bridge)) => {
-                facts.interfaces.retain(|name| name != bridge);
-                facts.on_link.retain(|(_, dev)| dev != bridge);
+                facts.forget_link(bridge);
                 let spec = resolve(request, &existing, &facts).map_err(named)?;
                 if !self.was_made_by_wharf(&spec)? {
                     return Err(named(error));

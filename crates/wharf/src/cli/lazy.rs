@@ -4,7 +4,7 @@
 use clap::builder::{Resettable, StyledStr};
 use clap::{ArgMatches, Args, Command, Error, FromArgMatches, Subcommand};
 
-/// The arguments `T`, described when they are needed.
+/// The arguments, or the further commands, `T`, described when they are needed.
 #[derive(Debug)]
 pub struct Lazy<T>(pub T);
 
@@ -38,21 +38,7 @@ impl<T: Args> Args for Lazy<T> {
     }
 }
 
-/// Commands of a command.
-#[derive(Debug)]
-pub struct LazyCommands<T>(pub T);
-
-impl<T: FromArgMatches> FromArgMatches for LazyCommands<T> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-        T::from_arg_matches(matches).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
-        self.0.update_from_arg_matches(matches)
-    }
-}
-
-impl<T: Subcommand> Subcommand for LazyCommands<T> {
+impl<T: Subcommand> Subcommand for Lazy<T> {
     fn augment_subcommands(command: Command) -> Command {
         command.defer(|it| described(it, T::augment_subcommands))
     }

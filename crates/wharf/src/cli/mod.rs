@@ -30,7 +30,7 @@ use crate::output::Printer;
 use crate::output::error::CommandError;
 use crate::tour;
 pub use context::Context;
-use lazy::{Lazy, LazyCommands};
+use lazy::Lazy;
 
 /// What a command ends with: an exit status, or an error to be printed.
 pub type Done = Result<u8, CommandError>;
@@ -76,10 +76,10 @@ enum Command {
     Rm(Lazy<container::RmArgs>),
     /// Make, show and remove networks, and put containers on them
     #[command(subcommand, visible_alias = "net")]
-    Network(LazyCommands<network::NetworkCommand>),
+    Network(Lazy<network::NetworkCommand>),
     /// Publish ports of containers that are there already
     #[command(subcommand)]
-    Port(LazyCommands<port::PortCommand>),
+    Port(Lazy<port::PortCommand>),
     /// Show what `apply` would change
     Plan(Lazy<topology::PlanArgs>),
     /// Make the networks and containers of a file what the file says
@@ -145,8 +145,8 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Ps(Lazy(args)) => container::ps(&args, ctx),
         Command::Inspect(Lazy(args)) => container::inspect(&args, ctx),
         Command::Rm(Lazy(args)) => container::rm(&args, ctx),
-        Command::Network(LazyCommands(command)) => network::run(command, ctx),
-        Command::Port(LazyCommands(command)) => port::run(command, ctx),
+        Command::Network(Lazy(command)) => network::run(command, ctx),
+        Command::Port(Lazy(command)) => port::run(command, ctx),
         Command::Plan(Lazy(args)) => topology::plan(&args, ctx),
         Command::Apply(Lazy(args)) => topology::apply(&args, ctx),
         Command::Destroy(Lazy(args)) => topology::destroy(&args, ctx),

@@ -1,9 +1,8 @@
 //! Findings as their reader sees them: the worst first, each with what shows it and what mends it.
 
-use wharf_core::trace::Owner;
 use wharf_core::trace::doctor::{Finding, Severity};
 
-use super::trace::{owner, word, wrap};
+use super::trace::{object, word, wrap};
 
 /// The whole text.
 pub fn text(findings: &[Finding]) -> String {
@@ -21,16 +20,7 @@ fn one(out: &mut String, finding: &Finding) {
     let code = word(&finding.code);
     let head = format!("{code} in {}: {}", finding.netns, finding.summary);
     wrap(out, &format!("{severity}: "), "  ", &head);
-    let whose = match finding.owner {
-        Owner::User => String::new(),
-        other => format!(" (of {})", owner(other)),
-    };
-    wrap(
-        out,
-        "  object: ",
-        "    ",
-        &format!("{}{whose}", finding.object),
-    );
+    object(out, &finding.object, finding.owner);
     for line in &finding.evidence {
         wrap(out, "  seen: ", "    ", line);
     }
@@ -54,6 +44,8 @@ fn sum(findings: &[Finding]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use wharf_core::trace::Owner;
+
     use super::*;
     use wharf_core::trace::Code;
 

@@ -112,21 +112,21 @@ fn verdict(report: &Report) -> String {
     text.to_owned()
 }
 
+/// The object to blame, and whose it is.
+pub(super) fn object(out: &mut String, object: &str, whose: Owner) {
+    let whose = match whose {
+        Owner::User => String::new(),
+        other => format!(" (of {})", owner(other)),
+    };
+    wrap(out, "  object: ", "    ", &format!("{object}{whose}"));
+}
+
 /// What is to blame: the last lines.
 fn blame(out: &mut String, cause: &Cause) {
     let head = format!("{} in {}: {}", code(cause), cause.netns, cause.summary);
     wrap(out, "cause: ", "  ", &head);
     if !cause.object.is_empty() {
-        let owner = match cause.owner {
-            Owner::User => String::new(),
-            other => format!(" (of {})", owner(other)),
-        };
-        wrap(
-            out,
-            "  object: ",
-            "    ",
-            &format!("{}{owner}", cause.object),
-        );
+        object(out, &cause.object, cause.owner);
     }
     if !cause.evidence.is_empty() {
         *out += "evidence:\n";

@@ -226,6 +226,14 @@ fn the_first_network_and_the_last() {
     }
 }
 
+/// Everything holds together, and nothing is another way than it was.
+#[track_caller]
+fn as_before(host: &Host, before: &Snapshot, what: &str) {
+    sound(host, what);
+    let difference = before.difference_on(host);
+    assert!(difference.is_empty(), "{what}:\n{difference}");
+}
+
 #[test]
 fn repair_and_gc() {
     require!();
@@ -238,12 +246,7 @@ fn repair_and_gc() {
         host.sh("nft flush ruleset; ip link del wharf-a");
         let got = dying_at(&host, step, "repair");
         host.w("repair").ok();
-        sound(&host, &format!("repair at step {step}"));
-        let difference = before.difference_on(&host);
-        assert!(
-            difference.is_empty(),
-            "repair at step {step}:\n{difference}"
-        );
+        as_before(&host, &before, &format!("repair at step {step}"));
         if got.code.is_some() {
             assert!(step > 5, "{}", got.transcript());
             break;
@@ -437,12 +440,7 @@ fn rebuild() {
         let got = dying_at(&host, step, "repair --rebuild");
         host.w("repair --rebuild").ok();
         assert_eq!(names(&host.w("ps --json").json()), ["kept"], "step {step}");
-        sound(&host, &format!("rebuild at step {step}"));
-        let difference = before.difference_on(&host);
-        assert!(
-            difference.is_empty(),
-            "rebuild at step {step}:\n{difference}"
-        );
+        as_before(&host, &before, &format!("rebuild at step {step}"));
         if got.code.is_some() {
             assert!(step > 5, "{}", got.transcript());
             break;
