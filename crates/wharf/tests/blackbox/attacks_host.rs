@@ -357,8 +357,9 @@ fn nothing_for_the_old_tenant_reaches_the_new_one() {
     require!();
     for on in bridge_nf_values() {
         let host = options().bridge_nf_call(*on).start();
-        network(&host, "A", 1, "");
-        for v6 in [false, true] {
+        // The address's next owner is on the same network, or on one of another name.
+        for (v6, next) in [(false, "A"), (true, "A"), (false, "B"), (true, "B")] {
+            network(&host, "A", 1, "");
             container(&host, "old", "A", 1, 11, "");
             let server = host
                 .outside()
@@ -377,7 +378,11 @@ fn nothing_for_the_old_tenant_reaches_the_new_one() {
             client.recv(&mut buffer).expect("an answer");
             drop((client, old));
             host.w("rm -f old").ok();
-            container(&host, "new", "A", 1, 11, "");
+            if next != "A" {
+                host.w("network rm A").ok();
+                network(&host, next, 1, "");
+            }
+            container(&host, "new", next, 1, 11, "");
             let new = host.container("new");
             let heard = Sniffer::start(&new, "eth0");
             for _ in 0..20 {
@@ -387,9 +392,10 @@ fn nothing_for_the_old_tenant_reaches_the_new_one() {
             assert_eq!(
                 heard.count(b"for the old one only"),
                 0,
-                "bridge-nf-call {on}, IPv6 {v6}"
+                "bridge-nf-call {on}, IPv6 {v6}, on {next}"
             );
             host.w("rm -f new").ok();
+            host.w(&format!("network rm {next}")).ok();
         }
     }
 }
