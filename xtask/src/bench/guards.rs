@@ -1,8 +1,14 @@
-//! `guards`: what wharf's rules and guards cost on the path, beside a plain bridge.
+//! `guards`: what the guards at a container's port cost on its path, and what all of wharf's rules cost beside a plain
+//! bridge.
+//!
+//! The guards are what believes no container its own word: the check of address and MAC at the port of the bridge, the
+//! `locked` port, and the check of the source where the bridge hands a packet to the host. Their cost is told by a bed
+//! of wharf's from which just these were taken away.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
+use std::process::Command;
 use std::time::Duration;
 
 use serde_json::json;
@@ -15,27 +21,38 @@ use super::world::GATEWAY;
 use super::{Context, Result};
 use crate::sys;
 
-const SLICE: Duration = Duration::from_millis(300);
+/// Short, and many of them: what else the machine does comes in spells that are longer, and hits neighbours alike.
+const SLICE: Duration = Duration::from_millis(60);
+const SLICES: usize = 5;
 const LOADS: [(&str, Load, u16); 2] = [
     ("round trips/s", Load::RoundTrips, ECHO),
     ("Gbit/s", Load::Throughput, SINK),
 ];
 
-const PLAIN: usize = 0;
-const NAT: usize = 1;
-
-/// Where traffic goes, whether the bridge shows its frames to the IP hooks, and which bed is the base of
-/// the goal: where connection tracking sees the packets it is there with or without guards.
-const PATHS: [(&str, bool, bool, usize); 3] = [
-    (
-        "container → container, bridge-nf-call 0",
-        false,
-        false,
-        PLAIN,
-    ),
-    ("container → container, bridge-nf-call 1", false, true, NAT),
-    ("container → host", true, false, NAT),
+/// Where traffic goes, and whether the bridge shows its frames to the IP hooks.
+const PATHS: [(&str, bool, bool); 3] = [
+    ("container → container, bridge-nf-call 0", false, false),
+    ("container → container, bridge-nf-call 1", false, true),
+    ("container → host", true, false),
 ];
+
+/// Taken away: the rules at the ports, the lock of the ports, and the rules on packets that leave the bridge.
+const UNGUARD: &str = r"
+nft delete table bridge wharf
+nft flush chain inet wharf raw
+for port in $(bridge link | sed 's/^[0-9]*: \([^@:]*\).*/\1/'); do
+    bridge link set dev $port locked off learning on
+done";
+
+/// What a bed is in the tables.
+const BEDS: [&str; 4] = [
+    "plain bridge",
+    "NAT only (floor)",
+    "wharf without guards",
+    "wharf",
+];
+const UNGUARDED: usize = 2;
+const GUARDED: usize = 3;
 
 struct Bed {
     arm: Arm,
@@ -45,13 +62,6 @@ struct Bed {
 
 /// `guards`
 pub fn run(context: &Context) -> Result<Vec<Section>> {
-    let mut beds = vec![
-        bed(engines::floor(context, FloorKind::BridgeOnly)?)?,
-        bed(engines::floor(context, FloorKind::Quiet)?)?,
-    ];
-    if let Some(arm) = engines::wharf(context)? {
-        beds.push(bed(arm)?);
-    }
     let columns = [
         "path",
         "bed",
@@ -59,48 +69,74 @@ pub fn run(context: &Context) -> Result<Vec<Section>> {
         "rate",
         "time ÷ plain bridge",
         "time ÷ NAT only",
+        "time ÷ without guards",
     ];
     let mut section = Section::new("guards", "an open connection from a container", &columns);
-    for (path, to_host, nf_call, base) in PATHS {
+    let (Some(unguarded), Some(guarded)) = (engines::wharf(context)?, engines::wharf(context)?)
+    else {
+        section.note("not measured: no wharf");
+        return Ok(vec![section]);
+    };
+    let beds = [
+        bed(engines::floor(context, FloorKind::BridgeOnly)?)?,
+        bed(engines::floor(context, FloorKind::Quiet)?)?,
+        bed(unguarded)?,
+        bed(guarded)?,
+    ];
+    super::world::output_of(
+        &beds[UNGUARDED].arm.host,
+        Command::new("sh").args(["-ec", UNGUARD]),
+    )?;
+    for (path, to_host, nf_call) in PATHS {
         for bed in &beds {
             sys::inside(bed.arm.host.netns.as_fd(), || set_nf_call(nf_call))?;
         }
         for (measure, load, port) in LOADS {
-            let mut rates = vec![Vec::new(); beds.len()];
-            for round in 0..context.rounds {
-                context.progress(&format!("guards: {path}, {measure}, round {}", round + 1));
-                for turn in 0..beds.len() {
-                    // Nobody always comes after the same neighbour.
-                    let place = (turn + round) % beds.len();
-                    let server = if to_host {
-                        GATEWAY
-                    } else {
-                        beds[place].sibling
-                    };
-                    let to = SocketAddrV4::new(server, port);
-                    rates[place].push(traffic::rate(&beds[place].client, to, load, SLICE)?);
-                }
+            let what = format!("guards: {path}, {measure}");
+            let rates = rates(context, &what, &beds, |bed| {
+                let server = if to_host { GATEWAY } else { bed.sibling };
+                traffic::rate(&bed.client, SocketAddrV4::new(server, port), load, SLICE)
+            })?;
+            for (bed, own) in BEDS.into_iter().zip(&rates) {
+                let cost = [0, 1, UNGUARDED].map(|base| paired_ratio(&rates[base], own));
+                add_row(&mut section, path, bed, measure, own, cost);
             }
-            for (bed, own) in beds.iter().zip(&rates) {
-                let cost = [PLAIN, NAT].map(|bed| paired_ratio(&rates[bed], own));
-                let label = bed.arm.engine.label();
-                add_row(&mut section, path, label, measure, own, cost);
-                if label == "wharf" {
-                    let to = ["plain bridge", "NAT only"][base];
-                    section.goal(
-                        format!("{path}, {measure}: time ÷ {to}"),
-                        cost[base].median,
-                        1.05,
-                    );
-                }
-            }
+            section.goal(
+                format!("{path}, {measure}: time ÷ without guards"),
+                paired_ratio(&rates[UNGUARDED], &rates[GUARDED]).median,
+                1.05,
+            );
         }
     }
     section.note(
         "both ends on one processor, rates per second of processor time; quotients are medians (quartiles) of neighbours in time",
     );
     section.note("plain bridge: no nf_tables rules; NAT only: the floor's table, so connection tracking is on");
+    section.note(
+        "without guards: no table `bridge wharf`, no rules in the chain `raw`, ports not locked",
+    );
     Ok(vec![section])
+}
+
+/// The rates of each bed, taken in turns.
+fn rates(
+    context: &Context,
+    what: &str,
+    beds: &[Bed],
+    rate: impl Fn(&Bed) -> std::io::Result<f64>,
+) -> Result<Vec<Vec<f64>>> {
+    let mut rates = vec![Vec::new(); beds.len()];
+    for round in 0..context.rounds {
+        context.progress(&format!("{what}, round {}", round + 1));
+        for slice in 0..SLICES {
+            for turn in 0..beds.len() {
+                // Nobody always comes after the same neighbour.
+                let place = (turn + slice + round) % beds.len();
+                rates[place].push(rate(&beds[place])?);
+            }
+        }
+    }
+    Ok(rates)
 }
 
 /// A kernel without that module never shows frames to the IP hooks, which is the same as 0.
@@ -134,13 +170,8 @@ fn add_row(
     bed: &str,
     measure: &str,
     rates: &[f64],
-    [to_plain, to_nat]: [Summary; 2],
+    [to_plain, to_nat, to_unguarded]: [Summary; 3],
 ) {
-    let bed = if bed.starts_with("floor") {
-        "NAT only (floor)"
-    } else {
-        bed
-    };
     let rate = Summary::of(rates.to_vec());
     let digits = if rate.median < 1000.0 { 2 } else { 0 };
     let cells = [
@@ -150,10 +181,12 @@ fn add_row(
         &rate.text(digits),
         &to_plain.text(3),
         &to_nat.text(3),
+        &to_unguarded.text(3),
     ];
     let data = json!({
         "path": path, "bed": bed, "measure": measure, "rate": rate.json(),
         "time_to_plain": to_plain.json(), "time_to_nat_only": to_nat.json(),
+        "time_to_unguarded": to_unguarded.json(),
     });
     section.row(cells.map(str::to_owned).to_vec(), data);
 }
