@@ -209,7 +209,7 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
     let mut all = vec![element(Table::Inet, "bridges", vec![name()], None)];
     // Where containers choose their own addresses there is nothing to compare with.
     if !net.subnets.is_empty() {
-        let raw = jump(rules::chain_name(net, "raw"));
+        let raw = goto(rules::chain_name(net, "raw"));
         all.push(element(Table::Inet, "raw_in", vec![name()], raw));
     }
     all.extend([

@@ -313,21 +313,30 @@ fn publish(family: Family) -> Chain {
 /// Loopback addresses never come in from a wire (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3), also where
 /// `route_localnet` would let them. Neither do IPv4 addresses in IPv6 clothes (`::ffff:127.0.0.1`): a server would take
 /// them for what they mean.
+/// Packets of networks are judged by their network's chain, which knows about loopback addresses too.
 fn raw_rules() -> Vec<Rule> {
     vec![
         rule([is(Key::Iif, Value::U32(1))], Action::Accept),
-        rule([daddr(net("127.0.0.0/8"))], Action::Drop),
-        rule([saddr(net("127.0.0.0/8"))], Action::Drop),
-        rule([daddr(net("::/80"))], Action::Drop),
+        rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
+        rule([daddr(loopback(Family::V4))], Action::Drop),
+        rule([saddr(loopback(Family::V4))], Action::Drop),
+        rule([daddr(loopback(Family::V6))], Action::Drop),
         rule(
             [
-                saddr(net("::/80")),
+                saddr(loopback(Family::V6)),
                 not(Key::Ip6Saddr, Value::Net(net("::/128"))),
             ],
             Action::Drop,
         ),
-        rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
     ]
+}
+
+/// What is never on a wire: the host's own loopback addresses, and IPv4-compatible ones (RFC 4291, 2.5.3 and 2.5.5.1).
+pub(super) fn loopback(family: Family) -> IpNet {
+    net(match family {
+        Family::V4 => "127.0.0.0/8",
+        Family::V6 => "::/80",
+    })
 }
 
 /// While wharf has forwarding turned on, flows that have nothing to do with wharf stay unforwarded, as they

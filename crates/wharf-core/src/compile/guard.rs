@@ -2,7 +2,8 @@
 //!
 //! A port's own source MAC is checked by the bridge (`locked`, a static entry); here it is bound to the addresses that go
 //! with it, in IPv4, ARP and IPv6, and what only routers and servers say is dropped. Frames with VLAN tags are of none of
-//! these types. TCP comes first in every chain, for it is what must be fast.
+//! these types. TCP comes first in every chain, for it is what must be fast, and TCP of IPv4 is let through before anything
+//! is asked about the port: `guard4` has what containers may say, and the lock keeps each to its own.
 
 use crate::model::PORT_GROUP;
 use crate::nft::build::{is, not, rule, saddr, within};
@@ -41,6 +42,10 @@ fn accept(matches: impl IntoIterator<Item = Match>) -> Rule {
     rule(matches, Action::Accept)
 }
 
+fn own4() -> Match {
+    within(&[Key::EtherSaddr, Key::IpSaddr], "guard4")
+}
+
 fn guarded(keys: [Key; 2]) -> Match {
     within(&keys, "guard6")
 }
@@ -73,20 +78,17 @@ pub(super) fn chains() -> Vec<Chain> {
             Table::Bridge,
             "ports",
             Some((false, Hook::Prerouting, PRIORITY)),
-            vec![rule([ours], goto("guard"))],
+            vec![
+                accept([ether(0x0800), l4(TCP), own4()]),
+                rule([ours], goto("guard")),
+            ],
         ),
     ]
 }
 
 fn by_type() -> Vec<Rule> {
     vec![
-        rule(
-            [
-                ether(0x0800),
-                within(&[Key::EtherSaddr, Key::IpSaddr], "guard4"),
-            ],
-            goto("guard_ip"),
-        ),
+        rule([ether(0x0800), own4()], goto("guard_ip")),
         accept([
             ether(0x0806),
             is(Key::ArpHtype, Value::U16(1)),
@@ -103,7 +105,6 @@ fn by_type() -> Vec<Rule> {
 /// routers (RFC 4286, RFC 7761).
 fn ip() -> Vec<Rule> {
     vec![
-        accept([l4(TCP)]),
         drop([l4(UDP), is(Key::ThDport, Value::U16(68))]),
         accept([l4(UDP)]),
         drop([l4(ICMP), is(Key::IcmpType, Value::U8(5))]),

@@ -1,5 +1,8 @@
 //! The chains of one network.
 
+use ipnet::IpNet;
+
+use super::base::loopback;
 use crate::addr::Family;
 use crate::model::PORT_GROUP_APART;
 use crate::network::NetworkSpec;
@@ -88,26 +91,28 @@ pub fn adopted_chain(net: &NetworkSpec) -> Chain {
     }
 }
 
-/// Only the network's own addresses come from its bridge. IPv6 also uses link-local addresses and, before it
-/// has one, none (RFC 4291, 2.5.2 and 2.5.6).
+/// Only the network's own addresses come from its bridge, and nothing for the host's loopback addresses, also where
+/// `route_localnet` would let it. IPv6 also uses link-local addresses and, before it has one, none (RFC 4291, 2.5.2 and
+/// 2.5.6).
 fn raw(net: &NetworkSpec) -> Vec<Rule> {
-    let mut rules: Vec<Rule> = net
-        .subnets
-        .iter()
-        .map(|s| rule([saddr(s.subnet)], Action::Return))
+    // Without subnets nobody knows which addresses those are.
+    if net.subnets.is_empty() {
+        return Vec::new();
+    }
+    let early = ["fe80::/10", "::/128"].map(|s| s.parse().expect("a constant prefix"));
+    let early = early.into_iter().filter(|_| net.has_v6());
+    let own = net.subnets.iter().map(|s| s.subnet).chain(early);
+    let mut rules: Vec<Rule> = own
+        .map(|subnet| {
+            let (key, family) = match subnet {
+                IpNet::V4(_) => (Key::IpDaddr, Family::V4),
+                IpNet::V6(_) => (Key::Ip6Daddr, Family::V6),
+            };
+            let on_wire = not(key, Value::Net(loopback(family)));
+            rule([saddr(subnet), on_wire], Action::Accept)
+        })
         .collect();
-    if net.has_v6() {
-        for own in ["fe80::/10", "::/128"] {
-            rules.push(rule(
-                [saddr(own.parse().expect("a constant prefix"))],
-                Action::Return,
-            ));
-        }
-    }
-    // Without subnets nobody knows which those are.
-    if !net.subnets.is_empty() {
-        rules.push(rule([], Action::Drop));
-    }
+    rules.push(rule([], Action::Drop));
     rules
 }
 
