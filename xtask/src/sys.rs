@@ -195,6 +195,23 @@ pub fn reset_on_close(socket: BorrowedFd<'_>) -> io::Result<()> {
     .map(drop)
 }
 
+/// Makes a TCP socket send as fast as its window allows (`TCP_CONGESTION` with `reno`, which every Linux has). With
+/// others a packet that takes longer also makes the next ones smaller, and what is measured is their estimate of a link.
+pub fn unpaced(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let name = b"reno";
+    // SAFETY: the option's value is as long as told and outlives the call.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_CONGESTION,
+            name.as_ptr().cast(),
+            name.len() as libc::socklen_t,
+        )
+    })
+    .map(drop)
+}
+
 /// The processor time that this process has taken, all threads together.
 pub fn processor_time() -> io::Result<Duration> {
     let mut time = libc::timespec {

@@ -2,8 +2,9 @@
 //! bridge.
 //!
 //! The guards are what believes no container its own word: the check of address and MAC at the port of the bridge, the
-//! `locked` port, and the check of the source where the bridge hands a packet to the host. Their cost is told by a bed
-//! of wharf's from which just these were taken away.
+//! `locked` port, and the check of the source where the bridge hands a packet to the host. Their cost is told by the
+//! same network with just these taken away: two networks made alike differ by more, for throughput depends on where
+//! their memory came to be.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -36,16 +37,12 @@ const PATHS: [(&str, bool, bool); 3] = [
     ("container → host", true, false),
 ];
 
-/// Taken away: the rules at the ports, the lock of the ports, and the rules on packets that leave the bridge.
-const UNGUARD: &str = r"
-nft delete table bridge wharf
-nft flush chain inet wharf raw
-for port in $(bridge link | sed 's/^[0-9]*: \([^@:]*\).*/\1/'); do
-    bridge link set dev $port locked off learning on
-done";
+/// Taken away: the chain at the ports and the one for packets that leave the bridge. The lock of a port costs nothing that
+/// could be measured, and stays.
+const UNGUARD: &str = "delete chain bridge wharf ports\ndelete chain inet wharf raw\n";
 
-/// What a bed is in the tables.
-const BEDS: [&str; 4] = [
+/// Who takes turns, as the tables call them.
+const ENTRIES: [&str; 4] = [
     "plain bridge",
     "NAT only (floor)",
     "wharf without guards",
@@ -53,6 +50,12 @@ const BEDS: [&str; 4] = [
 ];
 const UNGUARDED: usize = 2;
 const GUARDED: usize = 3;
+
+struct Beds {
+    plain: Bed,
+    nat: Bed,
+    wharf: Bed,
+}
 
 struct Bed {
     arm: Arm,
@@ -72,34 +75,43 @@ pub fn run(context: &Context) -> Result<Vec<Section>> {
         "time ÷ without guards",
     ];
     let mut section = Section::new("guards", "an open connection from a container", &columns);
-    let (Some(unguarded), Some(guarded)) = (engines::wharf(context)?, engines::wharf(context)?)
-    else {
+    let Some(wharf) = engines::wharf(context)? else {
         section.note("not measured: no wharf");
         return Ok(vec![section]);
     };
-    let beds = [
-        bed(engines::floor(context, FloorKind::BridgeOnly)?)?,
-        bed(engines::floor(context, FloorKind::Quiet)?)?,
-        bed(unguarded)?,
-        bed(guarded)?,
-    ];
-    super::world::output_of(
-        &beds[UNGUARDED].arm.host,
-        Command::new("sh").args(["-ec", UNGUARD]),
-    )?;
+    let beds = Beds {
+        plain: bed(engines::floor(context, FloorKind::BridgeOnly)?)?,
+        nat: bed(engines::floor(context, FloorKind::Quiet)?)?,
+        wharf: bed(wharf)?,
+    };
+    let guard = guards_of(&beds.wharf)?;
     for (path, to_host, nf_call) in PATHS {
-        for bed in &beds {
+        for bed in [&beds.plain, &beds.nat, &beds.wharf] {
             sys::inside(bed.arm.host.netns.as_fd(), || set_nf_call(nf_call))?;
         }
         for (measure, load, port) in LOADS {
             let what = format!("guards: {path}, {measure}");
-            let rates = rates(context, &what, &beds, |bed| {
+            let rates = rates(context, &what, |entry| {
+                let bed = match entry {
+                    0 => &beds.plain,
+                    1 => &beds.nat,
+                    UNGUARDED => {
+                        nft(&beds.wharf, UNGUARD)?;
+                        &beds.wharf
+                    }
+                    _ => &beds.wharf,
+                };
                 let server = if to_host { GATEWAY } else { bed.sibling };
-                traffic::rate(&bed.client, SocketAddrV4::new(server, port), load, SLICE)
+                let to = SocketAddrV4::new(server, port);
+                let rate = traffic::rate(&bed.client, to, load, SLICE)?;
+                if entry == UNGUARDED {
+                    nft(&beds.wharf, &guard)?;
+                }
+                Ok(rate)
             })?;
-            for (bed, own) in BEDS.into_iter().zip(&rates) {
+            for (entry, own) in ENTRIES.into_iter().zip(&rates) {
                 let cost = [0, 1, UNGUARDED].map(|base| paired_ratio(&rates[base], own));
-                add_row(&mut section, path, bed, measure, own, cost);
+                add_row(&mut section, path, entry, measure, own, cost);
             }
             section.goal(
                 format!("{path}, {measure}: time ÷ without guards"),
@@ -112,31 +124,42 @@ pub fn run(context: &Context) -> Result<Vec<Section>> {
         "both ends on one processor, rates per second of processor time; quotients are medians (quartiles) of neighbours in time",
     );
     section.note("plain bridge: no nf_tables rules; NAT only: the floor's table, so connection tracking is on");
-    section.note(
-        "without guards: no table `bridge wharf`, no rules in the chain `raw`, ports not locked",
-    );
+    section.note("without guards: without the chains `ports` and `raw`, in the same network");
     Ok(vec![section])
 }
 
-/// The rates of each bed, taken in turns.
+/// The rates of each entry, taken in turns.
 fn rates(
     context: &Context,
     what: &str,
-    beds: &[Bed],
-    rate: impl Fn(&Bed) -> std::io::Result<f64>,
-) -> Result<Vec<Vec<f64>>> {
-    let mut rates = vec![Vec::new(); beds.len()];
+    rate: impl Fn(usize) -> Result<f64>,
+) -> Result<[Vec<f64>; ENTRIES.len()]> {
+    let mut rates: [Vec<f64>; ENTRIES.len()] = Default::default();
     for round in 0..context.rounds {
         context.progress(&format!("{what}, round {}", round + 1));
         for slice in 0..SLICES {
-            for turn in 0..beds.len() {
+            for turn in 0..ENTRIES.len() {
                 // Nobody always comes after the same neighbour.
-                let place = (turn + slice + round) % beds.len();
-                rates[place].push(rate(&beds[place])?);
+                let place = (turn + slice + round) % ENTRIES.len();
+                rates[place].push(rate(place)?);
             }
         }
     }
     Ok(rates)
+}
+
+/// What brings back what [`UNGUARD`] takes away.
+fn guards_of(bed: &Bed) -> Result<String> {
+    let list = |what: &[&str]| {
+        let mut command = Command::new("nft");
+        super::world::output_of(&bed.arm.host, command.arg("list").args(what))
+    };
+    Ok(list(&["chain", "bridge", "wharf", "ports"])? + &list(&["chain", "inet", "wharf", "raw"])?)
+}
+
+fn nft(bed: &Bed, commands: &str) -> Result<()> {
+    let mut command = Command::new("nft");
+    super::world::output_of(&bed.arm.host, command.arg(commands)).map(drop)
 }
 
 /// A kernel without that module never shows frames to the IP hooks, which is the same as 0.

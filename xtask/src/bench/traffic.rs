@@ -102,6 +102,7 @@ fn open(to: SocketAddrV4) -> io::Result<TcpStream> {
     let connection = TcpStream::connect_timeout(&to.into(), PATIENCE)
         .map_err(|e| io::Error::new(e.kind(), format!("no connection to {to}: {e}")))?;
     connection.set_nodelay(true)?;
+    sys::unpaced(connection.as_fd())?;
     connection.set_read_timeout(Some(PATIENCE))?;
     connection.set_write_timeout(Some(PATIENCE))?;
     Ok(connection)
