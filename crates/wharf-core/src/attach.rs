@@ -213,6 +213,9 @@ pub struct Attachment {
     /// Limits and settings.
     #[serde(default, skip_serializing_if = "no_extras")]
     pub extras: Box<Extras>,
+    /// Whether neighbours may know an address of it at another hardware address, and are told.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
     /// How far it has come.
     pub phase: Phase,
 }

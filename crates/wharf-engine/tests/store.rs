@@ -177,7 +177,7 @@ fn carry_out(
         }
         Step::Release { net, n } => {
             store
-                .release(&mut txn, &network(*net), nth(*net, *n))
+                .release(&mut txn, &network(*net), nth(*net, *n), None)
                 .unwrap();
             model.leases.remove(&(*net, nth(*net, *n)));
         }

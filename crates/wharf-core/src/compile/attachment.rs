@@ -217,11 +217,11 @@ fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Reso
     values.iter().map(sysctl).chain(tells(inside, a)).collect()
 }
 
-/// Who knew the address as another's hears of its new owner when the link is up: by gratuitous ARP and unsolicited
+/// Who knows the address as another's hears of its new owner when the link is up: by gratuitous ARP and unsolicited
 /// neighbour advertisements.
 fn tells<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = Resource> + 'a {
     let families = Family::BOTH.into_iter();
-    let numbered = families.filter(|family| a.address(*family).is_some());
+    let numbered = families.filter(|family| a.announce && a.address(*family).is_some());
     numbered.map(|family| {
         let protocol = by_family(family, "ipv4", "ipv6");
         let name = by_family(family, "arp_notify", "ndisc_notify");

@@ -86,7 +86,7 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let mut own = self.forget_old_owners(&mut txn, &container.attachments)?;
+        let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
         own.append(self.create_plan(&txn, &container, &nets, loopback)?);
         settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
@@ -210,7 +210,8 @@ impl Engine {
 
     pub(super) fn release_addresses(&self, txn: &mut RwTxn, a: &Attachment) -> heed::Result<()> {
         for addr in &a.addresses {
-            self.run.release(txn, &a.network, addr.addr())?;
+            self.run
+                .release(txn, &a.network, addr.addr(), Some(a.mac))?;
         }
         Ok(())
     }

@@ -273,7 +273,7 @@ impl Engine {
         }
         let write = (|| {
             for (network, addr) in &entries.leases {
-                self.run.release(&mut txn, network, *addr)?;
+                self.run.release(&mut txn, network, *addr, None)?;
             }
             for mapping in &entries.ports {
                 self.run.free_port(&mut txn, mapping)?;

@@ -1,17 +1,25 @@
 //! Leases: which address is whose.
 //!
 //! A lease's key is the network's name, a zero byte and the address; its value is the container's name. The
-//! cursor of a network's subnet is the address handed out last. Beside the cursors are the addresses that were given back:
-//! connection tracking may still know flows of their old owners.
+//! cursor of a network's subnet is the address handed out last. Beside the cursors are the addresses that were given back,
+//! with the hardware address they were at: connection tracking and neighbours may still know their old owners.
 
 use std::net::IpAddr;
 
 use heed::{RoTxn, RwTxn};
+use wharf_core::addr::Mac;
 use wharf_core::ipam::{self, Pool};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::{NetworkSpec, Subnet};
 
 use super::RunStore;
+
+/// Whose an address was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OldOwner {
+    /// The hardware address it was at; `None` if nobody knows.
+    pub mac: Option<Mac>,
+}
 
 /// Why an address cannot be leased.
 #[derive(Debug)]
@@ -205,7 +213,7 @@ impl RunStore {
         Ok(addr)
     }
 
-    /// Gives an address back.
+    /// Gives an address back that was at `mac`, where that is known.
     ///
     /// # Errors
     /// LMDB's.
@@ -214,18 +222,26 @@ impl RunStore {
         txn: &mut RwTxn,
         network: &NetworkName,
         addr: IpAddr,
+        mac: Option<Mac>,
     ) -> heed::Result<()> {
-        self.cursors.put(txn, &used(addr), &[])?;
+        let was_at = mac.map_or(Vec::new(), |mac| mac.0.to_vec());
+        self.cursors.put(txn, &used(addr), &was_at)?;
         self.leases.delete(txn, &key(network, addr)).map(|_| ())
     }
 
-    /// Whether the address was somebody's before, whatever the network was called. It is told once: whoever asks sees
+    /// Who had the address before, whatever the network was called, if anyone did. It is told once: whoever asks sees
     /// to what is still under way to the old owner, and gives the address back, which marks it again, if that fails.
     ///
     /// # Errors
     /// LMDB's.
-    pub fn take_used(&self, txn: &mut RwTxn, addr: IpAddr) -> heed::Result<bool> {
-        self.cursors.delete(txn, &used(addr))
+    pub fn take_used(&self, txn: &mut RwTxn, addr: IpAddr) -> heed::Result<Option<OldOwner>> {
+        let key = used(addr);
+        let Some(was_at) = self.cursors.get(txn, &key)? else {
+            return Ok(None);
+        };
+        let mac = was_at.try_into().ok().map(Mac);
+        self.cursors.delete(txn, &key)?;
+        Ok(Some(OldOwner { mac }))
     }
 
     /// Writes down whose an address is.

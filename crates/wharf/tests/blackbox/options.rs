@@ -265,6 +265,9 @@ fn neighbours_are_told_of_a_new_owner() {
     for n in 1..=3 {
         let mac = format!("02:77:00:00:00:0{n}");
         container(&host, "c1", "A", 1, 11, &format!("--mac-address {mac}"));
+        // A broadcast that nobody needs would go to every container.
+        let notifies = host.container("c1").sysctl("net/ipv4/conf/eth0/arp_notify");
+        assert_eq!(notifies.as_deref() == Some("1"), n > 1, "owner {n}");
         for v6 in [false, true] {
             let family = if v6 { "-6" } else { "-4" };
             let to = at(v6, 1, 11);

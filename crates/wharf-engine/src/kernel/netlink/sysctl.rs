@@ -9,9 +9,12 @@ use std::path::Path;
 const ROOT: &str = "/proc/sys";
 
 /// Whether the kernel has IPv6 at all.
+///
+/// Not asked of `/proc/sys/net/ipv6`: the names in `/proc/sys/net` of all namespaces are in one chain of the kernel's
+/// cache of names, which grows with each container.
 #[must_use]
 pub fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
+    Path::new("/proc/thread-self/net/if_inet6").exists()
 }
 
 /// Sets a value in the thread's namespace and makes sure that it stayed.
