@@ -149,11 +149,11 @@ pub enum EngineError {
         netns: PathBuf,
     },
     /// The path is no network namespace, or is gone.
-    #[error("{path} is not a network namespace: {why}")]
+    #[error("{why}")]
     NotANetns {
         /// The path.
         path: PathBuf,
-        /// Why.
+        /// What is there instead, with the path or the process.
         why: String,
     },
     /// The namespace is wharf's own or has a container already.

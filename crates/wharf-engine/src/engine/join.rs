@@ -18,7 +18,7 @@ use crate::api::{ContainerRequest, NetnsRequest, ObjectName};
 use crate::engine::host::failed;
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
-use crate::process::netns;
+use crate::process::netns::{self, NetnsError};
 use crate::store::LeaseError;
 
 /// An address with its prefix length, and its gateway.
@@ -59,7 +59,12 @@ impl Engine {
         }
         let opened = netns::open(&path).map_err(|e| EngineError::NotANetns {
             path: path.clone(),
-            why: e.to_string(),
+            why: match (&request.netns, e) {
+                (NetnsRequest::Pid(pid), NetnsError::NotFound(_)) => {
+                    format!("there is no process {pid}")
+                }
+                (_, e) => e.to_string(),
+            },
         })?;
         if self.own_netns == opened.inode() {
             return Err(EngineError::NetnsUnfit {
