@@ -338,7 +338,11 @@ fn networks_of_all_kinds_are_sound() {
     host.w("network create apart --icc=false").ok();
     host.w("network create plain --masquerade=false --subnet 10.88.20.0/24")
         .ok();
+    // Its IPv6 subnet is a random one.
+    host.w("network create any --ipv6").ok();
     for (name, net) in [
+        ("a1", "any"),
+        ("a2", "any"),
         ("o1", "odd"),
         ("o2", "odd"),
         ("i1", "inside"),

@@ -7,6 +7,9 @@ use crate::trace::packet::{L4, Packet};
 use crate::trace::ruleset::Header;
 
 const LINK: usize = 14;
+/// Types of ICMPv6: a neighbour solicitation and a neighbour advertisement.
+const SOLICITS: u8 = 135;
+const ADVERTISES: u8 = 136;
 
 /// The headers of a packet. Bits that a walked packet does not settle (identifiers, checksums, sequence numbers) are dark.
 #[derive(Debug, Clone)]
@@ -156,6 +159,9 @@ impl Headers {
     fn icmp(&mut self, packet: &Packet) {
         self.known(&[icmp_type(packet), icmp_code(packet)]);
         self.unknown(2);
+        if let (IpAddr::V6(src), kind @ (SOLICITS | ADVERTISES)) = (packet.src, icmp_type(packet)) {
+            return self.discovery(packet, src, kind);
+        }
         let id = if packet.sport == 0 {
             packet.dport
         } else {
@@ -163,6 +169,23 @@ impl Headers {
         };
         self.known(&id.to_be_bytes());
         self.unknown(2);
+    }
+
+    /// Neighbour discovery (RFC 4861, 4.3 and 4.4) as the kernel does it: with the sender's hardware address.
+    fn discovery(&mut self, packet: &Packet, src: Ipv6Addr, kind: u8) {
+        const SOURCE: u8 = 1;
+        const TARGET: u8 = 2;
+        if kind == SOLICITS {
+            self.known(&[0; 4]);
+            // The destination has the last bytes of it only.
+            self.unknown(16);
+            self.known(&[SOURCE, 1]);
+        } else {
+            self.unknown(4);
+            self.known(&src.octets());
+            self.known(&[TARGET, 1]);
+        }
+        self.mac(packet.src_mac);
     }
 
     fn start(&self, header: Header) -> Option<usize> {

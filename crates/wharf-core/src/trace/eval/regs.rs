@@ -105,8 +105,9 @@ impl Regs {
         }
     }
 
-    /// Bytes that are not known.
+    /// Bytes that are not known. As where they are, the rest of the last register is zero.
     pub fn forget(&mut self, reg: RegByte, len: usize, random: bool) {
+        self.store_partly(reg, &vec![0; len], &[]);
         let span = span(reg, len);
         let mask = bytes_mask(span.clone());
         self.random = if random {
