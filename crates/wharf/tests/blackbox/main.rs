@@ -23,6 +23,7 @@ mod errors;
 mod errors_state;
 mod exposure;
 mod fail_closed;
+mod fail_closed_ports;
 mod gc;
 mod guards;
 mod guards_network;
