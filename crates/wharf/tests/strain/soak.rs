@@ -2,7 +2,6 @@
 
 use crate::common::*;
 use crate::size;
-use std::fs;
 use wharf_testkit::{Echo, Host, addr, eventually, require};
 
 /// What could grow: of the kernel, and of the watching process.
@@ -33,17 +32,16 @@ fn seen(host: &Host, pid: i32) -> Seen {
         mounts: host.mounts().lines().count(),
         named: lines("ls /run/netns"),
         processes: host.processes().len(),
-        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count(),
-        threads: fs::read_dir(format!("/proc/{pid}/task")).unwrap().count(),
+        descriptors: lines(&format!("ls /proc/{pid}/fd")),
+        threads: lines(&format!("ls /proc/{pid}/task")),
     }
 }
 
 /// Anonymous memory in KiB.
-fn memory(pid: i32) -> usize {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("RssAnon"));
-    let words = line.expect("RssAnon").split_whitespace().nth(1);
-    words.unwrap().parse().unwrap()
+fn memory(host: &Host, pid: i32) -> usize {
+    let said = host.sh(&format!("sed -n 's/RssAnon: *//p' /proc/{pid}/status"));
+    let number = said.split_whitespace().next();
+    number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"))
 }
 
 fn cycle(host: &Host, n: usize) {
@@ -94,7 +92,7 @@ fn nothing_grows_on_a_watched_host() {
             last = now;
             same.then_some(())
         });
-        (last, memory(pid))
+        (last, memory(&host, pid))
     };
     let (before, memory_before) = settled();
     (0..cycles).for_each(|n| cycle(&host, n));

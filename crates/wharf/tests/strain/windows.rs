@@ -118,7 +118,7 @@ const CASES: &[Case] = &[
         name: "network create and rm",
         prepare: nothing,
         there: settled,
-        back: |host| w(host, "network rm -f A"),
+        back: |host| remove(host, &["v"], &["A"]),
     },
     Case {
         name: "another network with all of them",
