@@ -31,6 +31,7 @@ mod install;
 mod liar;
 mod lifecycle;
 mod neighbours;
+mod neighbours_firewalld;
 mod netavark;
 mod netavark_dns;
 mod netavark_options;
