@@ -20,9 +20,7 @@ use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome};
 use crate::engine::findings::compare;
-use crate::engine::host::{
-    HostPart, backstop, failed, failed_op, learn_of_host, shared_rules,
-};
+use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
 use crate::engine::{Engine, Networks, applies, identity, journal_key};
 use crate::error::EngineError;
 use crate::kernel::{Kernel, PlanError};

@@ -51,7 +51,8 @@ fn apart(host: &Host, from: (&Netns, u8), to: (&Netns, u8), what: &str) {
     let what = format!("{what}: {} to {}", from.0.name(), to.0.name());
     for v6 in [false, true] {
         let target = at(v6, 4, to.1);
-        let tries = || from.0.udp_brief(target, 90).reached() || from.0.ping_brief(target).reached();
+        let tries =
+            || from.0.udp_brief(target, 90).reached() || from.0.ping_brief(target).reached();
         assert!(!tries(), "{what}");
         let (ip, len) = if v6 { ("ip -6", 128) } else { ("ip", 32) };
         let way = format!("{target}/{len} via {}", at(v6, 4, 1));
@@ -139,7 +140,11 @@ fn ports_follow_what_the_host_does_with_bridged_frames() {
     }
     host.w("port rm n2 8083:80").ok();
     let left = host.w("repair --dry-run --json").json();
-    assert_eq!(left["mended"], serde_json::json!([]), "all is as it is to be");
+    assert_eq!(
+        left["mended"],
+        serde_json::json!([]),
+        "all is as it is to be"
+    );
     set_nf_call(&host, "0");
     let mut watch = host.w_spawn("serve");
     eventually("the watch is there", || {

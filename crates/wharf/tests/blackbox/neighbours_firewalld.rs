@@ -3,7 +3,7 @@
 use crate::common::*;
 use crate::neighbours::{all_work, follow};
 use wharf_testkit::skip::Need;
-use wharf_testkit::{Echo, Flood, Host, Running, Sniffer, Snapshot, addr, eventually, require};
+use wharf_testkit::{Echo, Flood, Host, Running, Snapshot, Sniffer, addr, eventually, require};
 
 /// The bus lets root do everything, and asks no other program.
 const BUS: &str = r#"<busconfig>
@@ -25,10 +25,16 @@ fn bus(host: &Host) -> Running {
     ));
     let bus = host
         .command("dbus-daemon")
-        .args(["--nofork", "--nopidfile", "--config-file=/run/firewalld-bus.conf"])
+        .args([
+            "--nofork",
+            "--nopidfile",
+            "--config-file=/run/firewalld-bus.conf",
+        ])
         .spawn();
     eventually("the bus is there", || {
-        host.path("/run/dbus/system_bus_socket").exists().then_some(())
+        host.path("/run/dbus/system_bus_socket")
+            .exists()
+            .then_some(())
     });
     bus
 }
@@ -76,13 +82,17 @@ fn firewalld_starts_reloads_and_stops_beside_wharf() {
     assert_eq!(follow(&host, &made.stderr), 2, "{}", made.transcript());
     all_work(&host, "with the zone");
     let heard = Sniffer::start(&a1, "eth0");
-    let floods = [false, true]
-        .map(|v6| Flood::start(host.outside(), (at(v6, 1, 11), 90).into(), b"flood"));
+    let floods =
+        [false, true].map(|v6| Flood::start(host.outside(), (at(v6, 1, 11), 90).into(), b"flood"));
     for line in ["--reload", "--complete-reload", "--reload"] {
         host.sh(&format!("firewall-cmd {line}"));
         all_work(&host, line);
         let left = host.w("repair --dry-run --json").json();
-        assert_eq!(left["mended"], serde_json::json!([]), "{line} touches nothing of wharf");
+        assert_eq!(
+            left["mended"],
+            serde_json::json!([]),
+            "{line} touches nothing of wharf"
+        );
         assert!(
             !host.outside().tcp_brief(addr::HOST4, 7000).reached(),
             "what firewalld refuses stays refused"
@@ -96,7 +106,9 @@ fn firewalld_starts_reloads_and_stops_beside_wharf() {
     assert_eq!(heard.count(b"flood"), 0, "a packet of the flood got in");
     drop((floods, heard));
     remove(&host, &["a1", "a2"], &["A"]);
-    host.sh("firewall-cmd --permanent --zone=trusted --remove-interface=wharf-a; firewall-cmd --reload");
+    host.sh(
+        "firewall-cmd --permanent --zone=trusted --remove-interface=wharf-a; firewall-cmd --reload",
+    );
     end(daemon);
     host.sh("rm -rf /run/firewalld");
     before.assert_same(&host, "a network beside firewalld");

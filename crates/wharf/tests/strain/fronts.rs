@@ -23,7 +23,12 @@ fn perhaps_dies(command: HostCommand) -> Option<i32> {
             running.wait().code
         }
         1 => command.run().code,
-        _ => command.env("WHARF_FAIL_AT", (1 + random(40)).to_string()).run().code,
+        _ => {
+            command
+                .env("WHARF_FAIL_AT", (1 + random(40)).to_string())
+                .run()
+                .code
+        }
     }
 }
 
@@ -52,10 +57,10 @@ impl Cni<'_> {
         let mut conf = self.1["plugins"][0].clone();
         conf["name"] = self.1["name"].clone();
         conf["cniVersion"] = self.1["cniVersion"].clone();
-        conf["runtimeConfig"] =
-            json!({"portMappings": [{"hostPort": 8100 + n, "containerPort": 80, "protocol": "tcp"}]});
+        conf["runtimeConfig"] = json!({"portMappings": [{"hostPort": 8100 + n, "containerPort": 80, "protocol": "tcp"}]});
         let id = format!("cni{n}");
-        self.0.command(verb, &id, &format!("/run/netns/{id}"), "eth0", &conf)
+        self.0
+            .command(verb, &id, &format!("/run/netns/{id}"), "eth0", &conf)
     }
 }
 

@@ -19,5 +19,7 @@ mod windows;
 /// A size from the environment, else the usual one.
 pub fn size(name: &str, usual: usize) -> usize {
     let asked = std::env::var(name).ok();
-    asked.map_or(usual, |n| n.parse().unwrap_or_else(|_| panic!("{name}={n}")))
+    asked.map_or(usual, |n| {
+        n.parse().unwrap_or_else(|_| panic!("{name}={n}"))
+    })
 }

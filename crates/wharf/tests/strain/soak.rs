@@ -41,15 +41,20 @@ fn seen(host: &Host, pid: i32) -> Seen {
 fn memory(host: &Host, pid: i32) -> usize {
     let said = host.sh(&format!("sed -n 's/RssAnon: *//p' /proc/{pid}/status"));
     let number = said.split_whitespace().next();
-    number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+    number
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{said}"))
 }
 
 fn cycle(host: &Host, n: usize) {
     let port = 9000 + n % 100;
     host.w(&format!("create c --network A -p {port}:80")).ok();
     host.w("network connect B c").ok();
-    host.w(&format!("port add c {}:80/tcp 7000-7010:7000-7010/udp", port + 500))
-        .ok();
+    host.w(&format!(
+        "port add c {}:80/tcp 7000-7010:7000-7010/udp",
+        port + 500
+    ))
+    .ok();
     if n.is_multiple_of(25) {
         let inside = host.container("c");
         let _web = Echo::tcp(&inside, "c", 80);

@@ -100,7 +100,13 @@ const CASES: &[Case] = &[
         prepare: |host| {
             network_a(host);
             network(host, "C", 3, "");
-            w(host, &format!("create v --netns /run/netns/v --network C {} -p 8091:91/udp", ips(3, 3)));
+            w(
+                host,
+                &format!(
+                    "create v --netns /run/netns/v --network C {} -p 8091:91/udp",
+                    ips(3, 3)
+                ),
+            );
         },
         there: |host| w(host, &format!("network connect A v {}", target())),
         back: |host| w(host, "network disconnect A v"),
@@ -165,7 +171,13 @@ const CASES: &[Case] = &[
     Case {
         name: "flush and netavark firewall-reload",
         prepare: |host| netavark(host, "setup"),
-        there: |host| drop(podman::netavark(host, &["firewall-reload"], &Value::Null).run().ok()),
+        there: |host| {
+            drop(
+                podman::netavark(host, &["firewall-reload"], &Value::Null)
+                    .run()
+                    .ok(),
+            )
+        },
         back: |host| drop(host.sh("nft flush ruleset")),
     },
 ];
@@ -184,7 +196,9 @@ fn counted(v: &Netns) -> u64 {
     let said = v.sh("nft list counter inet t forbidden");
     let words = said.split("packets ").nth(1);
     let number = words.and_then(|rest| rest.split(' ').next());
-    number.and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{said}"))
+    number
+        .and_then(|n| n.parse().ok())
+        .unwrap_or_else(|| panic!("{said}"))
 }
 
 fn try_one(case: &Case, nf_call: bool, rounds: usize) {
@@ -194,10 +208,15 @@ fn try_one(case: &Case, nf_call: bool, rounds: usize) {
     let v = counting(&host);
     (case.prepare)(&host);
     let b1 = host.container("b1");
-    let floods: Vec<Flood> = [(host.outside(), false), (host.outside(), true), (&b1, false), (&b1, true)]
-        .into_iter()
-        .map(|(from, v6)| Flood::start(from, (at(v6, 1, N), 90).into(), b"forbidden"))
-        .collect();
+    let floods: Vec<Flood> = [
+        (host.outside(), false),
+        (host.outside(), true),
+        (&b1, false),
+        (&b1, true),
+    ]
+    .into_iter()
+    .map(|(from, v6)| Flood::start(from, (at(v6, 1, N), 90).into(), b"forbidden"))
+    .collect();
     let more = |by: u64| {
         let sent: Vec<u64> = floods.iter().map(Flood::sent).collect();
         eventually("more of the flood", || {
@@ -220,12 +239,20 @@ fn try_one(case: &Case, nf_call: bool, rounds: usize) {
     drop(floods);
     let _server = Echo::udp(&v, "v", 91);
     for v6 in [false, true] {
-        assert_eq!(host.outside().udp(addr::host(v6), 8091).by(), Some("v"), "{}", case.name);
+        assert_eq!(
+            host.outside().udp(addr::host(v6), 8091).by(),
+            Some("v"),
+            "{}",
+            case.name
+        );
     }
     // What may come is counted.
     let _ = host.netns().udp_brief(at(false, 1, N), 90);
     assert!(counted(&v) > 0, "{}: it does not count", case.name);
-    eprintln!("{} (nf-call {nf_call}): {sent} sent, none passed", case.name);
+    eprintln!(
+        "{} (nf-call {nf_call}): {sent} sent, none passed",
+        case.name
+    );
 }
 
 #[test]
