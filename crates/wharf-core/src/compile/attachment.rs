@@ -156,7 +156,7 @@ pub fn port(net: &NetworkSpec, container: &Container, a: &Attachment, hairpin: b
         locked: true,
         learning: false,
         hairpin,
-        isolated: !net.icc && !(hairpin && net.bridged_as_routed),
+        isolated: !(net.icc || hairpin && net.bridged_as_routed),
         vlan: None,
         alias: port_alias(container, a),
     })
