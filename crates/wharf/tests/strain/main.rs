@@ -1,6 +1,7 @@
 //! Many at once, for long, and while they change: load, moments in which a packet could slip through, deaths.
 //!
-//! `WHARF_STRAIN_CONTAINERS`, `WHARF_STRAIN_CYCLES`, `WHARF_STRAIN_PORTS`, `WHARF_STRAIN_ROUNDS` change the sizes.
+//! `WHARF_STRAIN_CONTAINERS`, `WHARF_STRAIN_CYCLES`, `WHARF_STRAIN_PORTS`, `WHARF_STRAIN_ROUNDS` and `WHARF_STRAIN_FRAMES`
+//! change the sizes.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -10,7 +11,11 @@ mod cni_runtime;
 #[allow(dead_code, reason = "other tests use the rest")]
 #[path = "../blackbox/common.rs"]
 mod common;
+mod frames;
 mod fronts;
+#[allow(dead_code, reason = "other tests use the rest")]
+#[path = "../blackbox/liar.rs"]
+mod liar;
 mod load;
 mod podman;
 mod soak;
