@@ -106,7 +106,6 @@ impl Dice {
 
 struct Made {
     frame: Vec<u8>,
-    mark: Vec<u8>,
     /// From its own addresses, in no disguise that a bridge would see through otherwise.
     honest: bool,
     what: String,
@@ -190,14 +189,17 @@ fn make(n: usize, dice: &mut Dice, macs: &Macs) -> Made {
     }
     Made {
         frame,
-        mark,
         honest: own && own_mac && !wrapped,
         what,
     }
 }
 
-fn try_all(nf_call: bool, seed: u64, count: usize) {
-    let host: Host = options().bridge_nf_call(nf_call).start();
+/// Who hears, and whether anything may arrive there.
+type Heard = (&'static str, bool, Sniffer);
+
+/// Three networks; the liar is `evil` on the first.
+fn scene(nf_call: bool) -> Host {
+    let host = options().bridge_nf_call(nf_call).start();
     network(&host, "A", 1, "--bridge wharf-a");
     network(&host, "B", 2, "");
     network(&host, "I", 3, "--internal");
@@ -205,37 +207,27 @@ fn try_all(nf_call: bool, seed: u64, count: usize) {
     container(&host, "victim", "A", 1, 11, "-p 8090:90/udp");
     container(&host, "b1", "B", 2, 11, "");
     container(&host, "i1", "I", 3, 11, "");
-    let [evil, victim, b1, i1] = ["evil", "victim", "b1", "i1"].map(|name| host.container(name));
+    let evil = host.container("evil");
     for v6 in [false, true] {
         assert!(evil.ping(at(v6, 1, 11)).reached() && evil.ping(at(v6, 1, 1)).reached());
     }
-    let bridge = host.netns().mac("wharf-a");
-    let group = [0x01, 0x80, 0xc2, 0, 0, 2];
+    host
+}
+
+/// Sends so many frames and waits until the last was heard.
+fn send_all(host: &Host, heard: &[Heard], seed: u64, count: usize) -> Vec<Made> {
+    let (own, bridge) = (
+        host.container("evil").mac("eth0"),
+        host.netns().mac("wharf-a"),
+    );
+    let victim = host.container("victim").mac("eth0");
+    let (group, nodes) = ([0x01, 0x80, 0xc2, 0, 0, 2], [0x33, 0x33, 0, 0, 0, 1]);
     let macs = Macs {
-        own: evil.mac("eth0"),
-        false_ones: [
-            victim.mac("eth0"),
-            bridge,
-            [0x02, 0xba, 0xd0, 0, 0, 1],
-            BROADCAST,
-        ],
-        to: vec![
-            bridge,
-            bridge,
-            victim.mac("eth0"),
-            BROADCAST,
-            [0x33, 0x33, 0, 0, 0, 1],
-            group,
-        ],
+        own,
+        false_ones: [victim, bridge, [0x02, 0xba, 0xd0, 0, 0, 1], BROADCAST],
+        to: vec![bridge, bridge, victim, BROADCAST, nodes, group],
     };
-    let heard = [
-        ("victim", true, Sniffer::start(&victim, "eth0")),
-        ("the host", true, Sniffer::start(host.netns(), "wharf-a")),
-        ("outside", true, Sniffer::start(host.outside(), "down0")),
-        ("b1", false, Sniffer::start(&b1, "eth0")),
-        ("i1", false, Sniffer::start(&i1, "eth0")),
-    ];
-    let wire = Wire::open(&evil, "eth0");
+    let wire = Wire::open(&host.container("evil"), "eth0");
     let mut dice = Dice(seed);
     let made: Vec<Made> = (0..count).map(|n| make(n, &mut dice, &macs)).collect();
     for (n, one) in made.iter().enumerate() {
@@ -244,33 +236,35 @@ fn try_all(nf_call: bool, seed: u64, count: usize) {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }
-    let last = frame::udp(
-        (macs.own, victim.mac("eth0")),
-        (at(false, 1, 66), 9),
-        (at(false, 1, 11), 9),
-        b"the last",
-    );
-    wire.send(&last);
+    let (from, to) = ((at(false, 1, 66), 9), (at(false, 1, 11), 9));
+    wire.send(&frame::udp((own, victim), from, to, b"the last"));
     heard[0].2.wait_for("the last frame", b"the last");
-    for (name, may, sniffer) in &heard {
-        let all = sniffer.frames().concat();
-        let mut arrived = 0;
-        for at in all.windows(12).filter_map(|w| {
-            let number = w.strip_prefix(b"mark-")?.strip_suffix(b"!")?;
-            std::str::from_utf8(number).ok()?.parse::<usize>().ok()
-        }) {
-            let one = &made[at];
-            assert!(
-                *may && one.honest,
-                "{name} heard {} (seed {seed}, nf-call {nf_call})",
-                one.what
-            );
-            assert!(one.frame.windows(one.mark.len()).any(|w| w == one.mark));
-            arrived += 1;
-        }
-        eprintln!("{name}: {arrived} of {count} arrived");
-        assert!(!may || arrived > count / 500, "{name} heard {arrived} only");
-    }
+    made
+}
+
+/// The numbers of the frames whose mark was heard.
+fn arrived(sniffer: &Sniffer) -> Vec<usize> {
+    let all = sniffer.frames().concat();
+    let marks = all.windows(12).filter_map(|w| {
+        let number = w.strip_prefix(b"mark-")?.strip_suffix(b"!")?;
+        std::str::from_utf8(number).ok()?.parse().ok()
+    });
+    marks.collect()
+}
+
+fn hearers(host: &Host) -> [Heard; 5] {
+    let inside = |name| Sniffer::start(&host.container(name), "eth0");
+    [
+        ("victim", true, inside("victim")),
+        ("the host", true, Sniffer::start(host.netns(), "wharf-a")),
+        ("outside", true, Sniffer::start(host.outside(), "down0")),
+        ("b1", false, inside("b1")),
+        ("i1", false, inside("i1")),
+    ]
+}
+
+fn seed() -> u64 {
+    u64::from_ne_bytes(frame::random_bytes::<8>()) | 1
 }
 
 #[test]
@@ -278,7 +272,46 @@ fn whatever_a_container_sends_tells_no_lie() {
     require!();
     let count = size("WHARF_STRAIN_FRAMES", 10_000);
     for nf_call in bridge_nf_values() {
-        let seed = u64::from_ne_bytes(frame::random_bytes::<8>()) | 1;
-        try_all(*nf_call, seed, count);
+        let (host, seed) = (scene(*nf_call), seed());
+        let heard = hearers(&host);
+        let made = send_all(&host, &heard, seed, count);
+        for (name, may, sniffer) in &heard {
+            let arrived = arrived(sniffer);
+            for one in arrived.iter().map(|n| &made[*n]) {
+                let what = format!("{} (seed {seed}, nf-call {nf_call})", one.what);
+                assert!(*may && one.honest, "{name} heard {what}");
+            }
+            let number = arrived.len();
+            eprintln!("{name}: {number} of {count} arrived");
+            assert!(!may || number > count / 500, "{name} heard {number} only");
+        }
+    }
+}
+
+/// When the rules are gone siblings hear lies, but other networks hear nothing. The host itself is not closed then, and
+/// answers whoever a frame says it comes from.
+#[test]
+fn nothing_a_container_sends_gets_to_other_networks_after_a_flush() {
+    require!();
+    let count = size("WHARF_STRAIN_FRAMES", 10_000);
+    for nf_call in bridge_nf_values() {
+        let (host, seed) = (scene(*nf_call), seed());
+        let heard = hearers(&host);
+        host.sh("nft flush ruleset");
+        let made = send_all(&host, &heard, seed, count);
+        assert!(arrived(&heard[0].2).len() > count / 100, "siblings hear it");
+        for (name, _, sniffer) in heard.iter().filter(|(_, may, _)| !may) {
+            let answered = |one: &&Made| {
+                let own = ["10.88.2.11 to ", "fd00:88:2::11 to "];
+                own.iter().any(|from| one.what.starts_with(from))
+            };
+            let arrived = arrived(sniffer);
+            let bad = arrived.iter().map(|n| &made[*n]).find(|one| !answered(one));
+            let what = bad.map(|one| &one.what);
+            assert!(
+                what.is_none(),
+                "{name} heard {what:?} (seed {seed}, nf-call {nf_call})"
+            );
+        }
     }
 }
