@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 exec </dev/null
 
 need cc:gcc cc:libc6-dev nft:nftables ip:iproute2 iptables:iptables ping:iputils-ping curl:curl \
-    conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw \
+    firewalld:firewalld dbus-daemon:dbus-daemon conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw \
     podman:podman crun:crun conmon:conmon /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/podman/netavark:netavark \
     /bin/busybox:busybox-static \
     /usr/lib/cni/portmap:containernetworking-plugins

@@ -268,14 +268,6 @@ fn network_elements(net: &NetworkSpec) -> Vec<Element> {
             ));
         }
         if net.has_gateway_address(family) {
-            all.push(element(
-                Table::Inet,
-                by_family(family, "gateways4", "gateways6"),
-                vec![Field::Addr(subnet.gateway)],
-                None,
-            ));
-        }
-        if net.has_gateway_address(family) {
             all.extend(name_server(net, subnet.gateway));
         }
         let translated = matches!(

@@ -137,6 +137,8 @@ pub struct Port {
     pub learning: bool,
     /// Frames may go back where they came from (`IFLA_BRPORT_MODE`).
     pub hairpin: bool,
+    /// Frames do not pass to other ports that are isolated too (`IFLA_BRPORT_ISOLATED`).
+    pub isolated: bool,
     /// The one VLAN of the port, untagged in the container.
     pub vlan: Option<u16>,
     /// The link's alias (`IFLA_IFALIAS`), which tells whose it is.

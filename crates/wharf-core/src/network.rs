@@ -189,6 +189,10 @@ pub struct NetworkSpec {
     pub adopted: bool,
     /// Seconds since 1970.
     pub created: u64,
+    /// What its bridge passes from port to port is judged, and translated, as what the host routes
+    /// (`bridge-nf-call-iptables`). A fact of the host at this moment.
+    #[serde(skip)]
+    pub bridged_as_routed: bool,
 }
 
 fn own() -> String {
@@ -329,6 +333,7 @@ pub fn resolve(
         labels: request.labels.clone(),
         options: request.options.clone(),
         created: host.now,
+        bridged_as_routed: false,
         id,
         subnets,
         settings,

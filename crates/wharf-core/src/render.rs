@@ -373,10 +373,11 @@ fn port_set(port: &Port) -> String {
         format!("bridge vlan add dev {link} vid {id} pvid untagged\n{leave}")
     });
     let text = format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {}\nip link set dev {link} up addrgenmode none alias {}{groups}",
+        "bridge link set dev {link} locked {} learning {} hairpin {} isolated {}\nip link set dev {link} up addrgenmode none alias {}{groups}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),
+        on(port.isolated),
         quote(&port.alias),
     );
     vlan.unwrap_or_default() + &text

@@ -36,6 +36,7 @@ pub fn attachment(
                 locked: false,
                 learning: true,
                 hairpin: false,
+                isolated: false,
                 vlan: net.settings.vlan,
                 alias: port_alias(container, a),
             }),
@@ -102,7 +103,7 @@ fn guarded_port(
         .collect();
     let inside = Netns::Path(container.netns.path.clone());
     all.push(cable(net, &inside, a, port_group(net)));
-    all.push(port(container, a, hairpin));
+    all.push(port(net, container, a, hairpin));
     all.push(Resource::Fdb {
         link: a.host_interface.clone(),
         mac: a.mac,
@@ -146,12 +147,16 @@ fn cable(net: &NetworkSpec, inside: &Netns, a: &Attachment, group: u32) -> Resou
 
 /// The settings of an attachment's bridge port. A container with published ports may reach itself by them:
 /// with `bridge-nf-call-iptables` on, the translated frame goes back to the port it came from.
-pub fn port(container: &Container, a: &Attachment, hairpin: bool) -> Resource {
+///
+/// Where containers may not talk to each other the ports are isolated, which holds without rules. Not where the translated
+/// frames pass from port to port: there the rules alone tell them from others.
+pub fn port(net: &NetworkSpec, container: &Container, a: &Attachment, hairpin: bool) -> Resource {
     Resource::Port(Port {
         link: a.host_interface.clone(),
         locked: true,
         learning: false,
         hairpin,
+        isolated: !(net.icc || hairpin && net.bridged_as_routed),
         vlan: None,
         alias: port_alias(container, a),
     })

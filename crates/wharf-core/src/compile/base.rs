@@ -73,7 +73,6 @@ fn sets() -> Vec<Set> {
     for (family, n) in [(Family::V4, 4), (Family::V6, 6)] {
         let addr = FieldType::addr(family);
         all.extend([
-            inet(&format!("gateways{n}"), &[addr], &[], false),
             inet(&format!("inside{n}"), &[addr], &[], true),
             inet(&format!("direct_nets{n}"), &[addr], &[], true),
             inet(&format!("masquerade{n}"), &[addr], &[], true),
@@ -180,8 +179,9 @@ fn inet_chains() -> Vec<Chain> {
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
                 rule([within(&[Key::IpSaddr], "inside4")], Action::Drop),
                 rule([within(&[Key::Ip6Saddr], "inside6")], Action::Drop),
-                rule([within(&[Key::IpDaddr], "gateways4")], Action::Drop),
-                rule([within(&[Key::Ip6Daddr], "gateways6")], Action::Drop),
+                // Gateways, and what the kernel takes for the host beside them: a subnet's broadcast and anycast addresses.
+                rule([within(&[Key::IpDaddr], "inside4")], Action::Drop),
+                rule([within(&[Key::Ip6Daddr], "inside6")], Action::Drop),
             ],
         ),
         chain(Table::Inet, "transit", None, vec![]),

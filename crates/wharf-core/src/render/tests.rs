@@ -50,6 +50,7 @@ fn a_port_in_a_vlan_leaves_the_first() {
             locked: false,
             learning: true,
             hairpin: false,
+            isolated: false,
             vlan,
             alias: "wharf:web:lan".to_owned(),
         }))

@@ -228,3 +228,34 @@ fn whose_link_it_is() {
     assert_eq!(line(&report), format!("dropped link-down host {name}"));
     assert_eq!(report.cause.unwrap().owner, Owner::Wharf);
 }
+
+/// Without rules the ports still keep them apart; what that is called is the same.
+#[test]
+fn isolated_ports_are_a_networks_own_wish() {
+    let mut w = two();
+    let mut names = Vec::new();
+    for link in &mut w.state.spaces[HOST].links {
+        if let Some(port) = link.port.as_mut() {
+            port.isolated = true;
+            names.push(link.name.clone());
+        }
+    }
+    assert!(names.len() > 4, "{names:?}");
+    let report = w.ask("g1", "g2", Tcp, 70);
+    let cause = report.cause.as_ref().unwrap();
+    assert!(
+        line(&report).starts_with("dropped network-isolation host "),
+        "{cause:#?}"
+    );
+    assert_eq!(cause.owner, Owner::Wharf);
+    assert!(
+        cause.fix[0].starts_with("wharf network create"),
+        "{cause:#?}"
+    );
+    // Where containers may talk to each other it is somebody's mistake.
+    let report = w.ask("api", "db", Tcp, 5432);
+    assert!(
+        line(&report).starts_with("dropped bridge-port-blocked host "),
+        "{report:#?}"
+    );
+}

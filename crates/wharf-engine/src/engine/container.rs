@@ -14,6 +14,7 @@ use wharf_core::plan::Plan;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
 use crate::engine::flows::flush_udp;
+use crate::engine::host::learn_of_host;
 use crate::engine::network::{now, random_id};
 use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
@@ -391,7 +392,7 @@ impl Engine {
         let names = containers
             .iter()
             .flat_map(|c| c.attachments.iter().map(|a| &a.network));
-        self.run.read(|txn| {
+        let mut nets = self.run.read(|txn| {
             let mut nets = Networks::new();
             for name in names {
                 if !nets.contains_key(name)
@@ -401,7 +402,9 @@ impl Engine {
                 }
             }
             Ok(nets)
-        })
+        })?;
+        learn_of_host(nets.values_mut());
+        Ok(nets)
     }
 
     fn notes_of_create(&mut self, container: &Container, nets: &Networks) -> Vec<Note> {

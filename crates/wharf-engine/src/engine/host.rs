@@ -15,7 +15,7 @@ use wharf_core::plan::{Plan, Undo};
 use crate::api::Note;
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::kernel::netlink::has_ipv6;
+use crate::kernel::netlink::{bridged_as_routed, has_ipv6};
 
 /// What the run store remembers of the host, under these keys.
 mod key {
@@ -73,6 +73,14 @@ pub(super) fn backstop() -> Vec<Resource> {
         &[Family::V4]
     };
     compile::backstop::shared(families)
+}
+
+/// What of the host decides how ports are made. Only where containers may not talk to each other does it.
+pub(super) fn learn_of_host<'a>(nets: impl Iterator<Item = &'a mut NetworkSpec>) {
+    let mut known = None;
+    for net in nets.filter(|net| !net.icc) {
+        net.bridged_as_routed = *known.get_or_insert_with(bridged_as_routed);
+    }
 }
 
 /// The rules that all networks share, with those that hold back other flows.

@@ -13,7 +13,7 @@ use wharf_core::op::Op;
 use wharf_core::plan::Plan;
 
 use crate::api::{Mode, Note, ObjectName, Outcome};
-use crate::engine::host::failed;
+use crate::engine::host::{failed, learn_of_host};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::{LiveNetwork, Work};
@@ -83,6 +83,7 @@ impl Engine {
             nets.insert(name.clone(), spec);
             plan.append(steps);
         }
+        learn_of_host(nets.values_mut());
         Ok((nets, plan))
     }
 

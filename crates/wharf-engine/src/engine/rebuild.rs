@@ -318,6 +318,7 @@ fn network_spec(
         options: BTreeMap::new(),
         settings,
         created: now(),
+        bridged_as_routed: false,
     })
 }
 

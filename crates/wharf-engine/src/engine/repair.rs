@@ -20,7 +20,7 @@ use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome};
 use crate::engine::findings::compare;
-use crate::engine::host::{HostPart, backstop, failed, failed_op, shared_rules};
+use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
 use crate::engine::{Engine, Networks, applies, identity, journal_key};
 use crate::error::EngineError;
 use crate::kernel::{Kernel, PlanError};
@@ -231,10 +231,11 @@ impl Engine {
         };
         let (networks, containers, journal) = read().map_err(|e| self.run.fail(e))?;
         let mut desired = Desired::default();
-        let nets: Networks = networks
+        let mut nets: Networks = networks
             .iter()
             .map(|n| (n.spec.name.clone(), n.spec.clone()))
             .collect();
+        learn_of_host(nets.values_mut());
         let network = |name: &NetworkName| nets.get(name);
         for live in &networks {
             let (rules, rest) = halves(compile::network(&live.spec));

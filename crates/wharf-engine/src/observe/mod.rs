@@ -45,6 +45,8 @@ pub struct PortInfo {
     pub learning: bool,
     /// Frames may go back where they came from.
     pub hairpin: bool,
+    /// Frames do not pass to other such ports.
+    pub isolated: bool,
 }
 
 /// A link.
@@ -161,6 +163,7 @@ fn port_info(info: &Info) -> Option<PortInfo> {
             InfoBridgePort::Locked(on) => port.locked = *on,
             InfoBridgePort::Learning(on) => port.learning = *on,
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
             _ => {}
         }
     }

@@ -317,6 +317,7 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
                 locked: is.locked,
                 learning: is.learning,
                 hairpin: is.hairpin,
+                isolated: is.isolated,
                 vlan: port.vlan,
                 alias: link.alias.clone().unwrap_or_default(),
             }));

@@ -207,12 +207,14 @@ fn gateways_are_closed_from_elsewhere() {
                     !w.host.outside().tcp_brief(gateway, 7000).reached(),
                     "{gateway} from outside"
                 );
-                wire.send(&frame::udp(
-                    (mine, host_mac),
-                    (addr::outside(v6), 9),
-                    (gateway, 7000),
-                    b"who?",
-                ));
+                // The kernel takes a subnet's broadcast address, and the anycast address of its routers (RFC 4291,
+                // 2.6.1), for the host as well.
+                for to in [gateway, at(v6, net, if v6 { 0 } else { 255 })] {
+                    for to_mac in [host_mac, frame::BROADCAST] {
+                        let from = (addr::outside(v6), 9);
+                        wire.send(&frame::udp((mine, to_mac), from, (to, 7000), b"who?"));
+                    }
+                }
             }
             for to in [at(v6, 1, 1), at(v6, 2, 1), addr::host(v6)] {
                 assert!(

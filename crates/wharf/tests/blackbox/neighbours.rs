@@ -37,7 +37,7 @@ fn answers(host: &Host, v6: bool) -> [Answer; 3] {
 }
 
 #[track_caller]
-fn all_work(host: &Host, when: &str) {
+pub fn all_work(host: &Host, when: &str) {
     for v6 in [false, true] {
         let [out, within, sibling] = answers(host, v6);
         assert_eq!(
@@ -60,7 +60,7 @@ fn all_work(host: &Host, when: &str) {
 
 /// Runs the commands of a note, as a user would who copies them.
 #[track_caller]
-fn follow(host: &Host, text: &str) -> usize {
+pub fn follow(host: &Host, text: &str) -> usize {
     let commands: Vec<&str> = text
         .lines()
         .filter_map(|line| line.strip_prefix("    "))

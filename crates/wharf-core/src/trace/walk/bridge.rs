@@ -4,7 +4,7 @@ use crate::addr::Mac;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{Link, Place, Port};
+use crate::trace::state::{HOST, Link, Place, Port};
 
 use super::Walk;
 use super::fault::Fault;
@@ -52,7 +52,7 @@ impl<'a> Walk<'a> {
             packet = self.rules(site, packet);
         }
         if let (Some(i), Some(o)) = (port(input), port(output)) {
-            self.check_pair(bridge, i, o);
+            self.check_pair(bridge, i, o, &packet);
         }
         if let Some(o) = port(output) {
             self.check_port_out(bridge, o, &packet);
@@ -187,7 +187,7 @@ impl<'a> Walk<'a> {
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 
-    fn check_pair(&mut self, bridge: Place, input: &Link, output: &Link) {
+    fn check_pair(&mut self, bridge: Place, input: &Link, output: &Link, packet: &Packet) {
         let isolated = |l: &Link| l.port.as_ref().is_some_and(|p| p.isolated);
         if !(isolated(input) && isolated(output)) {
             return;
@@ -196,7 +196,12 @@ impl<'a> Walk<'a> {
         let what = format!(
             "The ports {a} and {b} are both isolated, so that frames do not pass between them."
         );
-        let fault = self.blocked(bridge, output, what, "isolated on", "isolated off");
+        let mut fault = self.blocked(bridge, output, what, "isolated on", "isolated off");
+        let net = self.network_of_bridge((bridge.space == HOST).then_some(bridge.index));
+        if let Some(net) = net.filter(|net| !net.icc && fault.owner == Owner::Wharf) {
+            fault.fix.clear();
+            fault = self.icc_off(fault, net, packet);
+        }
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 

@@ -47,7 +47,7 @@ impl<'a> Walk<'a> {
             Some((self.network(net)?, part))
         });
         match (part, blame.chain.as_str()) {
-            (Some((net, "apart")), _) => self.icc_off(site, base, net, packet),
+            (Some((net, "apart")), _) => self.icc_off(base, net, packet),
             (Some((net, "out")), _) => internal(base, net, packet, self.name_of(packet.src)),
             (Some((net, "in")), _) => self.inward(site, base, net, packet),
             (Some((net, "host")), _) => narrowed(base, net, packet, self.name_of(packet.src)),
@@ -209,8 +209,7 @@ impl<'a> Walk<'a> {
         })
     }
 
-    fn icc_off(&self, site: Site, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
-        let _ = site;
+    pub(super) fn icc_off(&self, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
         let name = &net.name;
         let to = self.name_of(packet.dst);
         let what =
@@ -233,7 +232,7 @@ impl<'a> Walk<'a> {
         let from = self.network_of_bridge(site.iif);
         let own = from.is_some_and(|f| f.name == net.name) || site.sort == Sort::Bridged;
         if own {
-            return self.icc_off(site, base, net, packet);
+            return self.icc_off(base, net, packet);
         }
         if net.internal {
             return internal(base, net, packet, self.name_of(packet.dst));

@@ -183,6 +183,7 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
         InfoBridgePort::HairpinMode(port.hairpin),
         InfoBridgePort::Learning(port.learning),
         InfoBridgePort::Locked(port.locked),
+        InfoBridgePort::Isolated(port.isolated),
     ];
     if port.locked {
         settings.push(InfoBridgePort::GroupFwdMask(PORT_GROUPS));

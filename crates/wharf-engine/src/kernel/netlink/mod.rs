@@ -33,7 +33,7 @@ use delete::Children;
 use run::Run;
 use socket::Rt;
 
-pub use sysctl::has_ipv6;
+pub use sysctl::{bridged_as_routed, has_ipv6};
 
 /// A namespace other than the own, open.
 pub(crate) struct Space {

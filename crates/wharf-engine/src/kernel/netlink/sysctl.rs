@@ -1,6 +1,6 @@
 //! Sysctls, by their files.
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -15,6 +15,14 @@ const ROOT: &str = "/proc/sys";
 #[must_use]
 pub fn has_ipv6() -> bool {
     Path::new("/proc/thread-self/net/if_inet6").exists()
+}
+
+/// Whether rules for routed packets are asked about bridged frames too (`br_netfilter`), of either family.
+pub fn bridged_as_routed() -> bool {
+    ["iptables", "ip6tables"].iter().any(|tables| {
+        let path = format!("/proc/sys/net/bridge/bridge-nf-call-{tables}");
+        fs::read_to_string(path).is_ok_and(|value| value.trim() == "1")
+    })
 }
 
 /// Sets a value in the thread's namespace and makes sure that it stayed.
