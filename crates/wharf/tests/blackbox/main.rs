@@ -15,6 +15,7 @@ mod cni_crash;
 mod cni_extras;
 mod cni_nonsense;
 mod cni_runtime;
+mod cni_storm;
 mod common;
 mod crash;
 mod doctor;
