@@ -46,6 +46,7 @@ mod settings;
 mod transient;
 
 pub use client::CLIENT_LABEL;
+pub use rebuild::REBUILT_LABEL;
 pub use serve::{Event, serve};
 
 /// Networks by name, as a verb sees them.
