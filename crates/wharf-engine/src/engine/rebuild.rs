@@ -15,7 +15,7 @@ use wharf_core::addr::Family;
 use wharf_core::attach::{Attachment, ClientKey, Container, ContainerNetns, Phase};
 use wharf_core::model::{Netns, ROUTE_PROTOCOL};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{Driver, NetworkSpec, OWNER, Subnet};
+use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridge_mac};
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
@@ -288,8 +288,17 @@ fn network_spec(
             ip_range: None,
         })
         .collect();
+    // One that wharf makes has the address that follows from its first gateway.
+    let of_gateway = |s: &Subnet| link.mac == Some(bridge_mac(std::slice::from_ref(s), ""));
+    let is_wharfs = subnets.is_empty() || subnets.iter().any(of_gateway);
     subnets.sort_by_key(|s| s.gateway.is_ipv6());
     subnets.dedup_by_key(|s| s.gateway.is_ipv6());
+    let found = link.mac.filter(|_| !is_wharfs).map(|mac| FoundBridge {
+        mac,
+        mtu: link.mtu,
+        up: true,
+        addresses: Vec::new(),
+    });
     let masquerade = subnets
         .iter()
         .any(|s| masqueraded.contains(&s.subnet.network()));
@@ -313,6 +322,7 @@ fn network_spec(
         routes: Vec::new(),
         dns_port: None,
         adopted: false,
+        found,
         id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
         bridge: own.bridge.clone(),
         bridge_mac: link

@@ -29,6 +29,7 @@ pub struct Config {
     pub is_gateway: bool,
     pub is_default_gateway: bool,
     pub ip_masq: bool,
+    pub force_address: bool,
     pub mtu: u32,
     pub hairpin_mode: bool,
     pub promisc_mode: bool,

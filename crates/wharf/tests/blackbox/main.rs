@@ -10,6 +10,7 @@ mod attacks_host;
 mod attacks_nd;
 mod attacks_race;
 mod cni;
+mod cni_bridge;
 mod cni_chain;
 mod cni_crash;
 mod cni_extras;
