@@ -12,6 +12,7 @@ mod attacks_race;
 mod cni;
 mod cni_bridge;
 mod cni_chain;
+mod cni_check;
 mod cni_crash;
 mod cni_extras;
 mod cni_nonsense;
