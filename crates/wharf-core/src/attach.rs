@@ -213,6 +213,9 @@ pub struct Attachment {
     /// Limits and settings.
     #[serde(default, skip_serializing_if = "no_extras")]
     pub extras: Box<Extras>,
+    /// One of the addresses was another's before, so that neighbours may know it by another hardware address.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
     /// How far it has come.
     pub phase: Phase,
 }

@@ -214,7 +214,10 @@ fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Reso
         value: (*value).to_owned(),
         link: Some(a.interface.clone()),
     };
-    values.iter().map(sysctl).chain(tells(inside, a)).collect()
+    // On a bridge of wharf's nobody can know an address that nobody had; everybody there would have to hear of it.
+    let told = net.driver != Driver::Bridge || a.announce;
+    let tells = tells(inside, a).filter(|_| told);
+    values.iter().map(sysctl).chain(tells).collect()
 }
 
 /// Who knew the address as another's hears of its new owner when the link is up: by gratuitous ARP and unsolicited

@@ -78,6 +78,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
             routes: Vec::new(),
+            announce: false,
             phase: Phase::Active,
         });
     }

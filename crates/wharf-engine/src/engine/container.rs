@@ -86,7 +86,7 @@ impl Engine {
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
-        let mut own = self.forget_old_owners(&mut txn, &container.attachments)?;
+        let mut own = self.forget_old_owners(&mut txn, &mut container.attachments)?;
         own.append(self.create_plan(&txn, &container, &nets, loopback)?);
         settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
@@ -116,7 +116,7 @@ impl Engine {
                 .ok()
                 .map(|m| (m.dev(), m.ino()));
         }
-        let carriers = self.loopback_networks(&container, &nets);
+        let carriers = self.unsettled(self.loopback_networks(&container, &nets), 0)?;
         self.write_last(&carriers, |engine, txn| {
             let name = container.name.as_str();
             engine.run.containers.put(txn, name, &container)?;
@@ -192,8 +192,19 @@ impl Engine {
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
+        let settle = self.loopback_networks(container, nets);
+        self.forget_and_settle(container, nets, key, &settle)
+    }
+
+    fn forget_and_settle(
+        &mut self,
+        container: &Container,
+        nets: &Networks,
+        key: &str,
+        settle: &[NetworkName],
+    ) -> Result<(), EngineError> {
         let carriers: Vec<NetworkName> = self.loopback_networks(container, nets);
-        self.write_last(&carriers, |engine, txn| {
+        self.write_last(settle, |engine, txn| {
             for a in &container.attachments {
                 engine.release_addresses(txn, a)?;
             }
@@ -348,7 +359,9 @@ impl Engine {
                 .attachments
                 .iter_mut()
                 .for_each(|a| a.phase = Phase::Active);
-            self.forget_container(&as_it_was, nets, &key)?;
+            let carriers = self.loopback_networks(&as_it_was, nets);
+            let settle = self.unsettled(carriers, 1)?;
+            self.forget_and_settle(&as_it_was, nets, &key, &settle)?;
         }
         self.release(nets)
     }

@@ -26,19 +26,22 @@ pub(super) fn flush_all(ports: &[PortMapping]) -> Plan {
 }
 
 impl Engine {
-    /// Of addresses that were others' before, what is still under way to those is forgotten before anything of the new
+    /// Of addresses that were others' before, neighbours hear when they are there, and what is still under way to those is forgotten before anything of the new
     /// owner is made. Not when the old one goes: connection tracking has to be gone through from end to end, and most
     /// addresses are never used again.
     pub(super) fn forget_old_owners(
         &self,
         txn: &mut RwTxn,
-        attachments: &[Attachment],
+        attachments: &mut [Attachment],
     ) -> Result<Plan, EngineError> {
         let mut addrs = Vec::new();
-        for addr in attachments.iter().flat_map(|a| &a.addresses) {
-            let used = self.run.take_used(txn, addr.addr());
-            if used.map_err(|e| self.run.fail(e))? {
-                addrs.push(addr.addr());
+        for a in attachments {
+            for addr in &a.addresses {
+                let used = self.run.take_used(txn, addr.addr());
+                if used.map_err(|e| self.run.fail(e))? {
+                    addrs.push(addr.addr());
+                    a.announce = true;
+                }
             }
         }
         let mut plan = Plan::default();

@@ -144,6 +144,7 @@ impl Engine {
                 .filter(|r| !offered(r, net))
                 .collect(),
             extras: request.extras.clone(),
+            announce: false,
             phase: Phase::Joining,
         });
         Ok(())

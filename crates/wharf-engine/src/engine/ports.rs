@@ -394,6 +394,31 @@ impl Engine {
         Ok(())
     }
 
+    /// Those of `carriers` whose `route_localnet` may not be as the store says, when so many containers leave and nothing
+    /// was turned off for them. Where no other process is in the middle of a change, or died there, it is on since the
+    /// first container that needs it: reading it costs more with each namespace that there is.
+    pub(super) fn unsettled(
+        &self,
+        mut carriers: Vec<NetworkName>,
+        leaving: u32,
+    ) -> Result<Vec<NetworkName>, EngineError> {
+        self.run.read(|txn| {
+            for item in self.run.journal.iter(txn)? {
+                if item?.1.process != self.me {
+                    return Ok(carriers);
+                }
+            }
+            let mut last = Vec::new();
+            for name in carriers.drain(..) {
+                let live = self.run.networks.get(txn, name.as_str())?;
+                if live.is_some_and(|l| l.loopback_users <= leaving) {
+                    last.push(name);
+                }
+            }
+            Ok(last)
+        })
+    }
+
     /// Ends a change: writes what became of it, and sets `route_localnet` as those who are left need it. Both in one,
     /// since others come and go meanwhile: whoever counts himself in after this finds it off, and turns it on.
     pub(super) fn write_last(

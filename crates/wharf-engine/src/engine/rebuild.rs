@@ -402,6 +402,7 @@ fn attachment(
         aliases: Vec::new(),
         routes: Vec::new(),
         extras: Box::default(),
+        announce: false,
         phase: Phase::Active,
     })
 }

@@ -159,6 +159,7 @@ mod tests {
             aliases: Vec::new(),
             routes: Vec::new(),
             extras: Default::default(),
+            announce: false,
             phase: Phase::Active,
         };
         Container {

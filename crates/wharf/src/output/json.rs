@@ -222,6 +222,7 @@ mod tests {
                 gw_priority: 0,
                 aliases: Vec::new(),
                 routes: Vec::new(),
+                announce: false,
                 phase: Phase::Active,
             }],
             ports: vec![

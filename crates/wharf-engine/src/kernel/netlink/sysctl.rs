@@ -11,7 +11,8 @@ const ROOT: &str = "/proc/sys";
 /// Whether the kernel has IPv6 at all.
 #[must_use]
 pub fn has_ipv6() -> bool {
-    Path::new("/proc/sys/net/ipv6").exists()
+    // Not below /proc/sys: there all namespaces' directories of one name are gone through one by one.
+    Path::new("/proc/self/net/if_inet6").exists()
 }
 
 /// Sets a value in the thread's namespace and makes sure that it stayed.
