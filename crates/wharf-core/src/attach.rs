@@ -262,14 +262,21 @@ pub struct ProcessRef {
 
 /// By what the client that asked for a container knows it: a client that speaks of one interface at a time, by
 /// its own names for the network and the container, which may be longer than wharf's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ClientKey {
-    /// The client's name of the network.
+    /// The client's name of the network; empty if the record was made again from the kernel, which does not tell.
     pub network: String,
     /// The client's name of the container.
     pub container: String,
     /// The interface in the container.
     pub interface: String,
+}
+
+impl ClientKey {
+    /// Whether only the client can say what its names are.
+    pub fn is_made_again(&self) -> bool {
+        self.network.is_empty()
+    }
 }
 
 /// A container.

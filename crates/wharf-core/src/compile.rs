@@ -117,9 +117,14 @@ pub fn bridge_alias(net: &NetworkSpec) -> String {
     format!("wharf:network:{}", net.name)
 }
 
-/// The alias by which a container's cable is known as wharf's.
+/// The alias by which a container's cable is known as wharf's; with the owner if he speaks of attachments by names of
+/// his own, and may ask for all of them without the store.
 pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
-    format!("wharf:{}:{}", container.name, attachment.network)
+    let plain = format!("wharf:{}:{}", container.name, attachment.network);
+    match container.client {
+        Some(_) => format!("{plain}:{}", container.owner),
+        None => plain,
+    }
 }
 
 /// The sysctl that lets the host's own 127.0.0.0/8 reach published ports on a network.

@@ -15,6 +15,7 @@ use crate::options::{GatewayMode, NetworkOptions, OptionError};
 
 mod driver;
 mod error;
+mod found;
 mod same;
 mod subnets;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod tests;
 
 pub use driver::{Driver, MacvlanMode, StaticRoute};
 pub use error::NetworkError;
+pub use found::{FoundBridge, IfThere};
 pub use same::{Differences, differences};
 use subnets::choose_subnets;
 
@@ -60,6 +62,8 @@ pub struct NetworkRequest {
     pub ip_ranges: Vec<IpNet>,
     /// The bridge's name.
     pub bridge: Option<IfName>,
+    /// What becomes of a bridge of that name that somebody else made.
+    pub if_there: IfThere,
     /// MTU in bytes.
     pub mtu: Option<u32>,
     /// IPv4 too, when only an IPv6 subnet is given.
@@ -106,6 +110,7 @@ impl NetworkRequest {
             gateways: Vec::new(),
             ip_ranges: Vec::new(),
             bridge: None,
+            if_there: IfThere::Refuse,
             mtu: None,
             ipv4: None,
             ipv6: false,
@@ -187,6 +192,9 @@ pub struct NetworkSpec {
     /// The bridge is another program's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// The bridge was there before, as this says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub found: Option<FoundBridge>,
     /// Seconds since 1970.
     pub created: u64,
     /// What its bridge passes from port to port is judged, and translated, as what the host routes
@@ -313,6 +321,13 @@ pub fn resolve(
     };
     let bridge = choose_bridge(request, &settings, &id, existing, host)?;
     let subnets = choose_subnets(request, existing, host)?;
+    let (found, force_address) = match &request.if_there {
+        IfThere::Found {
+            bridge,
+            force_address,
+        } => (Some(bridge.clone()), *force_address),
+        _ => (None, false),
+    };
     let spec = NetworkSpec {
         name: request.name.clone(),
         owner: request.owner.clone(),
@@ -320,7 +335,10 @@ pub fn resolve(
         routes: request.routes.clone(),
         dns_port: request.dns_port,
         bridge,
-        bridge_mac: bridge_mac(&subnets, &id),
+        bridge_mac: match &found {
+            Some(found) => found.mac,
+            None => bridge_mac(&subnets, &id),
+        },
         adopted: request.kind == NetworkKind::Adopted,
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),
@@ -328,6 +346,7 @@ pub fn resolve(
         mtu: request
             .mtu
             .or(settings.mtu)
+            .or(found.as_ref().map(|f| f.mtu))
             .or(host.egress_mtu)
             .unwrap_or(1500),
         labels: request.labels.clone(),
@@ -337,13 +356,15 @@ pub fn resolve(
         id,
         subnets,
         settings,
+        found,
     };
     check_whole(&spec)?;
+    found::check(&spec, force_address)?;
     Ok(spec)
 }
 
 /// Follows from the first gateway, so that a network made again is at the same hardware address.
-fn bridge_mac(subnets: &[Subnet], id: &str) -> Mac {
+pub fn bridge_mac(subnets: &[Subnet], id: &str) -> Mac {
     const SALT: u8 = 0x77;
     match subnets.first() {
         Some(subnet) => Mac::from_ip(subnet.gateway, SALT),
@@ -412,7 +433,8 @@ fn choose_bridge(
             network: other.name.clone(),
         });
     }
-    if host.interfaces.contains(&bridge) && !adopted {
+    let found = matches!(request.if_there, IfThere::Found { .. });
+    if host.interfaces.contains(&bridge) && !adopted && !found {
         return Err(NetworkError::BridgeTaken(bridge));
     }
     Ok(bridge)

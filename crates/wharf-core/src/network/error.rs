@@ -26,6 +26,14 @@ pub enum NetworkError {
     /// An interface of that name was not made by wharf.
     #[error("an interface `{0}` exists already and was not made by wharf")]
     BridgeTaken(IfName),
+    /// Somebody else's bridge has another address than the gateway's.
+    #[error("bridge `{bridge}`, which was not made by wharf, has the address {has}")]
+    BridgeAddress {
+        /// The bridge.
+        bridge: IfName,
+        /// The address.
+        has: IpNet,
+    },
     /// A link of the host that a network is to use is not there.
     #[error("there is no interface `{0}` on this host")]
     LinkMissing(IfName),
@@ -116,6 +124,7 @@ impl NetworkError {
             Self::Exists(_)
             | Self::BridgeOfNetwork { .. }
             | Self::BridgeTaken(_)
+            | Self::BridgeAddress { .. }
             | Self::OverlapsNetwork { .. }
             | Self::OverlapsLink { .. } => ErrorKind::Conflict,
             Self::NoPool(_) => ErrorKind::Conflict,

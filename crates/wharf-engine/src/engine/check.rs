@@ -3,29 +3,43 @@
 use std::collections::BTreeMap;
 
 use ipnet::IpNet;
+use wharf_core::addr::Mac;
 use wharf_core::attach::{Attachment, Container, RouteSpec};
 use wharf_core::compile;
-use wharf_core::model::{Netns, Resource};
+use wharf_core::model::{Link, Netns, Resource};
+use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Element, Object, Table};
 use wharf_nft::SetRef;
 
-use crate::engine::host::failed;
+use crate::engine::findings::compare;
+use crate::engine::host::{backstop, failed, shared_rules};
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
 use crate::kernel::netlink::nft_encode;
 use crate::observe::LinkInfo;
 
+/// What somebody believes of a container's first interface, besides what its record says.
+#[derive(Debug, Clone, Default)]
+pub struct Believed {
+    /// Its addresses.
+    pub addresses: Vec<IpNet>,
+    /// Its routes.
+    pub routes: Vec<RouteSpec>,
+    /// Its hardware address.
+    pub mac: Option<Mac>,
+    /// Its MTU.
+    pub mtu: Option<u32>,
+}
+
 impl Engine {
-    /// What a container lacks in the kernel, in words; empty when it has all. `addresses` and `routes` are looked for
-    /// on its first interface, besides those of the record.
+    /// What a container lacks in the kernel, in words; empty when it has all.
     ///
     /// # Errors
     /// The kernel's or the store's.
     pub fn check(
         &mut self,
         container: &Container,
-        addresses: &[IpNet],
-        routes: &[RouteSpec],
+        believed: &Believed,
     ) -> Result<Vec<String>, EngineError> {
         let nets = self.networks_of(std::slice::from_ref(container))?;
         let mut missing = Vec::new();
@@ -37,15 +51,69 @@ impl Engine {
             if net.has_own_bridge() {
                 self.check_cable(container, a, net, &mut missing)?;
             }
-            let (mut addrs, mut further) = (a.addresses.clone(), a.routes.clone());
+            let mut all = Believed::default();
             if at == 0 {
-                addrs.extend(addresses.iter().filter(|n| !a.addresses.contains(n)));
-                further.extend(routes.iter().cloned());
+                all = believed.clone();
             }
-            self.check_inside(container, a, &addrs, &further, &mut missing)?;
+            let new = |n: &&IpNet| !believed.addresses.contains(n);
+            all.addresses.extend(a.addresses.iter().filter(new));
+            all.routes.extend(a.routes.iter().cloned());
+            self.check_inside(container, a, &all, &mut missing)?;
         }
         self.check_elements(container, &nets, &mut missing)?;
+        self.check_surroundings(container, &nets, &mut missing)?;
         Ok(missing)
+    }
+
+    /// What the networks and the host need, and what of the cables has not been looked at by the other checks. Others
+    /// may have changed the container's interface, as plugins behind this one do.
+    fn check_surroundings(
+        &mut self,
+        container: &Container,
+        nets: &Networks,
+        missing: &mut Vec<String>,
+    ) -> Result<(), EngineError> {
+        let own = |r: &Resource| {
+            matches!(
+                r,
+                Resource::Link(Link {
+                    netns: Netns::Host,
+                    ..
+                }) | Resource::Port(_)
+                    | Resource::Fdb { .. }
+                    | Resource::Neigh { .. }
+                    | Resource::Shaper { .. }
+                    | Resource::Detour { .. }
+                    | Resource::Traits { .. }
+            )
+        };
+        let specs: Vec<NetworkSpec> = nets.values().cloned().collect();
+        let managed = specs.iter().any(NetworkSpec::is_managed);
+        let mut wanted: Vec<Resource> = Vec::new();
+        if managed {
+            wanted.extend(shared_rules(self.host_links()?.as_deref()));
+            wanted.extend(backstop());
+            wanted.extend(self.host_needs(&specs)?.sysctls());
+        }
+        wanted.extend(specs.iter().flat_map(compile::network));
+        let of_container = compile::container(container, |name| nets.get(name));
+        wanted.extend(of_container.into_iter().filter(own));
+        let carriers = self.loopback_networks(container, nets);
+        let carriers = carriers.iter().filter_map(|name| nets.get(name));
+        wanted.extend(carriers.map(|net| compile::route_localnet(net, true)));
+        let (rules, rest): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|r| matches!(r, Resource::Nft(_)));
+        let read = |e: std::io::Error| failed("compare the kernel with the record", &e);
+        let seen = self.kernel.observe_rules(&rules, &[]).map_err(read)?.seen;
+        let there = self.kernel.observe(&rest).map_err(read)?;
+        let mut findings = Vec::new();
+        compare(&rules, &seen, &mut findings);
+        compare(&rest, &there, &mut findings);
+        for finding in findings {
+            missing.push(format!("{} ({})", finding.object, finding.was));
+        }
+        Ok(())
     }
 
     fn check_cable(
@@ -84,8 +152,7 @@ impl Engine {
         &mut self,
         container: &Container,
         a: &Attachment,
-        addresses: &[IpNet],
-        routes: &[RouteSpec],
+        believed: &Believed,
         missing: &mut Vec<String>,
     ) -> Result<(), EngineError> {
         let place = Netns::Path(container.netns.path.clone());
@@ -100,19 +167,25 @@ impl Engine {
         if !link.up {
             missing.push(format!("`{}` up", a.interface));
         }
+        if let Some(mac) = believed.mac.filter(|mac| link.mac != Some(*mac)) {
+            missing.push(format!("hardware address {mac} of `{}`", a.interface));
+        }
+        if let Some(mtu) = believed.mtu.filter(|mtu| link.mtu != *mtu) {
+            missing.push(format!("MTU {mtu} of `{}`", a.interface));
+        }
         self.check_extras(&place, &link, a, missing);
         let read = |e: std::io::Error| failed("read the container's addresses and routes", &e);
         let there = self.kernel.addrs(&place).map_err(read)?;
-        for addr in addresses {
+        for addr in &believed.addresses {
             if !there.contains(&(link.index, *addr)) {
                 missing.push(format!("address {addr} on `{}`", a.interface));
             }
         }
-        if routes.is_empty() {
+        if believed.routes.is_empty() {
             return Ok(());
         }
         let there = self.kernel.routes(&place).map_err(read)?;
-        for route in routes {
+        for route in &believed.routes {
             let same = |r: &crate::observe::RouteInfo| {
                 // A route by several interfaces names none.
                 let several = r.gateway.is_none() && r.oif.is_none();

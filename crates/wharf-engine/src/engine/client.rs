@@ -1,5 +1,6 @@
 //! For clients that describe a network at each call, and know containers by names of their own.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use wharf_core::addr::Mac;
@@ -16,8 +17,9 @@ use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 
 use crate::api::{Mode, ObjectName};
+use crate::engine::gc::{CableMark, cable_mark};
 use crate::engine::host::failed;
-use crate::engine::lost::{alias, removal};
+use crate::engine::lost::removal;
 use crate::engine::{Engine, journal_key, rebuild};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
@@ -224,21 +226,26 @@ impl Engine {
         name: &ContainerName,
         key: &ClientKey,
     ) -> Result<Option<Container>, EngineError> {
+        let is_it = |c: &Container| match &c.client {
+            Some(known) if known.is_made_again() => known.interface == key.interface,
+            Some(known) => known == key,
+            None => c.owner == rebuild::UNKNOWN,
+        };
         match self.container(name) {
-            Ok(container) => Ok(Some(container)
-                .filter(|c| c.client.as_ref() == Some(key) || c.owner == rebuild::UNKNOWN)),
+            Ok(container) => Ok(Some(container).filter(is_it)),
             Err(EngineError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Removes a cable that is marked as this container's on this network and that the store knows nothing of, and the
-    /// interface that it took a way round by.
+    /// Removes a cable that is marked as this client's container on this network and that the store knows nothing of, and
+    /// the interface that it took a way round by.
     ///
     /// # Errors
     /// The kernel's or the store's.
     pub fn remove_lost(
         &mut self,
+        client: &str,
         name: &ContainerName,
         network: &NetworkName,
         detour: Option<&IfName>,
@@ -247,33 +254,59 @@ impl Engine {
         if !matches!(self.container(name), Err(EngineError::NotFound(_))) {
             return Ok(());
         }
-        let mark = format!("wharf:{name}:{network}");
+        let is_its = |link: &LinkInfo| {
+            cable_mark(link).is_some_and(|m| {
+                (&m.container, &m.network) == (name, network) && m.client.as_deref() == Some(client)
+            })
+        };
         let is_detour = |l: &LinkInfo| {
             l.kind.as_deref() == Some("ifb") && detour.is_some_and(|d| d.as_str() == l.name)
         };
-        let plan = removal(&links, |link| alias(link) == mark || is_detour(link));
+        let plan = removal(&links, |link| is_its(link) || is_detour(link));
         self.remove_cables(&plan)
     }
 
-    /// Removes the cables on a network that are marked as wharf's and whose containers the store does not know.
+    /// Makes the store again if a cable on this network is marked as a container's that it does not know: whoever
+    /// decides what goes must know of all that is there.
     ///
     /// # Errors
     /// The kernel's or the store's.
-    pub fn remove_all_lost(&mut self, network: &NetworkName) -> Result<(), EngineError> {
+    pub fn rebuild_if_lost(&mut self, network: &NetworkName) -> Result<(), EngineError> {
         let links = self.host_links_now()?;
-        let known: Vec<String> = self
-            .containers()?
-            .into_iter()
-            .map(|c| format!("wharf:{}:{network}", c.name))
-            .collect();
-        let end = format!(":{network}");
-        let plan = removal(&links, |link| {
-            let alias = alias(link);
-            alias.starts_with("wharf:")
-                && !alias.starts_with("wharf:network:")
-                && alias.ends_with(&end)
-                && !known.iter().any(|k| k == alias)
-        });
+        let known = self.container_names()?;
+        let is_lost =
+            |mark: CableMark| mark.network == *network && !known.contains(&mark.container);
+        if links.iter().any(|l| cable_mark(l).is_some_and(is_lost)) {
+            self.rebuild()?;
+        }
+        Ok(())
+    }
+
+    fn container_names(&mut self) -> Result<HashSet<ContainerName>, EngineError> {
+        let all = self.containers()?;
+        Ok(all.into_iter().map(|c| c.name).collect())
+    }
+
+    /// Removes the cables on a network that are marked as a client's and whose containers the store does not know, nor
+    /// the client by one of the names in `valid`.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn remove_all_lost(
+        &mut self,
+        client: &str,
+        network: &NetworkName,
+        valid: &HashSet<ContainerName>,
+    ) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
+        let known = self.container_names()?;
+        let is_lost = |mark: CableMark| {
+            mark.client.as_deref() == Some(client)
+                && mark.network == *network
+                && !known.contains(&mark.container)
+                && !valid.contains(&mark.container)
+        };
+        let plan = removal(&links, |link| cable_mark(link).is_some_and(is_lost));
         self.remove_cables(&plan)
     }
 

@@ -87,28 +87,34 @@ impl Engine {
             self.loopback_networks(before, nets),
             self.loopback_networks(&after, nets),
         );
-        self.run.write(|txn| {
+        let carriers = [lb_before.as_slice(), &lb_after].concat();
+        self.write_last(&carriers, |engine, txn| {
             if done.is_ok() {
                 for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
-                    self.count_loopback(txn, name, -1)?;
+                    engine.count_loopback(txn, name, -1)?;
                 }
-                self.run.containers.put(txn, after.name.as_str(), &after)?;
+                engine
+                    .run
+                    .containers
+                    .put(txn, after.name.as_str(), &after)?;
             } else {
                 for name in lb_after.iter().filter(|n| !lb_before.contains(n)) {
-                    self.count_loopback(txn, name, -1)?;
+                    engine.count_loopback(txn, name, -1)?;
                 }
                 for a in after
                     .attachments
                     .iter()
                     .filter(|a| before.attachment(&a.network).is_none())
                 {
-                    self.release_addresses(txn, a)?;
+                    engine.release_addresses(txn, a)?;
                 }
-                self.run.containers.put(txn, before.name.as_str(), before)?;
+                engine
+                    .run
+                    .containers
+                    .put(txn, before.name.as_str(), before)?;
             }
-            self.run.journal.delete(txn, &key)
+            engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
-        self.turn_loopback_off(nets)?;
         done
     }
 
@@ -207,20 +213,20 @@ impl Engine {
             self.loopback_networks(before, nets),
             self.loopback_networks(after, nets),
         );
-        self.run.write(|txn| {
+        let carriers = [lb_before.as_slice(), &lb_after].concat();
+        self.write_last(&carriers, |engine, txn| {
             for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
-                self.count_loopback(txn, name, -1)?;
+                engine.count_loopback(txn, name, -1)?;
             }
             for a in before
                 .attachments
                 .iter()
                 .filter(|a| after.attachment(&a.network).is_none())
             {
-                self.release_addresses(txn, a)?;
+                engine.release_addresses(txn, a)?;
             }
-            self.run.containers.put(txn, after.name.as_str(), after)?;
-            self.run.journal.delete(txn, key)
-        })?;
-        self.turn_loopback_off(nets)
+            engine.run.containers.put(txn, after.name.as_str(), after)?;
+            engine.run.journal.delete(txn, key).map(|_| ())
+        })
     }
 }

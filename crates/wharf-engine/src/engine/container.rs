@@ -117,11 +117,11 @@ impl Engine {
                 .ok()
                 .map(|m| (m.dev(), m.ino()));
         }
-        self.run.write(|txn| {
-            self.run
-                .containers
-                .put(txn, container.name.as_str(), &container)?;
-            self.run.journal.delete(txn, &key)
+        let carriers = self.unsettled(self.loopback_networks(&container, &nets), 0)?;
+        self.write_last(&carriers, |engine, txn| {
+            let name = container.name.as_str();
+            engine.run.containers.put(txn, name, &container)?;
+            engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
         let notes = self.notes_of_create(&container, &nets);
@@ -193,19 +193,30 @@ impl Engine {
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
+        let settle = self.loopback_networks(container, nets);
+        self.forget_and_settle(container, nets, key, &settle)
+    }
+
+    fn forget_and_settle(
+        &mut self,
+        container: &Container,
+        nets: &Networks,
+        key: &str,
+        settle: &[NetworkName],
+    ) -> Result<(), EngineError> {
         let carriers: Vec<NetworkName> = self.loopback_networks(container, nets);
-        self.run.write(|txn| {
+        self.write_last(settle, |engine, txn| {
             for a in &container.attachments {
-                self.release_addresses(txn, a)?;
+                engine.release_addresses(txn, a)?;
             }
             for mapping in &container.ports {
-                self.run.free_port(txn, mapping)?;
+                engine.run.free_port(txn, mapping)?;
             }
             for name in &carriers {
-                self.count_loopback(txn, name, -1)?;
+                engine.count_loopback(txn, name, -1)?;
             }
-            self.run.containers.delete(txn, container.name.as_str())?;
-            self.run.journal.delete(txn, key).map(|_| ())
+            engine.run.containers.delete(txn, container.name.as_str())?;
+            engine.run.journal.delete(txn, key).map(|_| ())
         })
     }
 
@@ -282,10 +293,9 @@ impl Engine {
             // The flows of other protocols end by themselves: nobody is there to answer.
             plan.append(flush_udp(&container.ports));
         }
-        plan.append(
-            self.run
-                .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?,
-        );
+        let off = self
+            .run
+            .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?;
         if applies(mode) {
             self.remove_for_real(containers, &nets, &plan)?;
             if !lost.is_empty() {
@@ -293,6 +303,8 @@ impl Engine {
                 self.mend(Mode::Apply)?;
             }
         }
+        // It went with the last record, if still nobody needed it then.
+        plan.append(off);
         plan.append(lost);
         Ok(Outcome {
             value: removed,
@@ -349,9 +361,10 @@ impl Engine {
                 .attachments
                 .iter_mut()
                 .for_each(|a| a.phase = Phase::Active);
-            self.forget_container(&as_it_was, nets, &key)?;
+            let carriers = self.loopback_networks(&as_it_was, nets);
+            let settle = self.unsettled(carriers, 1)?;
+            self.forget_and_settle(&as_it_was, nets, &key, &settle)?;
         }
-        self.turn_loopback_off(nets)?;
         self.release(nets)
     }
 

@@ -294,9 +294,10 @@ fn lost_cables(
     garbage: &mut Garbage,
 ) {
     for link in links {
-        let Some((container, network)) = cable_mark(link) else {
+        let Some(mark) = cable_mark(link) else {
             continue;
         };
+        let (container, network) = (mark.container, mark.network);
         let known = containers.iter().any(|c| {
             c.attachments
                 .iter()
@@ -374,11 +375,29 @@ fn lost_namespaces(spaces: &[Space], containers: &[Container], garbage: &mut Gar
     }
 }
 
-/// Container and network of a cable's alias.
-pub(super) fn cable_mark(link: &LinkInfo) -> Option<(ContainerName, NetworkName)> {
+/// What a cable's alias says.
+pub(super) struct CableMark {
+    pub(super) container: ContainerName,
+    pub(super) network: NetworkName,
+    /// Whose it is, if the owner knows it by names of his own.
+    pub(super) client: Option<String>,
+}
+
+/// What a cable's alias says, if it is wharf's.
+pub(super) fn cable_mark(link: &LinkInfo) -> Option<CableMark> {
     let mark = link.alias.as_deref()?.strip_prefix("wharf:")?;
-    let (container, network) = mark.split_once(':')?;
-    Some((container.parse().ok()?, network.parse().ok()?))
+    let (container, rest) = mark.split_once(':')?;
+    let (network, client) = match rest.split_once(':') {
+        Some((network, client)) => (network, Some(client.to_owned())),
+        None => (rest, None),
+    };
+    // A bridge has the word for a container.
+    let is_bridge = container == "network" && link.kind.as_deref() == Some("bridge");
+    (!is_bridge).then_some(CableMark {
+        container: container.parse().ok()?,
+        network: network.parse().ok()?,
+        client,
+    })
 }
 
 /// Whether two links are the ends of one cable.

@@ -45,7 +45,9 @@ mod serve;
 mod settings;
 mod transient;
 
+pub use check::Believed;
 pub use client::CLIENT_LABEL;
+pub use rebuild::REBUILT_LABEL;
 pub use serve::{Event, serve};
 
 /// Networks by name, as a verb sees them.

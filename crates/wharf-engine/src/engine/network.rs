@@ -8,7 +8,10 @@ use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::Netns;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{DEFAULT_NETWORK, HostFacts, NetworkRequest, NetworkSpec, resolve};
+use wharf_core::network::{
+    DEFAULT_NETWORK, FoundBridge, HostFacts, IfThere, NetworkError, NetworkRequest, NetworkSpec,
+    resolve,
+};
 use wharf_core::op::Op;
 use wharf_core::plan::Plan;
 
@@ -42,11 +45,52 @@ impl Engine {
 
     fn resolve(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
         let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
-        let facts = self.host_facts()?;
-        resolve(request, &existing, &facts).map_err(|error| EngineError::Network {
+        let mut facts = self.host_facts()?;
+        let mut resolved = resolve(request, &existing, &facts);
+        if let Err(NetworkError::BridgeTaken(bridge)) = &resolved
+            && let IfThere::Use { force_address } = request.if_there
+            && let Some(found) = self.idle_bridge(bridge)?
+        {
+            facts.forget_link(bridge);
+            let own = |net: &ipnet::IpNet| found.addresses.iter().any(|a| a.trunc() == *net);
+            facts.routes.retain(|net| !own(net));
+            let mut request = request.clone();
+            request.if_there = IfThere::Found {
+                bridge: found,
+                force_address,
+            };
+            resolved = resolve(&request, &existing, &facts);
+        }
+        resolved.map_err(|error| EngineError::Network {
             name: request.name.clone(),
             error,
         })
+    }
+
+    /// A bridge that is nobody's port and has none: rules for it concern nobody yet.
+    fn idle_bridge(&mut self, name: &IfName) -> Result<Option<FoundBridge>, EngineError> {
+        let read = |e: std::io::Error| failed("look at a bridge", &e);
+        let links = self.kernel.links(&Netns::Host).map_err(read)?;
+        let Some(link) = links.iter().find(|l| l.name == name.as_str()) else {
+            return Ok(None);
+        };
+        let is_bridge = link.kind.as_deref() == Some("bridge");
+        let has_ports = links.iter().any(|l| l.master == Some(link.index));
+        let Some(mac) = link
+            .mac
+            .filter(|_| is_bridge && !has_ports && link.master.is_none())
+        else {
+            return Ok(None);
+        };
+        let addrs = self.kernel.addrs(&Netns::Host).map_err(read)?;
+        let own = addrs.into_iter().filter(|(index, _)| *index == link.index);
+        let link_local = |net: &ipnet::IpNet| matches!(net.addr(), std::net::IpAddr::V6(a) if a.is_unicast_link_local());
+        Ok(Some(FoundBridge {
+            mac,
+            mtu: link.mtu,
+            up: link.up,
+            addresses: own.map(|(_, net)| net).filter(|n| !link_local(n)).collect(),
+        }))
     }
 
     /// A network that goes with its last container may have gone since it was looked at.
@@ -127,9 +171,10 @@ impl Engine {
     ) -> Result<Plan, EngineError> {
         let part = self.prepare_host(spec)?;
         let mut plan = part.plan.clone();
+        let all = compile::network(spec);
         plan.append(diff(
-            &compile::network(spec),
-            &[],
+            &all,
+            &spec.found_resources(&all),
             &format!("network `{}` is new on this host", spec.name),
         ));
         if !applies(mode) {
@@ -171,9 +216,10 @@ impl Engine {
     }
 
     pub(super) fn take_down_plan(&mut self, spec: &NetworkSpec) -> Result<Plan, EngineError> {
+        let all = compile::network(spec);
         let mut plan = diff(
-            &[],
-            &compile::network(spec),
+            &spec.found_resources(&all),
+            &all,
             &format!("network `{}` is removed", spec.name),
         );
         if self.bridge_is_anothers(spec)? {

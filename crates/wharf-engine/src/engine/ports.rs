@@ -7,7 +7,7 @@ use wharf_core::addr::Family;
 use wharf_core::attach::Container;
 use wharf_core::compile;
 use wharf_core::diff::diff;
-use wharf_core::model::Netns;
+use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
@@ -146,17 +146,17 @@ impl Engine {
             self.loopback_networks(was, nets),
             self.loopback_networks(is, nets),
         );
-        self.run.write(|txn| {
+        let carriers = [before.as_slice(), &after].concat();
+        self.write_last(&carriers, |engine, txn| {
             for mapping in dropped {
-                self.run.free_port(txn, mapping)?;
+                engine.run.free_port(txn, mapping)?;
             }
             for name in before.iter().filter(|n| !after.contains(n)) {
-                self.count_loopback(txn, name, -1)?;
+                engine.count_loopback(txn, name, -1)?;
             }
-            self.run.containers.put(txn, is.name.as_str(), is)?;
-            self.run.journal.delete(txn, key)
-        })?;
-        self.turn_loopback_off(nets)
+            engine.run.containers.put(txn, is.name.as_str(), is)?;
+            engine.run.journal.delete(txn, key).map(|_| ())
+        })
     }
 
     /// From one state of a container to another; counts what newly needs the host's loopback.
@@ -394,20 +394,55 @@ impl Engine {
         Ok(())
     }
 
-    /// Where nobody publishes on the host's loopback any more, `route_localnet` goes off again.
-    pub(super) fn turn_loopback_off(&mut self, nets: &Networks) -> Result<(), EngineError> {
-        for (name, net) in nets {
-            if self.live(name)?.is_some_and(|l| l.loopback_users == 0) {
-                let off = compile::route_localnet(net, false);
-                let key = format!("net/ipv4/conf/{}/route_localnet", net.bridge);
-                if self.sysctl(&key).as_deref() == Some("1") {
-                    let op = Op::make(&off);
-                    self.kernel
-                        .apply(&[&op])
-                        .map_err(|e| failed_op("turn route_localnet off", &e.error))?;
+    /// Those of `carriers` whose `route_localnet` may not be as the store says, when so many containers leave and nothing
+    /// was turned off for them. Where no other process is in the middle of a change, or died there, it is on since the
+    /// first container that needs it: reading it costs more with each namespace that there is.
+    pub(super) fn unsettled(
+        &self,
+        mut carriers: Vec<NetworkName>,
+        leaving: u32,
+    ) -> Result<Vec<NetworkName>, EngineError> {
+        self.run.read(|txn| {
+            for item in self.run.journal.iter(txn)? {
+                if item?.1.process != self.me {
+                    return Ok(carriers);
                 }
             }
+            let mut last = Vec::new();
+            for name in carriers.drain(..) {
+                let live = self.run.networks.get(txn, name.as_str())?;
+                if live.is_some_and(|l| l.loopback_users <= leaving) {
+                    last.push(name);
+                }
+            }
+            Ok(last)
+        })
+    }
+
+    /// Ends a change: writes what became of it, and sets `route_localnet` as those who are left need it. Both in one,
+    /// since others come and go meanwhile: whoever counts himself in after this finds it off, and turns it on.
+    pub(super) fn write_last(
+        &mut self,
+        carriers: &[NetworkName],
+        write: impl FnOnce(&Self, &mut RwTxn) -> heed::Result<()>,
+    ) -> Result<(), EngineError> {
+        let mut txn = self.run.begin()?;
+        write(self, &mut txn).map_err(|e| self.run.fail(e))?;
+        for name in carriers {
+            let live = self.run.networks.get(&txn, name.as_str());
+            let Some(live) = live.map_err(|e| self.run.fail(e))? else {
+                continue;
+            };
+            let wanted = compile::route_localnet(&live.spec, live.loopback_users > 0);
+            let Resource::Sysctl { key, value, .. } = &wanted else {
+                continue;
+            };
+            let is = self.kernel.sysctl(&Netns::Host, key).ok().flatten();
+            if is.is_some_and(|is| is != *value) {
+                let done = self.kernel.apply(&[&Op::make(&wanted)]);
+                done.map_err(|e| failed_op("set route_localnet", &e.error))?;
+            }
         }
-        Ok(())
+        self.run.commit(txn)
     }
 }

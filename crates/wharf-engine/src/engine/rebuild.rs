@@ -12,10 +12,10 @@ use std::path::PathBuf;
 use heed::RwTxn;
 use ipnet::IpNet;
 use wharf_core::addr::Family;
-use wharf_core::attach::{Attachment, Container, ContainerNetns, Phase};
+use wharf_core::attach::{Attachment, ClientKey, Container, ContainerNetns, Phase};
 use wharf_core::model::{Netns, ROUTE_PROTOCOL};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::{Driver, NetworkSpec, OWNER, Subnet};
+use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridge_mac};
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
@@ -29,11 +29,11 @@ use crate::observe::{LinkInfo, OwnNetwork, Published};
 use crate::process::liveness;
 use crate::store::{LiveNetwork, RunStore, StateStore, can_be_read};
 
-/// The owner of a container that some front end put into a namespace of its own: which one, nobody wrote down. The one
-/// that knows it takes it back.
+/// The owner of a container that some front end put into a namespace of its own, where its cable does not say which
+/// one. The one that knows it takes it back.
 pub(super) const UNKNOWN: &str = "unknown";
 /// The label of a network that was made again from the kernel. Whoever knows how it is meant takes it back.
-pub(super) const REBUILT_LABEL: &str = "wharf.rebuilt";
+pub const REBUILT_LABEL: &str = "wharf.rebuilt";
 /// How many rules let a container use nothing of the host but its answers to pings.
 const RULES_FOR_NONE: usize = 3;
 
@@ -98,12 +98,12 @@ impl Engine {
         let mut named = self.kernel.own_networks().map_err(read)?;
         for cable in links {
             let bridge = links.iter().find(|l| Some(l.index) == cable.master);
-            if let (Some((_, name)), Some(bridge)) = (cable_mark(cable), bridge)
-                && !named.iter().any(|n| n.name == name)
+            if let (Some(mark), Some(bridge)) = (cable_mark(cable), bridge)
+                && !named.iter().any(|n| n.name == mark.network)
                 && let Ok(bridge) = bridge.name.parse()
             {
                 named.push(OwnNetwork {
-                    name,
+                    name: mark.network,
                     bridge,
                     internal: false,
                     icc: cable.group & 1 == 0,
@@ -157,9 +157,10 @@ impl Engine {
     ) -> std::io::Result<BTreeMap<ContainerName, Container>> {
         let mut found: BTreeMap<ContainerName, Container> = BTreeMap::new();
         for cable in links {
-            let Some((name, network)) = cable_mark(cable) else {
+            let Some(mark) = cable_mark(cable) else {
                 continue;
             };
+            let (name, network) = (mark.container, mark.network);
             let space = spaces
                 .iter()
                 .find(|s| s.links.iter().any(|l| are_ends(l, cable)));
@@ -185,6 +186,14 @@ impl Engine {
             let container = found
                 .entry(name.clone())
                 .or_insert_with(|| container(&name, space));
+            if let (Some(owner), Some(inside)) = (mark.client, inside) {
+                container.owner = owner;
+                container.client = Some(ClientKey {
+                    network: String::new(),
+                    container: name.to_string(),
+                    interface: inside.name.clone(),
+                });
+            }
             container.attachments.extend(attachment);
         }
         for space in spaces.iter().filter(|s| s.made_by_wharf) {
@@ -279,8 +288,17 @@ fn network_spec(
             ip_range: None,
         })
         .collect();
+    // One that wharf makes has the address that follows from its first gateway.
+    let of_gateway = |s: &Subnet| link.mac == Some(bridge_mac(std::slice::from_ref(s), ""));
+    let is_wharfs = subnets.is_empty() || subnets.iter().any(of_gateway);
     subnets.sort_by_key(|s| s.gateway.is_ipv6());
     subnets.dedup_by_key(|s| s.gateway.is_ipv6());
+    let found = link.mac.filter(|_| !is_wharfs).map(|mac| FoundBridge {
+        mac,
+        mtu: link.mtu,
+        up: true,
+        addresses: Vec::new(),
+    });
     let masquerade = subnets
         .iter()
         .any(|s| masqueraded.contains(&s.subnet.network()));
@@ -304,6 +322,7 @@ fn network_spec(
         routes: Vec::new(),
         dns_port: None,
         adopted: false,
+        found,
         id: random_id()?.iter().map(|b| format!("{b:02x}")).collect(),
         bridge: own.bridge.clone(),
         bridge_mac: link

@@ -18,11 +18,16 @@ use crate::store::{JournalEntry, Work};
 impl Engine {
     /// Looks through the journal; in the usual case it is empty or its processes live.
     pub(super) fn recover(&mut self) -> Result<(), EngineError> {
-        if self.dead_entries()?.is_empty() {
-            return Ok(());
+        if !self.dead_entries(false)?.is_empty() {
+            self.lock_host()?;
         }
-        let lock = self.lock_host()?;
-        for (key, entry) in self.dead_entries()? {
+        Ok(())
+    }
+
+    /// Sees to the journal's entries whose processes are dead; whether there were any. The host lock is held.
+    pub(super) fn recover_dead(&mut self) -> Result<bool, EngineError> {
+        let mut any = false;
+        for (key, entry) in self.dead_entries(true)? {
             // It may have ended well between the look at the journal and the look at the process; now that it is
             // known to have ended, the journal tells.
             let still = self.run.read(|txn| self.run.journal.get(txn, &key))?;
@@ -37,12 +42,14 @@ impl Engine {
                     .write(|txn| self.run.journal.delete(txn, &key).map(|_| ()))?,
             }
             self.notes.push(Note::Recovered(key));
+            any = true;
         }
-        drop(lock);
-        self.recover_transient()
+        Ok(any)
     }
 
-    fn dead_entries(&self) -> Result<Vec<(String, JournalEntry)>, EngineError> {
+    /// Entries whose processes are dead. Networks are worked on under the host lock only: for whoever has it, their
+    /// entries are of dead processes. One that dies gives the lock back a moment before it is seen to be dead.
+    fn dead_entries(&self, locked: bool) -> Result<Vec<(String, JournalEntry)>, EngineError> {
         let all: Vec<(String, JournalEntry)> = self.run.read(|txn| {
             self.run
                 .journal
@@ -52,7 +59,10 @@ impl Engine {
         })?;
         Ok(all
             .into_iter()
-            .filter(|(_, e)| e.process != self.me && !identity::lives(e.process))
+            .filter(|(key, e)| {
+                let cut_off = locked && key.starts_with("network/");
+                e.process != self.me && (cut_off || !identity::lives(e.process))
+            })
             .collect())
     }
 
@@ -127,8 +137,7 @@ impl Engine {
                 let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
-                self.forget_container(&whole, &nets, key)?;
-                self.turn_loopback_off(&nets)
+                self.forget_container(&whole, &nets, key)
             }
         }
     }

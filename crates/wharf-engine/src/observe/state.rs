@@ -41,6 +41,8 @@ struct Place {
     routes: Vec<RouteInfo>,
     neighbours: HashMap<(u32, IpAddr), Mac>,
     forwarding: HashSet<(u32, Mac)>,
+    /// Links of which what comes in is filtered; looked for where it matters.
+    taps: HashSet<u32>,
 }
 
 impl Place {
@@ -67,6 +69,12 @@ impl NetlinkKernel {
                     let found = self.place(entry.key())?;
                     entry.insert(found);
                 }
+            }
+            if matches!(resource, Resource::Detour { .. })
+                && let Some(host) = places.get_mut(&Netns::Host)
+                && host.taps.is_empty()
+            {
+                host.taps = self.taps()?;
             }
             let found = match resource {
                 Resource::Nft(_) => None,
@@ -103,6 +111,25 @@ impl NetlinkKernel {
             seen.extend(found);
         }
         Ok(seen)
+    }
+
+    /// The host's links with an `ingress` discipline.
+    fn taps(&mut self) -> io::Result<HashSet<u32>> {
+        const INGRESS: u32 = 0xffff_fff1;
+        // struct tcmsg: family, link, handle, parent, info.
+        const SIZE: usize = 20;
+        let mut found = HashSet::new();
+        let rt = self.rt(&Netns::Host)?;
+        rt.dump_raw(libc::RTM_GETQDISC, &[0; SIZE], |kind, body| {
+            let word = |at: usize| {
+                let bytes = body.get(at..at + 4).and_then(|b| b.try_into().ok());
+                bytes.map_or(0, u32::from_ne_bytes)
+            };
+            if kind == libc::RTM_NEWQDISC && word(12) == INGRESS {
+                found.insert(word(4));
+            }
+        })?;
+        Ok(found)
     }
 
     fn place(&mut self, place: &Netns) -> io::Result<Place> {
@@ -331,8 +358,11 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
         Resource::Shaper { link, .. } => {
             host?.links.get(link.as_str())?.qdisc.as_deref() == Some("tbf")
         }
-        // It hangs on the one and leads to the other, and goes with either.
-        Resource::Detour { from, by } => host?.index(from).and(host?.index(by)).is_some(),
+        // Its filter hangs on the one and leads to the other, and goes with either.
+        Resource::Detour { from, by } => {
+            let place = host?;
+            place.index(by).is_some() && place.taps.contains(&place.index(from)?)
+        }
         Resource::Traits {
             netns,
             link,

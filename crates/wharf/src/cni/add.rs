@@ -241,6 +241,9 @@ impl Work<'_> {
             interface(a.host_interface.as_str(), host_mac, ""),
             interface(a.interface.as_str(), a.mac.to_string(), &self.call.netns),
         ]);
+        if let (Some(mtu), Some(inside)) = (a.extras.traits.mtu, outcome.interfaces.last_mut()) {
+            inside.mtu = newest.then_some(mtu);
+        }
         let at = outcome.interfaces.len() as i64 - 1;
         outcome.ips.extend(a.addresses.iter().map(|address| Ip {
             interface: Some(at),

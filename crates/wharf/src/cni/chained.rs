@@ -142,6 +142,11 @@ fn result(
         if let (Some(at), Some(mac)) = (prev.inside(&call.ifname), a.extras.traits.mac) {
             outcome.interfaces[at].mac = mac.to_string();
         }
+        if let (Some(at), Some(mtu)) = (prev.inside(&call.ifname), a.extras.traits.mtu) {
+            // Who lists none lists none of the others.
+            let listed = &mut outcome.interfaces[at].mtu;
+            *listed = listed.map(|_| mtu);
+        }
     }
     outcome.json(input.version)
 }

@@ -1,8 +1,9 @@
 //! `CHECK`: whether a container still has what it was given.
 
-use wharf_core::attach::RouteSpec;
+use wharf_core::attach::{Container, RouteSpec};
 use wharf_core::model::RouteMore;
-use wharf_engine::engine::Engine;
+use wharf_core::name::IfName;
+use wharf_engine::engine::{Believed, Engine};
 
 use super::call::Call;
 use super::config::Input;
@@ -42,8 +43,8 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
         let msg = format!("`prevResult` does not list interface {}", call.ifname);
         return Err(CniError::config(msg));
     };
-    let (addresses, routes) = listed(&prev, at);
-    let mut missing = engine.check(&container, &addresses, &routes)?;
+    fits(&prev, at, call, &container, &mut engine)?;
+    let mut missing = engine.check(&container, &listed(&prev, at))?;
     for port in network::ports(config)? {
         if !container.ports.contains(&port) {
             missing.push(format!("published port {port}"));
@@ -63,8 +64,41 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
     }
 }
 
-/// The addresses of the interface at a place of the result, and the routes.
-fn listed(prev: &Outcome, at: usize) -> (Vec<ipnet::IpNet>, Vec<RouteSpec>) {
+/// Whether a result is that of this attachment, as far as it says.
+fn fits(
+    prev: &Outcome,
+    at: usize,
+    call: &Call,
+    container: &Container,
+    engine: &mut Engine,
+) -> Done<()> {
+    let sandbox = &prev.interfaces[at].sandbox;
+    if *sandbox != call.netns {
+        let msg = format!("`prevResult` is of namespace {sandbox}, not {}", call.netns);
+        return Err(CniError::config(msg));
+    }
+    let listed = |name: &IfName| {
+        let mut of_host = prev.interfaces.iter().filter(|i| i.sandbox.is_empty());
+        of_host.any(|i| i.name == name.as_str())
+    };
+    let nets = engine.networks()?;
+    for a in &container.attachments {
+        let net = nets.iter().find(|n| n.spec.name == a.network);
+        let Some(net) = net.filter(|n| n.spec.has_own_bridge()) else {
+            continue;
+        };
+        for name in [&net.spec.bridge, &a.host_interface] {
+            if !listed(name) {
+                let msg = format!("`prevResult` does not list interface {name} of the host");
+                return Err(CniError::config(msg));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a result says of the interface at a place of it.
+fn listed(prev: &Outcome, at: usize) -> Believed {
     let own = |ip: &&Ip| ip.interface.is_none_or(|i| i == at as i64);
     let addresses = prev.ips.iter().filter(own).map(|ip| ip.address).collect();
     let route = |r: &Route| RouteSpec {
@@ -76,7 +110,13 @@ fn listed(prev: &Outcome, at: usize) -> (Vec<ipnet::IpNet>, Vec<RouteSpec>) {
             ..RouteMore::default()
         },
     };
-    (addresses, prev.routes.iter().map(route).collect())
+    let interface = &prev.interfaces[at];
+    Believed {
+        addresses,
+        routes: prev.routes.iter().map(route).collect(),
+        mac: interface.mac.to_ascii_lowercase().parse().ok(),
+        mtu: interface.mtu,
+    }
 }
 
 /// Whether the result's first interface is a bridge of wharf's: then wharf made the container's interface.

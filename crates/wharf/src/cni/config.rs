@@ -3,9 +3,10 @@
 //! One object carries the keys of the reference plugins bridge, portmap, firewall, bandwidth and tuning. Keys that are
 //! nobody's are passed over, as those plugins do.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::call::is_identifier;
@@ -29,6 +30,7 @@ pub struct Config {
     pub is_gateway: bool,
     pub is_default_gateway: bool,
     pub ip_masq: bool,
+    pub force_address: bool,
     pub mtu: u32,
     pub hairpin_mode: bool,
     pub promisc_mode: bool,
@@ -88,13 +90,15 @@ pub struct Port {
 }
 
 /// Limits in bits per second, and bursts in bits.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Bandwidth {
-    pub ingress_rate: u64,
-    pub ingress_burst: u64,
-    pub egress_rate: u64,
-    pub egress_burst: u64,
+    pub ingress_rate: Option<u64>,
+    pub ingress_burst: Option<u64>,
+    pub egress_rate: Option<u64>,
+    pub egress_burst: Option<u64>,
+    pub shaped_subnets: Vec<String>,
+    pub unshaped_subnets: Vec<String>,
 }
 
 /// Name service, as the capability has it.
@@ -119,6 +123,46 @@ pub struct Args {
 pub struct ArgsCni {
     pub ips: Vec<String>,
     pub mac: Option<String>,
+    // tuning
+    pub sysctl: BTreeMap<String, String>,
+    pub promisc: Option<bool>,
+    pub mtu: Option<u32>,
+    pub allmulti: Option<bool>,
+}
+
+/// Sysctls of a configuration, each once: of two values a map would keep one without a word.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct EachOnce {
+    #[serde(deserialize_with = "each_once")]
+    sysctl: (),
+}
+
+fn each_once<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+    struct Keys;
+    impl<'de> Visitor<'de> for Keys {
+        type Value = ();
+
+        fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+            f.write_str("sysctls")
+        }
+
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+            let mut seen = BTreeSet::new();
+            while let Some((key, _)) = map.next_entry::<String, IgnoredAny>()? {
+                if !seen.insert(key.clone()) {
+                    let twice = format!("sysctl {key} is given twice");
+                    return Err(serde::de::Error::custom(twice));
+                }
+            }
+            Ok(())
+        }
+    }
+    from.deserialize_any(Keys)
 }
 
 /// An attachment that stays.
@@ -178,6 +222,9 @@ impl Input {
         let bad = |e: serde_json::Error| {
             CniError::config("the configuration cannot be read").with(e.to_string())
         };
+        if map.contains_key("sysctl") {
+            serde_json::from_slice::<EachOnce>(&text).map_err(bad)?;
+        }
         let mut config: Config = serde_json::from_value(Value::Object(map)).map_err(bad)?;
         config.prev_result = prev;
         if config.name.is_empty() {
@@ -211,9 +258,11 @@ impl Config {
         self.is_gateway || self.is_default_gateway
     }
 
-    /// The limits: the runtime's before the configuration's.
+    /// The limits: the configuration's before the runtime's, as in the reference plugin.
     pub fn limits(&self) -> Bandwidth {
-        self.runtime_config.bandwidth.unwrap_or(self.bandwidth)
+        let runtime = self.runtime_config.bandwidth.as_ref();
+        let fixed = Some(&self.bandwidth).filter(|b| **b != Bandwidth::default());
+        fixed.or(runtime).cloned().unwrap_or_default()
     }
 
     /// The list of valid attachments; no list is not an empty list.
@@ -254,6 +303,16 @@ impl Config {
                 true,
                 why,
             ));
+        }
+        let limits = self.limits();
+        for (key, list) in [
+            ("shapedSubnets", &limits.shaped_subnets),
+            ("unshapedSubnets", &limits.unshaped_subnets),
+        ] {
+            if let Some(first) = list.first() {
+                let why = "wharf limits all that a container sends or gets";
+                return Err(CniError::unsupported(key, format!("`{first}`"), why));
+            }
         }
         if self.masq_all {
             let why = "wharf keeps the sources of those who come in by a published port, but for the network's own";

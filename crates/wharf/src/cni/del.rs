@@ -1,13 +1,15 @@
 //! `DEL` and `GC`: what was made goes, whatever else is gone already.
 
+use std::collections::HashSet;
+
 use wharf_core::attach::{ClientKey, Container};
 use wharf_core::name::ContainerName;
 use wharf_engine::api::Mode;
-use wharf_engine::engine::{CLIENT_LABEL, Engine};
+use wharf_engine::engine::{CLIENT_LABEL, Engine, REBUILT_LABEL};
 use wharf_engine::error::EngineError;
 
 use super::call::Call;
-use super::config::Input;
+use super::config::{self, Config, Input};
 use super::error::{CniError, Done, code};
 use super::{chained, delegate, ipam, names, network};
 
@@ -94,7 +96,7 @@ fn remove_lost(engine: &mut Engine, key: &ClientKey) -> Done<()> {
         return Ok(());
     };
     for name in names::container_names(key) {
-        engine.remove_lost(&name, &network, names::detour(key).as_ref())?;
+        engine.remove_lost(network::OWNER, &name, &network, names::detour(key).as_ref())?;
     }
     Ok(())
 }
@@ -111,17 +113,23 @@ pub fn gc(call: &Call, input: &Input) -> Done<()> {
     };
     let mut failures: Vec<String> = Vec::new();
     let mut engine = super::engine()?;
-    let is_valid = |key: &ClientKey| {
-        valid
-            .iter()
-            .any(|v| v.container == key.container && v.ifname == key.interface)
-    };
+    let valid = Valid::new(&config.name, &valid);
+    let network = names::network_name(&config.name);
     let gone = |c: &Container| {
         c.owner == network::OWNER
-            && c.client
-                .as_ref()
-                .is_some_and(|key| key.network == config.name && !is_valid(key))
+            && c.client.as_ref().is_some_and(|key| match &network {
+                // Made again from the kernel: it is known by the name of its record alone.
+                Some(network) if key.is_made_again() => {
+                    c.attachment(network).is_some() && !valid.names.contains(&c.name)
+                }
+                _ => key.network == config.name && !valid.keys.contains(key),
+            })
     };
+    if let Some(network) = &network
+        && let Err(error) = engine.rebuild_if_lost(network)
+    {
+        failures.push(error.to_string());
+    }
     let all: Vec<Container> = engine.containers()?.into_iter().filter(gone).collect();
     let mut names: Vec<ContainerName> = Vec::new();
     for container in &all {
@@ -131,7 +139,7 @@ pub fn gc(call: &Call, input: &Input) -> Done<()> {
             names.push(container.name.clone());
         }
     }
-    if let Err(error) = sweep(&mut engine, &config.name) {
+    if let Err(error) = sweep(&mut engine, config, &valid.names) {
         failures.push(error.msg);
     }
     drop(engine);
@@ -150,18 +158,46 @@ pub fn gc(call: &Call, input: &Input) -> Done<()> {
     }
 }
 
+/// The attachments that stay.
+struct Valid {
+    keys: HashSet<ClientKey>,
+    /// All names that their records may have.
+    names: HashSet<ContainerName>,
+}
+
+impl Valid {
+    fn new(network: &str, list: &[config::Valid]) -> Self {
+        let key = |valid: &config::Valid| ClientKey {
+            network: network.to_owned(),
+            container: valid.container.clone(),
+            interface: valid.ifname.clone(),
+        };
+        let keys: HashSet<ClientKey> = list.iter().map(key).collect();
+        let names = keys.iter().flat_map(names::container_names).collect();
+        Self { keys, names }
+    }
+}
+
 /// Cables nobody knows, and the network when nobody is on it any more.
-fn sweep(engine: &mut Engine, name: &str) -> Done<()> {
-    let Some(network) = names::network_name(name) else {
+fn sweep(engine: &mut Engine, config: &Config, valid: &HashSet<ContainerName>) -> Done<()> {
+    let Some(network) = names::network_name(&config.name) else {
         return Ok(());
     };
-    engine.remove_all_lost(&network)?;
+    engine.remove_all_lost(network::OWNER, &network, valid)?;
     let view = match engine.network(&network) {
         Ok(view) => view,
         Err(EngineError::NotFound(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
     };
-    let ours = view.spec.labels.get(CLIENT_LABEL).map(String::as_str) == Some(network::OWNER);
+    let labels = &view.spec.labels;
+    let ours = match labels.get(CLIENT_LABEL) {
+        Some(client) => client == network::OWNER,
+        // Made again from the kernel, without knowledge of whose it is.
+        None => {
+            labels.contains_key(REBUILT_LABEL)
+                && config.bridge.as_deref() == Some(view.spec.bridge.as_str())
+        }
+    };
     if ours && view.containers.is_empty() {
         engine.network_remove(std::slice::from_ref(&network), false, Mode::Apply)?;
     }

@@ -20,15 +20,18 @@ const ALLOWED: &str = "/etc/cni/tuning/allowlist.conf";
 /// # Errors
 /// A value that cannot be, a sysctl that may not be set.
 pub fn read(call: &Call, config: &Config, own: bool) -> Done<Extras> {
+    let args = &config.args.cni;
+    let given = |mtu: &u32| *mtu != 0;
     let mut traits = Traits {
-        promisc: config.promisc.then_some(true),
-        allmulti: config.allmulti,
+        promisc: args.promisc.unwrap_or(config.promisc).then_some(true),
+        allmulti: args.allmulti.or(config.allmulti),
         tx_queue: config.tx_queue,
+        mtu: args.mtu.filter(given),
         ..Traits::default()
     };
     if !own {
         traits.mac = network::mac(call, config)?;
-        traits.mtu = Some(config.mtu).filter(|mtu| *mtu != 0);
+        traits.mtu = traits.mtu.or(Some(config.mtu).filter(given));
     }
     Ok(Extras {
         shaping: shaping(call, config)?,
@@ -54,8 +57,8 @@ fn shaping(call: &Call, config: &Config) -> Done<Option<Shaping>> {
 }
 
 /// Bits become bytes.
-fn limit(which: &str, rate: u64, burst: u64) -> Done<Option<Limit>> {
-    match (rate, burst) {
+fn limit(which: &str, rate: Option<u64>, burst: Option<u64>) -> Done<Option<Limit>> {
+    match (rate.unwrap_or(0), burst.unwrap_or(0)) {
         (0, 0) => Ok(None),
         (0, _) | (_, 0) => Err(CniError::config(format!(
             "`{which}Rate` and `{which}Burst` are both given, or none"
@@ -76,11 +79,13 @@ fn limit(which: &str, rate: u64, burst: u64) -> Done<Option<Limit>> {
 
 fn sysctls(call: &Call, config: &Config, allowed: &Path) -> Done<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    if config.sysctl.is_empty() {
+    let mut wanted = config.sysctl.clone();
+    wanted.extend(config.args.cni.sysctl.clone());
+    if wanted.is_empty() {
         return Ok(all);
     }
     let patterns = patterns(allowed)?;
-    for (key, value) in &config.sysctl {
+    for (key, value) in &wanted {
         let refused =
             |why: &str| CniError::config(format!("`sysctl`: {key} may not be set: {why}"));
         if let Some(patterns) = &patterns
@@ -158,9 +163,14 @@ mod tests {
         };
         assert_eq!((shaping.inward, shaping.outward), (Some(limit), None));
         assert_eq!(shaping.detour.as_str().len(), 15);
-        let runtime = r#""ingressRate":8,"ingressBurst":8,"runtimeConfig":{"bandwidth":{"egressRate":80,"egressBurst":80}}"#;
+        let runtime = r#""runtimeConfig":{"bandwidth":{"egressRate":80,"egressBurst":80}}"#;
         let shaping = extras(runtime).unwrap().shaping.unwrap();
         assert!(shaping.inward.is_none() && shaping.outward.is_some());
+        let both = format!(r#""ingressRate":8,"ingressBurst":8,{runtime}"#);
+        let shaping = extras(&both).unwrap().shaping.unwrap();
+        assert!(shaping.inward.is_some() && shaping.outward.is_none());
+        let off = format!(r#""egressRate":0,"egressBurst":0,{runtime}"#);
+        assert_eq!(extras(&off).unwrap().shaping, None);
         for bad in [
             r#""ingressRate":1000"#,
             r#""egressBurst":1000"#,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use wharf_core::addr::Mac;
 use wharf_core::attach::Container;
 use wharf_core::name::{IfName, NetworkName};
-use wharf_core::network::{NetworkKind, NetworkRequest, NetworkSpec};
+use wharf_core::network::{IfThere, NetworkKind, NetworkRequest, NetworkSpec};
 use wharf_core::publish::{PortMapping, PortRange};
 use wharf_engine::api::{ContainerRequest, Mode, ObjectName};
 use wharf_engine::engine::{CLIENT_LABEL, Engine};
@@ -55,6 +55,10 @@ pub fn request(config: &Config, numbering: Option<&Numbering>) -> Done<NetworkRe
         Some(name) => Some(name.parse::<IfName>().map_err(|e| {
             CniError::config("`bridge` is not an interface name").with(e.to_string())
         })?),
+    };
+    // As the reference plugin, which leaves its bridge behind.
+    request.if_there = IfThere::Use {
+        force_address: config.force_address,
     };
     request.mtu = Some(config.mtu).filter(|mtu| *mtu != 0);
     request.masquerade = Some(config.ip_masq);

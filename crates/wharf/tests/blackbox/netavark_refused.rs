@@ -109,6 +109,21 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
             if key == "mode" { "odd" } else { key },
         );
     }
+    let ipam = |driver: &str| {
+        edited(&|i| i["network_info"]["two"]["ipam_options"] = json!({"driver": driver}))
+    };
+    case(
+        "someDriver",
+        &["setup", path],
+        &ipam("someDriver"),
+        "unsupported ipam driver someDriver",
+    );
+    host.sh("ip -n a link add eth1 type bridge");
+    let there = Snapshot::of(&host);
+    let said = refused(call(&host, &["setup", path], &good));
+    assert!(said.contains("eth1"), "{said}");
+    there.assert_same(&host, "an interface that is there");
+    host.sh("ip -n a link del eth1");
     let dhcp = edited(&|i| i["network_info"]["two"]["ipam_options"] = json!({"driver": "dhcp"}));
     case("dhcp", &["setup", path], &dhcp, "mode=unmanaged");
 
