@@ -17,6 +17,7 @@ mod frame;
 mod gateway;
 mod hooks;
 mod host;
+mod learned;
 mod missing;
 mod mtu;
 mod nearer;
@@ -321,6 +322,8 @@ struct Walk<'a> {
     ways: usize,
     /// The rule by which a connection is not tracked, and its space.
     untracked_by: Option<(SpaceId, Blame)>,
+    /// Wrong neighbour entries that nobody pinned.
+    learned: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
@@ -360,6 +363,7 @@ impl<'a> Walk<'a> {
             way: 0,
             ways: 1,
             untracked_by: None,
+            learned: Vec::new(),
         }
     }
 
@@ -502,6 +506,7 @@ impl<'a> Walk<'a> {
         if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
             self.blame(verdict, "route", fault);
         }
+        self.settle_learned();
         for unread in &self.state.unread {
             let text = format!(
                 "{} of {} could not be read: {}",

@@ -239,7 +239,7 @@ fn rule(handle: u64, exprs: Vec<Expr>) -> Rule {
         handle,
         exprs,
         comment: None,
-        text: format!("rule {handle}"),
+        text: format!("rule {handle}").into(),
     }
 }
 

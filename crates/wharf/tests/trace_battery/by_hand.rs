@@ -98,6 +98,13 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped|unanswered not-on-bridge host veth-c1",
     }
+    source_on_another_bridge_remembers_the_old_one: {
+        // The bridge had the cable's address, which is the least, and has another one without it.
+        on: &[BRIDGE, SECOND_BRIDGE, MASQUERADE, "ip link set veth-c1 address 02:00:00:00:00:01"],
+        breaks: "ip link set veth-c1 master br-two",
+        ask: "/run/netns/c1 192.0.2.50",
+        says: "dropped|unanswered not-on-bridge host veth-c1",
+    }
     published_to_one_off_the_bridge: {
         on: &[BRIDGE, MASQUERADE, PUBLISH],
         breaks: "ip link set veth-c2 nomaster",
@@ -161,7 +168,7 @@ cases! {
     }
     port_without_broadcasts: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "bridge link set dev veth-c2 bcast_flood off; ip -n c1 neigh flush dev eth0",
+        breaks: "bridge link set dev veth-c2 bcast_flood off; for n in c1 c2; do ip -n $n neigh flush dev eth0; done",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "dropped bridge-port-blocked host veth-c2",
     }

@@ -197,7 +197,7 @@ fn to_blame(world: &World<'_, '_>, site: Site) -> Blame {
         chain: chain.name.clone(),
         base: base.name.clone(),
         handle: rule.map(|r| r.handle),
-        text: rule.map_or_else(|| policy(base), |r| r.text.clone()),
+        text: rule.map_or_else(|| policy(base), |r| r.text.get()),
         comment: rule.and_then(|r| r.comment.clone()),
         owner: rule.map_or(base.owner, |r| chain.owner_of(r)),
     }

@@ -160,7 +160,7 @@ fn docker_wrote(space: &Space, blame: &Blame) -> bool {
         .iter()
         .filter(|c| c.owner == Owner::Docker && c.base.is_none() && c.family == blame.family);
     let mut rules = docker.flat_map(|c| &c.rules);
-    rules.any(|r| r.text.split(' ').any(|w| w == bridge))
+    rules.any(|r| r.text.get().split(' ').any(|w| w == bridge))
 }
 
 /// Whether the chain that Docker keeps for the administrator is there, and asked.

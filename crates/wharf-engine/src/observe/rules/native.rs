@@ -150,14 +150,14 @@ fn unread(dreg: Reg, len: u32) -> Expr {
 
 fn xt_match(dump: &Dump<'_>, e: &expr::Match, family: Family) -> Vec<Expr> {
     match table_family(family) {
-        Some(family) => decode_match(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        Some(family) => decode_match(&e.name, e.rev, &e.info.0, family, dump.ipsets).exprs,
         None => vec![Expr::Opaque(format!("-m {}", e.name))],
     }
 }
 
 fn xt_target(dump: &Dump<'_>, e: &expr::Target, family: Family) -> Vec<Expr> {
     match table_family(family) {
-        Some(family) => decode_target(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        Some(family) => decode_target(&e.name, e.rev, &e.info.0, family, dump.ipsets).exprs,
         None => vec![Expr::Opaque(format!("-j {}", e.name))],
     }
 }

@@ -267,7 +267,7 @@ fn check(name: &str, load: &str) -> usize {
     witness::install(&mut socket);
     sh(load);
     let loaded = socket.ruleset().unwrap();
-    let lowered: Ruleset = rules::ruleset(&loaded);
+    let lowered: Ruleset = rules::ruleset(loaded);
     let evaluator = Rules::new(&lowered);
     let mut expected: BTreeMap<Hook, BTreeSet<Pass>> = BTreeMap::new();
     let mut blamed = BTreeSet::new();
