@@ -7,6 +7,7 @@
 //!
 //! * `machine`: chains, rules, jumps and verdicts; `step`: one instruction; `read`: metadata, conntrack, routing;
 //! * `regs`, `bytes`, `sets`: values with unknown bits, the packet's bytes, finding keys;
+//! * `lookup`: in which zone conntrack looks an answer up;
 //! * `matches`: xtables matches; `nat`: translations, `back`: those of answers; `doubt`: ways not taken, and what they would have changed.
 //!
 //! Not here: translation of later packets of a flow, which conntrack does without rules, and where the packet goes next
@@ -15,6 +16,7 @@
 mod back;
 mod bytes;
 mod doubt;
+pub(super) mod lookup;
 mod machine;
 mod matches;
 mod nat;

@@ -232,6 +232,11 @@ pub enum Ct {
     ProtoDst,
     /// `zone`.
     Zone,
+    /// `zone`, set for one direction alone: that of answers, or the other.
+    ZoneOf {
+        /// Of answers.
+        reply: bool,
+    },
     /// Others.
     Other(u32),
 }

@@ -10,6 +10,7 @@
 mod advice;
 mod bridge;
 mod conntrack;
+mod doors;
 mod ends;
 mod fault;
 mod forward;
@@ -322,6 +323,8 @@ struct Walk<'a> {
     ways: usize,
     /// The rule by which a connection is not tracked, and its space.
     untracked_by: Option<(SpaceId, Blame)>,
+    /// The rules that had the connection looked up in zones, and their space.
+    zoned_by: Vec<(SpaceId, Blame)>,
     /// Wrong neighbour entries that nobody pinned.
     learned: Vec<String>,
 }
@@ -363,6 +366,7 @@ impl<'a> Walk<'a> {
             way: 0,
             ways: 1,
             untracked_by: None,
+            zoned_by: Vec::new(),
             learned: Vec::new(),
         }
     }

@@ -164,6 +164,7 @@ fn fresh(packet: &Packet) -> CtState {
         original,
         mark: 0,
         zone: 0,
+        reply_zone: 0,
     }
 }
 

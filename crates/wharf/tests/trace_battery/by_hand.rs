@@ -48,7 +48,7 @@ cases! {
         breaks: "ip link del up0",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped|rejected no-route host 192.0.2.50",
-        no_fix: true,
+        no_fix: "the cable is gone",
     }
     bridge_down: {
         on: &[BRIDGE, MASQUERADE],
@@ -183,7 +183,7 @@ cases! {
         breaks: "ip -n c2 link set eth0 netns store",
         ask: "/run/netns/c1 172.18.0.20",
         says: "dropped no-carrier|no-such-destination|link-down * *",
-        no_fix: true,
+        no_fix: "the link is in a namespace that has nothing to do with it, and its addresses are gone",
     }
     uplink_peer_down: {
         on: &[BRIDGE, MASQUERADE, "ip link del up0; ip netns add isp; ip link add up0 type veth peer name e0 netns isp
@@ -201,6 +201,6 @@ cases! {
         serves: "",
         ask: "/run/netns/c1 172.30.0.9",
         says: "dropped no-carrier host tap9",
-        no_fix: true,
+        no_fix: "a program has to open it",
     }
 }

@@ -22,3 +22,4 @@ mod routes;
 mod shaped;
 mod sockets;
 mod ways;
+mod zones;

@@ -115,7 +115,7 @@ pub(super) fn explore(rules: &Rules<'_>, env: &Env<'_>, packet: Packet, ct: &mut
         steps: STEPS,
         left: None,
     };
-    let mut main = Machine::new(packet, ct.clone());
+    let mut main = Machine::new(env, packet, ct.clone());
     let (assumed, mut blame) = main.run(&world, &mut explorer);
     let mut ending = assumed;
     let mut maybe = std::mem::take(&mut main.vague);

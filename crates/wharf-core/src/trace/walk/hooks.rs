@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::trace::env::{Blame, CtState, Ending, Env, Fib, Layer, Run, Translation};
-use crate::trace::eval::run_hook;
+use crate::trace::eval::{lookup, run_hook};
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, HopVerdict, Verdict};
 use crate::trace::ruleset::{Hook, Ruleset, TableFamily};
@@ -141,10 +141,17 @@ impl<'a> Walk<'a> {
         let mut out = packet;
         for _ in 0..MOST_RUNS {
             let rules = self.mended.get(&site.space).unwrap_or(&space.ruleset);
+            let mut ct = self.connection(site.space, &out);
             if !concerns(rules, site, out.family()) {
+                if site.is_entry() && ct.reply_direction && ct.reply_zone != 0 {
+                    // No rule puts the answer into the zone of the question.
+                    let zones = (ct.zone, ct.reply_zone);
+                    (ct.zone, ct.reply_zone) = (0, 0);
+                    lookup::found(&mut ct, zones, &out);
+                    self.keep(site.space, site.hook, ct);
+                }
                 break;
             }
-            let mut ct = self.connection(site.space, &out);
             let run = self.evaluate(site, out.clone(), &mut ct, rules);
             for maybe in &run.maybe {
                 let text = format!("{}: {} may also decide", space.name, show(maybe));
@@ -236,6 +243,13 @@ impl<'a> Walk<'a> {
             };
             let by = run.seen.iter().rev().find(word).or(run.seen.last());
             self.ttl_by = by.map(|rule| (site, rule.clone()));
+        }
+        if ct.zone != 0 || ct.reply_zone != 0 {
+            let word = |b: &&Blame| b.text.to_lowercase().contains("zone");
+            let by = run.seen.iter().rev().find(word);
+            let by = by.map(|rule| (site.space, rule.clone()));
+            self.zoned_by
+                .extend(by.filter(|by| !self.zoned_by.contains(by)));
         }
         if ct.state & UNTRACKED != 0 && !self.reply {
             let word = |b: &&Blame| b.text.to_lowercase().contains("notrack");

@@ -31,7 +31,7 @@ impl<'a> Walk<'a> {
         site.iif = Some(entrance);
         tried.into_iter().find_map(|host_port| {
             let packet = self.packet(HOST, src, addr, host_port);
-            let mut ct = super::conntrack::begun(&packet);
+            let mut ct = CtState::begun(&packet);
             let to = self.translated_to(site, packet, &mut ct);
             let hit = is_local(self.space(id), to.dst) && to.dport == port && to.dst != addr;
             hit.then_some((addr, host_port))

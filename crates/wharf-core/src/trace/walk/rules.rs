@@ -126,7 +126,7 @@ pub(super) fn replaced(space: &Space, rule: &Blame, old: &str, new: &str) -> Vec
 }
 
 /// What matches the packet in nft's words and in iptables' words.
-fn selector(packet: &Packet) -> (String, String) {
+pub(super) fn selector(packet: &Packet) -> (String, String) {
     // An answer comes from the port that the question went to.
     let (dir, flag, port) = if packet.reply {
         ("sport", "--sport", packet.sport)
@@ -220,10 +220,18 @@ impl<'a> Walk<'a> {
         } else {
             blame.owner
         };
-        Fault::new(code, site.space, shown, what)
+        let fault = Fault::new(code, site.space, shown, what)
             .owner(owner)
-            .evidence(seen)
-            .fixes(self.let_through(site, blame, packet))
+            .evidence(seen);
+        // The rule need not change where the answer is not known for one.
+        match self.in_another_zone().filter(|_| self.reply) {
+            Some(why) => Fault {
+                evidence: [fault.evidence, vec![why.summary], why.evidence].concat(),
+                ..fault
+            }
+            .fixes(why.fix),
+            None => fault.fixes(self.let_through(site, blame, packet)),
+        }
     }
 
     /// Commands that let the packet through.
@@ -237,33 +245,11 @@ impl<'a> Walk<'a> {
                 return self.docker_user(site);
             }
             Owner::Ufw => {
-                let what = match packet.l4 {
-                    L4::Tcp => format!("{}/tcp", packet.dport),
-                    L4::Udp => format!("{}/udp", packet.dport),
-                    L4::Icmp => "from any".to_owned(),
-                };
-                return match (forward, name(site.iif), name(site.oif)) {
-                    (true, Some(i), Some(o)) => {
-                        vec![format!(
-                            "{}ufw route allow in on {i} out on {o}",
-                            space.enter
-                        )]
-                    }
-                    _ => vec![format!("{}ufw allow {what}", space.enter)],
-                };
+                if let Some(commands) = self.by_ufw(site, blame, packet) {
+                    return commands;
+                }
             }
-            Owner::Firewalld => {
-                return match (forward, name(site.iif)) {
-                    (true, Some(i)) => {
-                        vec![format!("firewall-cmd --zone=trusted --add-interface={i}")]
-                    }
-                    _ => vec![format!(
-                        "firewall-cmd --add-port={}/{}",
-                        packet.dport,
-                        if packet.l4 == L4::Udp { "udp" } else { "tcp" }
-                    )],
-                };
-            }
+            Owner::Firewalld => return self.by_firewalld(site, blame, packet),
             _ => {}
         }
         let chain = format!(

@@ -335,7 +335,10 @@ fn ct(e: &expr::Ct, out: &mut Vec<Expr>) {
         CtKey::Dst | CtKey::DstIp | CtKey::DstIp6 => Ct::Dst,
         CtKey::ProtoSrc => Ct::ProtoSrc,
         CtKey::ProtoDst => Ct::ProtoDst,
-        CtKey::Zone => Ct::Zone,
+        CtKey::Zone => match (e.sreg, e.dir) {
+            (Some(_), Some(dir)) => Ct::ZoneOf { reply: dir == 1 },
+            _ => Ct::Zone,
+        },
         other => Ct::Other(other.into()),
     };
     match e.key {

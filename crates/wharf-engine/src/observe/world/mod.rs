@@ -27,7 +27,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wharf_core::attach::Container;
 use wharf_core::network::NetworkSpec;
@@ -166,6 +166,7 @@ pub fn world(ask: &Ask) -> ObservedState {
     let spaces: Vec<Space> = known.into_iter().map(finish).collect();
     ObservedState {
         tools: tools(&spaces[HOST]),
+        programs: programs(),
         spaces,
         networks: ask.networks.clone(),
         containers: ask.containers.clone(),
@@ -279,6 +280,17 @@ fn tools(host: &Space) -> Vec<Owner> {
         tools.insert(owner);
     }
     tools.into_iter().collect()
+}
+
+/// Programs that advice may name, as far as they are here: chains in a tool's shape may be somebody else's work.
+fn programs() -> Vec<&'static str> {
+    const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin"];
+    let mut programs = vec!["ufw", "firewall-cmd"];
+    programs.retain(|name| {
+        let all = DIRECTORIES.iter();
+        all.into_iter().any(|d| Path::new(d).join(name).exists())
+    });
+    programs
 }
 
 /// A note of what could not be read.

@@ -222,6 +222,7 @@ fn walk(rules: &Rules<'_>, from_a: bool, mut packet: Packet) -> Vec<(Hook, Run)>
         original,
         mark: 0,
         zone: 0,
+        reply_zone: 0,
     };
     let (iif, oif) = (from_a.then(|| &space.links[0]), Some(&space.links[1]));
     let mut next = Some(if from_a {
