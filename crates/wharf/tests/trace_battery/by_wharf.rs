@@ -83,6 +83,7 @@ cases! {
         traffic: "outside 10.88.4.11:80",
         says: "dropped|rejected internal-network|not-published host *",
         owner: "wharf",
+        no_fix: "the network is meant to be closed",
     }
     address_changed: {
         on: &[WHARF], serves: SERVES,

@@ -13,6 +13,7 @@ mod by_iptables;
 mod by_wharf;
 mod examples;
 mod firewalls;
+mod hard;
 mod healthy;
 mod layer_two;
 mod neighbours;

@@ -1,5 +1,5 @@
-//! How a packet is let through at the door of the tool that stops it: by its program, or where that is not here by its
-//! chain for the administrator's rules.
+//! How a packet is let through at the door of the tool that stops it: by its program, or where that is not in charge by
+//! its chain for the administrator's rules.
 
 use crate::trace::env::Blame;
 use crate::trace::packet::{L4, Packet};

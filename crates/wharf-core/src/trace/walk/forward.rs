@@ -229,6 +229,7 @@ impl<'a> Walk<'a> {
             return;
         }
         let here_before = self.passed.iter().any(|p| p.space == id)
+            || self.reply && Some(id) == self.replier
             || Some(id) == self.origin
                 && self.dnat.is_none()
                 && !self.reply

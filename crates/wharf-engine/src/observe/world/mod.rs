@@ -282,15 +282,15 @@ fn tools(host: &Space) -> Vec<Owner> {
     tools.into_iter().collect()
 }
 
-/// Programs that advice may name, as far as they are here: chains in a tool's shape may be somebody else's work.
+/// Programs that advice may name, as far as they are in charge: chains in a tool's shape may be somebody else's work,
+/// and what is installed may be switched off.
 fn programs() -> Vec<&'static str> {
-    const DIRECTORIES: [&str; 5] = ["/usr/sbin", "/usr/bin", "/sbin", "/bin", "/usr/local/sbin"];
-    let mut programs = vec!["ufw", "firewall-cmd"];
-    programs.retain(|name| {
-        let all = DIRECTORIES.iter();
-        all.into_iter().any(|d| Path::new(d).join(name).exists())
-    });
-    programs
+    let ufw = std::fs::read_to_string("/etc/ufw/ufw.conf");
+    let ufw = ufw.is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes"));
+    let firewalld = Path::new("/run/firewalld.pid").exists();
+    let all = [("ufw", ufw), ("firewall-cmd", firewalld)];
+    let in_charge = all.into_iter().filter(|(_, is)| *is);
+    in_charge.map(|(name, _)| name).collect()
 }
 
 /// A note of what could not be read.
