@@ -26,6 +26,7 @@ mod sets;
 mod step;
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::trace::env::{CtState, Env, Layer, Run};
@@ -113,7 +114,8 @@ impl<'a> Rules<'a> {
             .enumerate()
             .filter_map(|(i, c)| runs(c).map(|b| (place(b), b.priority, i)))
             .collect();
-        order.sort_by_key(|(place, priority, _)| (*place, *priority));
+        // Among equals the kernel calls what came last first; dumps have the oldest first.
+        order.sort_by_key(|(place, priority, i)| (*place, *priority, Reverse(*i)));
         order.into_iter().map(|(_, _, i)| i).collect()
     }
 }

@@ -280,6 +280,8 @@ struct Walk<'a> {
     current: BTreeMap<SpaceId, usize>,
     /// The last rule that translated the destination, and to what.
     dnat: Option<(SpaceId, Blame, IpAddr)>,
+    /// Where that was, and the packet before.
+    dnat_at: Option<(hooks::Site, Packet)>,
     /// The last rule that translated the source, and to what.
     snat: Option<(SpaceId, Blame, IpAddr)>,
     /// Rules without those already blamed.
@@ -344,6 +346,7 @@ impl<'a> Walk<'a> {
             tracked: BTreeMap::new(),
             current: BTreeMap::new(),
             dnat: None,
+            dnat_at: None,
             snat: None,
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),

@@ -220,7 +220,8 @@ pub(crate) fn put_zoned(id: u16, tuple: &Tuple, w: &mut Writer) {
     put_tuple(id, tuple, &mut inner);
     w.nest(id, |w| {
         // What stands after the attribute's header.
-        w.buf.extend_from_slice(inner.buf.get(4..).unwrap_or_default());
+        w.buf
+            .extend_from_slice(inner.buf.get(4..).unwrap_or_default());
         if let Some(zone) = tuple.zone {
             w.u16(TUPLE_ZONE, zone);
         }

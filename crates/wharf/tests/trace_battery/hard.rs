@@ -32,7 +32,7 @@ cases! {
         says: "unanswered wrong-gateway|route-conflict|ttl-expired|no-return-route host 172.19.0.10 via 172.18.0.20 dev br-demo",
     }
     marked_connections_to_a_table_with_nothing: {
-        on: &[BRIDGE, MASQUERADE, MARKS, "ip route add default via 10.0.2.1 dev up0 table 77; ip rule add fwmark 0x11 lookup 77 priority 500"],
+        on: &[BRIDGE, MASQUERADE, MARKS, "ip route add default via 10.0.2.1 dev up0 table 77; ip route add 172.18.0.0/16 dev br-demo table 77; ip rule add fwmark 0x11 lookup 77 priority 500"],
         breaks: "ip route replace blackhole default table 77",
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped route-rejects|policy-rule host blackhole default table 77 | blackhole default | *fwmark 0x11* | 500: from all fwmark 0x11 lookup 77",
@@ -155,7 +155,13 @@ cases! {
         on: &[BRIDGE, MASQUERADE, PUBLISH],
         breaks: "iptables-nft -t nat -I PREROUTING -p tcp --dport 8080 -j REDIRECT --to-ports 9",
         ask: "outside 10.0.2.2:8080",
-        says: "rejected publish-shadowed|not-listening host *",
+        says: "rejected publish-shadowed host ip nat PREROUTING handle *",
+    }
+    own_service_behind_a_rule_for_nobody: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "nft 'table ip taken { chain pre { type nat hook prerouting priority dstnat; tcp dport 5000 dnat to 172.18.0.10:80; }; }'",
+        ask: "outside 10.0.2.2:5000",
+        says: "rejected publish-shadowed host ip taken pre handle *",
     }
     published_and_the_container_has_no_way: {
         on: &[BRIDGE, MASQUERADE, PUBLISH],
@@ -229,23 +235,23 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped|rejected ttl-expired host *",
     }
-    tc_drops_on_the_bridge_port: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "tc qdisc add dev veth-c1 clsact; tc filter add dev veth-c1 ingress protocol ip prio 1 flower ip_proto tcp dst_port 80 action drop",
-        ask: "/run/netns/c1 172.18.0.20:80",
-        says: "dropped traffic-control host *",
-    }
-    tc_drops_the_answer: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip netns exec c2 tc qdisc add dev eth0 clsact; ip netns exec c2 tc filter add dev eth0 egress protocol ip prio 1 u32 match ip sport 80 0xffff action drop",
-        ask: "/run/netns/c1 172.18.0.20:80",
-        says: "unanswered traffic-control /run/netns/c2 *",
-    }
     echo_ignored_by_the_host: {
         on: &[BRIDGE, MASQUERADE],
         breaks: "sysctl -qw net.ipv6.icmp.echo_ignore_all=1",
         ask: "/run/netns/c1 fd00:18::1",
         says: "dropped|unanswered echo-ignored host net.ipv6.icmp.echo_ignore_all",
+    }
+    circle_by_a_special_route: {
+        on: &[BRIDGE, MASQUERADE, "ip netns exec c2 sysctl -qw net.ipv4.ip_forward=1"],
+        breaks: "ip route add 192.0.2.0/24 via 172.18.0.20",
+        ask: "/run/netns/c1 192.0.2.50:80",
+        says: "dropped|rejected ttl-expired|wrong-gateway host 192.0.2.0/24 via 172.18.0.20 dev br-demo",
+    }
+    the_later_of_two_tables_of_one_priority: {
+        on: &[BRIDGE, MASQUERADE, "nft 'table ip old { chain f { type filter hook forward priority 0; meta mark 7 drop; }; }'"],
+        breaks: "nft 'table ip new { chain f { type filter hook forward priority 0; tcp dport 80 meta mark set 7; }; }'",
+        ask: "/run/netns/c1 192.0.2.50:80",
+        says: "dropped firewall-rule host ip old f handle *",
     }
     legacy_output_policy: {
         on: &[BRIDGE, MASQUERADE],
@@ -262,7 +268,7 @@ cases! {
     }
     quota_used_up: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "nft 'table ip q { quota all { over 10 bytes used 20 bytes }; chain f { type filter hook forward priority 0; iifname br-demo quota name all drop; }; }'",
+        breaks: "nft 'table ip q { quota cap { over 20 bytes used 20 bytes; }; chain f { type filter hook forward priority 0; iifname br-demo quota name \"cap\" drop; }; }'",
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped firewall-rule host ip q f handle *",
     }

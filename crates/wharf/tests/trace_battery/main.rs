@@ -22,5 +22,6 @@ mod other_tools;
 mod routes;
 mod shaped;
 mod sockets;
+mod sound;
 mod ways;
 mod zones;

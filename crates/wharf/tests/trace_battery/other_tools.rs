@@ -201,6 +201,7 @@ cases! {
         ask: "outside 10.0.2.2:8080",
         says: "dropped publish-shadowed host ip nat DOCKER handle *",
         owner: "docker",
+        no_fix: "Docker has to be told: others of its rules name the old address, too",
     }
     docker_without_proxy_to_loopback: {
         on: &[DOCKER_LINKS, DOCKER_27], serves: SERVES,

@@ -244,7 +244,11 @@ impl<'a> Machine<'a> {
                 let bytes = self.regs.key(*sreg, 2).bits.try_into();
                 let zone = bytes.map_or(0, u16::from_ne_bytes);
                 let reply = *key != Ct::ZoneOf { reply: false };
-                self.ct.zone = if *key == (Ct::ZoneOf { reply: true }) { 0 } else { zone };
+                self.ct.zone = if *key == (Ct::ZoneOf { reply: true }) {
+                    0
+                } else {
+                    zone
+                };
                 self.ct.reply_zone = if reply { zone } else { 0 };
                 self.note(world);
             }

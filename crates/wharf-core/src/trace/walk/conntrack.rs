@@ -9,8 +9,8 @@ use crate::trace::state::{Flow, SpaceId, Tuple};
 use super::Walk;
 use super::fault::Fault;
 use super::owner::holders;
-use super::rules::{object, removed};
 use super::route::is_local;
+use super::rules::{object, removed};
 
 const ESTABLISHED: u32 = 2;
 pub(super) const NEW: u32 = 8;

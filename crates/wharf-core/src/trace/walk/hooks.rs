@@ -232,6 +232,7 @@ impl<'a> Walk<'a> {
                 self.snat = Some((site.space, t.rule.clone(), t.addr));
             } else {
                 self.dnat = Some((site.space, t.rule.clone(), t.addr));
+                self.dnat_at = Some((site, before.clone()));
             }
         }
         if run.packet.ttl != before.ttl {
@@ -356,23 +357,28 @@ impl<'a> Walk<'a> {
     fn mend(&mut self, space: SpaceId, blame: &Blame) -> bool {
         let original = &self.space(space).ruleset;
         let rules = self.mended.entry(space).or_insert_with(|| original.clone());
-        let chain = rules.chains.iter_mut().find(|c| {
-            (c.backend, c.family) == (blame.backend, blame.family)
-                && c.table == blame.table
-                && c.name == blame.chain
-        });
-        let Some(chain) = chain else {
-            return false;
-        };
-        match (blame.handle, &mut chain.base) {
-            (Some(handle), _) => {
-                let before = chain.rules.len();
-                chain.rules.retain(|r| r.handle != handle);
-                chain.rules.len() < before
-            }
-            (None, Some(base)) => std::mem::replace(&mut base.drops, false),
-            (None, None) => false,
+        without(rules, blame)
+    }
+}
+
+/// Takes a rule out, or a policy; false if it is not there.
+pub(super) fn without(rules: &mut Ruleset, blame: &Blame) -> bool {
+    let chain = rules.chains.iter_mut().find(|c| {
+        (c.backend, c.family) == (blame.backend, blame.family)
+            && c.table == blame.table
+            && c.name == blame.chain
+    });
+    let Some(chain) = chain else {
+        return false;
+    };
+    match (blame.handle, &mut chain.base) {
+        (Some(handle), _) => {
+            let before = chain.rules.len();
+            chain.rules.retain(|r| r.handle != handle);
+            chain.rules.len() < before
         }
+        (None, Some(base)) => std::mem::replace(&mut base.drops, false),
+        (None, None) => false,
     }
 }
 

@@ -23,7 +23,19 @@ impl<'a> Walk<'a> {
             Some(owner) => self.elsewhere(&emit, seg, owner),
             None => self.nobody(&emit, seg),
         };
+        let port = (fault.code == Code::NotOnBridge)
+            .then(|| self.space(fault.space).link_named(&fault.object))
+            .flatten();
+        let port = port.map(|link| Place {
+            space: fault.space,
+            index: link.index,
+        });
         self.blame(Verdict::Dropped, "neighbour", fault);
+        // Plugged in again it may still be shut.
+        if let Some(port) = port.filter(|p| self.state.link(*p).is_some_and(|l| !l.up)) {
+            let fault = self.link_down(port);
+            self.blame(Verdict::Dropped, "link", fault);
+        }
         step
     }
 
