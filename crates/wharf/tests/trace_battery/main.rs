@@ -17,6 +17,7 @@ mod hard;
 mod healthy;
 mod layer_two;
 mod neighbours;
+mod odd;
 mod odd_rules;
 mod other_tools;
 mod routes;

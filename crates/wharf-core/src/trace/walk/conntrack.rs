@@ -184,16 +184,16 @@ impl Walk<'_> {
         let s = self.space(space);
         let same = |f: &&Flow| {
             let (a, b) = (&f.original, &ct.original);
+            // A sender that is not about to use the old port again is not steered by it.
             (a.src, a.dst, a.dport, a.protocol) == (b.src, b.dst, b.dport, b.protocol)
+                && self.sends_again(a.sport)
         };
         let wrong = |f: &&Flow| match hook {
             Hook::Prerouting | Hook::Output => {
                 (f.reply.src, f.reply.sport) != (ct.reply.src, ct.reply.sport)
             }
-            // A sender that is not about to use the old port again is not steered by it.
             _ => {
-                self.sends_again(f.original.sport)
-                    && f.reply.dst != ct.reply.dst
+                f.reply.dst != ct.reply.dst
                     && (f.reply.dst == f.original.src || !is_local(s, f.reply.dst))
             }
         };

@@ -362,10 +362,36 @@ impl<'a> Walk<'a> {
         let what = format!(
             "Frames inside {bridge} are judged by IP rules because {name} is 1, and {rule} stops this one."
         );
-        let mut fault = Fault::new(Code::BridgeNetfilter, site.space, name.clone(), what)
-            .evidence(format!("{}sysctl {name}: 1", space.enter))
-            .evidence(format!("{rule}: {text}"))
-            .fix(format!("{}sysctl -w {name}=0", space.enter));
+        // The bridge may be told by itself.
+        let own = site.iif.and_then(|i| space.link(i)?.bridge.as_ref());
+        let own = own.is_some_and(|b| {
+            if tables == "iptables" {
+                b.nf_call.0
+            } else {
+                b.nf_call.1
+            }
+        });
+        let option = format!("nf_call_{tables}");
+        let (by_all, enter) = (space.sysctl(&name).is_some_and(|v| v != 0), &space.enter);
+        let (object, what) = if own && !by_all {
+            (format!("{bridge} {option}"), what.replace(&name, &option))
+        } else {
+            (name.clone(), what)
+        };
+        let mut fault = Fault::new(Code::BridgeNetfilter, site.space, object, what);
+        if by_all || !own {
+            fault = fault
+                .evidence(format!("{enter}sysctl {name}: 1"))
+                .fix(format!("{enter}sysctl -w {name}=0"));
+        }
+        if own {
+            fault = fault
+                .evidence(format!("{enter}ip -d link show {bridge}: {option} 1"))
+                .fix(format!(
+                    "{enter}ip link set {bridge} type bridge {option} 0"
+                ));
+        }
+        fault = fault.evidence(format!("{rule}: {text}"));
         if by_iptables(blame) {
             fault = fault.evidence(format!(
                 "{} -I {} -i {bridge} -o {bridge} -j ACCEPT would accept what stays inside the bridge",
