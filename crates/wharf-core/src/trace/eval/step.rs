@@ -252,16 +252,14 @@ impl<'a> Machine<'a> {
                 self.ct.reply_zone = if reply { zone } else { 0 };
                 self.note(world);
             }
-            Expr::CtSet { sreg, key } if self.tracked(world) => {
+            Expr::CtSet {
+                sreg,
+                key: Ct::Mark,
+            } if self.tracked(world) => {
                 let (word, dark) = self.word(*sreg);
-                match key {
-                    Ct::Mark => {
-                        self.ct.mark = word;
-                        self.dark_mark.1 = dark;
-                        self.note(world);
-                    }
-                    _ => {}
-                }
+                self.ct.mark = word;
+                self.dark_mark.1 = dark;
+                self.note(world);
             }
             Expr::PayloadSet {
                 sreg,
