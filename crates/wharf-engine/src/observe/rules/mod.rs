@@ -18,7 +18,7 @@ mod values;
 pub mod xtables;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use wharf_core::trace::report::Owner;
 use wharf_core::trace::ruleset::{
@@ -74,15 +74,20 @@ impl<'a> Dump<'a> {
 struct Kept {
     nft: wharf_nft::Ruleset,
     ipsets: xtables::SetNames,
+    /// Those that were asked for, by the rule's number: who looks over a whole host meets the same ones all the time.
+    made: Vec<OnceLock<String>>,
 }
 
 impl Texts for Kept {
-    fn text(&self, rule: usize) -> String {
-        let Some(rule) = self.nft.rules.get(rule) else {
+    fn text(&self, number: usize) -> String {
+        let (Some(rule), Some(made)) = (self.nft.rules.get(number), self.made.get(number)) else {
             return String::new();
         };
-        xtables::as_saved(rule, &self.ipsets)
-            .unwrap_or_else(|| text::rule(&Dump::of(&self.nft, &self.ipsets), rule))
+        let make = || {
+            xtables::as_saved(rule, &self.ipsets)
+                .unwrap_or_else(|| text::rule(&Dump::of(&self.nft, &self.ipsets), rule))
+        };
+        made.get_or_init(make).clone()
     }
 }
 
@@ -90,7 +95,8 @@ impl Texts for Kept {
 #[must_use]
 pub fn ruleset(nft: wharf_nft::Ruleset) -> Ruleset {
     let ipsets = ipsets(&nft.rules);
-    let kept = Arc::new(Kept { nft, ipsets });
+    let made = vec![OnceLock::new(); nft.rules.len()];
+    let kept = Arc::new(Kept { nft, ipsets, made });
     let nft = &kept.nft;
     let dump = Dump::of(nft, &kept.ipsets);
     let dormant: Vec<&wharf_nft::Table> = nft
