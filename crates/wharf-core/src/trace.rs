@@ -25,6 +25,7 @@ pub mod owner;
 pub mod packet;
 pub mod query;
 pub mod report;
+mod rule_text;
 pub mod ruleset;
 pub mod seen;
 pub mod state;

@@ -14,6 +14,7 @@ use crate::socket::NfSocket;
 use crate::table::Table;
 use crate::transport::{DUMP, Request};
 use crate::types::Family;
+use crate::undecoded::{RawRules, Undecoded};
 use crate::wire::{Attrs, Malformed, Writer};
 
 /// `NFPROTO_UNSPEC`: every family.
@@ -239,8 +240,7 @@ impl NfSocket {
         let decode = |_, attrs: &Attrs<'_>| -> Result<Vec<Element>, Malformed> {
             attrs
                 .list(list::ELEMENTS)?
-                .iter()
-                .map(Element::decode)
+                .map(|one| Element::decode(&one?))
                 .collect()
         };
         let Dumped { items, torn } =
@@ -256,6 +256,14 @@ impl NfSocket {
     /// # Errors
     /// [`NftError::Unsettled`] if it kept changing, or if the kernel refuses or its answer cannot be read.
     pub fn ruleset(&mut self) -> Result<Ruleset, NftError> {
+        Ok(self.undecoded()?.decode()?)
+    }
+
+    /// Like [`Self::ruleset`], but rules are left as the kernel gives them.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn undecoded(&mut self) -> Result<Undecoded, NftError> {
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             match self.read_all(generation) {
@@ -281,25 +289,22 @@ impl NfSocket {
         Err(NftError::Unsettled)
     }
 
-    fn read_all(&mut self, generation: u32) -> Result<Ruleset, NftError> {
+    fn read_all(&mut self, generation: u32) -> Result<Undecoded, NftError> {
         let tables = self.dump_tables()?;
         if tables.is_empty() {
-            return Ok(Ruleset {
+            return Ok(Undecoded {
                 generation,
-                ..Ruleset::default()
+                ..Undecoded::default()
             });
         }
-        let (chains, rules, objects) = (
-            self.dump_chains()?,
-            self.dump_rules()?,
-            self.dump_objects()?,
-        );
+        let (chains, rules, objects) =
+            (self.dump_chains()?, self.raw_rules()?, self.dump_objects()?);
         let mut sets = Vec::new();
         for set in self.dump_sets()? {
             let elements = self.dump_elements(&SetRef::from(&set))?;
             sets.push((set, elements));
         }
-        Ok(Ruleset {
+        Ok(Undecoded {
             generation,
             tables,
             chains,
@@ -307,6 +312,28 @@ impl NfSocket {
             sets,
             objects,
         })
+    }
+
+    fn raw_rules(&mut self) -> Result<RawRules, NftError> {
+        let mut rules = RawRules::default();
+        settle(|| {
+            rules.clear();
+            let request = Request {
+                kind: NFTABLES | msg::GETRULE,
+                flags: DUMP,
+                family: ALL,
+                attrs: Writer::default(),
+                label: "list rules",
+            };
+            let torn = self
+                .transport
+                .request(&request, |message| Ok(rules.push(message)?))?;
+            Ok(Dumped::<()> {
+                items: Vec::new(),
+                torn,
+            })
+        })?;
+        Ok(rules)
     }
 }
 

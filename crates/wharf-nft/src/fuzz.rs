@@ -77,10 +77,9 @@ fn decode_all(body: &[u8]) {
     let _ = TraceEvent::decode(family, &attrs);
     let _ = Entry::decode(family, &attrs);
     let set = Set::decode(family, &attrs);
-    let elements = attrs.list(list::ELEMENTS).unwrap_or_default();
+    let elements = attrs.list(list::ELEMENTS).into_iter().flatten();
     let elements: Vec<_> = elements
-        .iter()
-        .filter_map(|e| Element::decode(e).ok())
+        .filter_map(|e| Element::decode(&e.ok()?).ok())
         .collect();
     if let Ok(set) = set {
         let _ = crate::intervals(&set, &elements);

@@ -73,7 +73,7 @@ impl Set {
             size = desc.u32(DESC_SIZE)?;
             for field in desc.list(DESC_CONCAT)? {
                 fields.push(
-                    field
+                    field?
                         .u32(FIELD_LEN)?
                         .ok_or(Malformed("field without length"))?,
                 );

@@ -98,11 +98,33 @@ impl Writer {
     }
 }
 
-/// The attributes of one nesting level.
-#[derive(Debug, Clone)]
+/// Attributes below this number are found without looking at the others.
+const INDEXED: usize = 16;
+
+/// The attributes of one nesting level, well-formed. There is no list of them: a ruleset has hundreds of thousands of
+/// levels.
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Attrs<'a> {
-    list: Vec<(u16, &'a [u8])>,
+    bytes: &'a [u8],
     depth: u8,
+    /// Where the first attribute of each small number begins, plus one; zero if there is none.
+    at: [u32; INDEXED],
+}
+
+/// An attribute, and the bytes after it.
+type Split<'a> = ((u16, &'a [u8]), &'a [u8]);
+
+/// Takes the first attribute off `bytes`; fewer bytes than its header are padding.
+#[inline]
+fn split(bytes: &[u8]) -> Result<Option<Split<'_>>, Malformed> {
+    let Some((&[l0, l1, t0, t1], _)) = bytes.split_first_chunk::<4>() else {
+        return Ok(None);
+    };
+    let len = usize::from(u16::from_ne_bytes([l0, l1]));
+    let payload = bytes.get(4..len).ok_or(Malformed("attribute length"))?;
+    let id = u16::from_ne_bytes([t0, t1]) & TYPE_MASK;
+    let rest = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+    Ok(Some(((id, payload), rest)))
 }
 
 impl<'a> Attrs<'a> {
@@ -110,34 +132,46 @@ impl<'a> Attrs<'a> {
         Self::at_depth(bytes, 0)
     }
 
-    fn at_depth(mut bytes: &'a [u8], depth: u8) -> Result<Self, Malformed> {
+    fn at_depth(bytes: &'a [u8], depth: u8) -> Result<Self, Malformed> {
         if depth > MAX_DEPTH {
             return Err(Malformed("nested too deeply"));
         }
-        let mut list = Vec::new();
-        while let Some((&[l0, l1, t0, t1], _)) = bytes.split_first_chunk::<4>() {
-            let len = usize::from(u16::from_ne_bytes([l0, l1]));
-            let payload = bytes.get(4..len).ok_or(Malformed("attribute length"))?;
-            list.push((u16::from_ne_bytes([t0, t1]) & TYPE_MASK, payload));
-            bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+        let (mut left, mut at) = (bytes, [0; INDEXED]);
+        while let Some(((id, _), rest)) = split(left)? {
+            if let Some(place @ 0) = at.get_mut(usize::from(id)) {
+                *place = u32::try_from(bytes.len() - left.len() + 1)
+                    .map_err(|_| Malformed("too long"))?;
+            }
+            left = rest;
         }
-        Ok(Self { list, depth })
+        Ok(Self { bytes, depth, at })
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &'a [u8])> + '_ {
-        self.list.iter().copied()
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u16, &'a [u8])> + use<'a> {
+        let mut left = self.bytes;
+        std::iter::from_fn(move || {
+            let (attr, rest) = split(left).ok().flatten()?;
+            left = rest;
+            Some(attr)
+        })
     }
 
     pub(crate) fn get(&self, id: u16) -> Option<&'a [u8]> {
-        self.list.iter().find(|(i, _)| *i == id).map(|(_, p)| *p)
+        match self.at.get(usize::from(id)) {
+            Some(0) => None,
+            Some(place) => {
+                let from = self.bytes.get(*place as usize - 1..)?;
+                split(from).ok().flatten().map(|((_, payload), _)| payload)
+            }
+            None => self.iter().find(|(i, _)| *i == id).map(|(_, p)| p),
+        }
     }
 
     /// Refuses attributes outside `known`: what is not known could change the meaning. Padding is empty and passes.
     pub(crate) fn only(&self, known: &[u16]) -> Result<(), Malformed> {
         match self
-            .list
             .iter()
-            .all(|(id, p)| p.is_empty() || known.contains(id))
+            .all(|(id, p)| p.is_empty() || known.contains(&id))
         {
             true => Ok(()),
             false => Err(Malformed("unknown attribute")),
@@ -154,11 +188,16 @@ impl<'a> Attrs<'a> {
     }
 
     /// The nested lists inside attribute `id`, whatever their own number (usually `NFTA_LIST_ELEM`).
-    pub(crate) fn list(&self, id: u16) -> Result<Vec<Attrs<'a>>, Malformed> {
-        let Some(outer) = self.nested(id)? else {
-            return Ok(Vec::new());
-        };
-        outer.iter().map(|(_, p)| outer.deeper(p)).collect()
+    pub(crate) fn list(
+        &self,
+        id: u16,
+    ) -> Result<impl Iterator<Item = Result<Attrs<'a>, Malformed>> + use<'a>, Malformed> {
+        let outer = self.nested(id)?;
+        let each = outer.into_iter().flat_map(|outer| {
+            let inner = outer.iter();
+            inner.map(move |(_, p)| outer.deeper(p))
+        });
+        Ok(each)
     }
 
     pub(crate) fn u8(&self, id: u16) -> Result<Option<u8>, Malformed> {
@@ -190,15 +229,25 @@ impl<'a> Attrs<'a> {
     }
 
     pub(crate) fn need_str(&self, id: u16) -> Result<String, Malformed> {
-        self.str(id)?.ok_or(Malformed("a name is missing"))
+        self.name(id).map(str::to_owned)
+    }
+
+    /// A name that must be there.
+    pub(crate) fn name(&self, id: u16) -> Result<&'a str, Malformed> {
+        let bytes = self.get(id).ok_or(Malformed("a name is missing"))?;
+        borrowed(bytes)
     }
 }
 
 /// Text up to the first NUL.
 pub(crate) fn text(bytes: &[u8]) -> Result<String, Malformed> {
+    borrowed(bytes).map(str::to_owned)
+}
+
+/// Text up to the first NUL, where it stands.
+fn borrowed(bytes: &[u8]) -> Result<&str, Malformed> {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
-    let text = std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed("text is not UTF-8"))?;
-    Ok(text.to_owned())
+    std::str::from_utf8(&bytes[..end]).map_err(|_| Malformed("text is not UTF-8"))
 }
 
 /// One received message: header fields and the bytes after `nlmsghdr`.

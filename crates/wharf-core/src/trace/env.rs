@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::trace::packet::Packet;
+use crate::trace::packet::{L4, Packet};
 use crate::trace::report::Owner;
 use crate::trace::ruleset::{Backend, Hook, TableFamily};
 use crate::trace::state::{Link, Space, Tuple};
@@ -35,8 +35,65 @@ pub struct CtState {
     pub reply: Tuple,
     /// `ct mark`.
     pub mark: u32,
-    /// The zone.
+    /// The zone in which packets that go on in the first one's direction are looked up.
     pub zone: u16,
+    /// The zone in which answers are looked up.
+    pub reply_zone: u16,
+}
+
+impl Tuple {
+    /// A packet's. An echo's identifier stands for both ports, so that the answer's tuple is the inverse here too.
+    pub(super) fn of(packet: &Packet) -> Self {
+        let dport = match packet.l4 {
+            L4::Icmp => packet.sport,
+            _ => packet.dport,
+        };
+        Self {
+            src: packet.src,
+            dst: packet.dst,
+            protocol: packet.protocol(),
+            sport: packet.sport,
+            dport,
+        }
+    }
+
+    fn inverse(&self) -> Self {
+        Self {
+            src: self.dst,
+            dst: self.src,
+            protocol: self.protocol,
+            sport: self.dport,
+            dport: self.sport,
+        }
+    }
+}
+
+/// Invalid, new; confirmed (`IPS_CONFIRMED`).
+const INVALID: u32 = 1;
+const NEW: u32 = 8;
+const CONFIRMED: u32 = 8;
+
+impl CtState {
+    /// A connection that begins with this packet; an answer without one is invalid, except for UDP.
+    #[must_use]
+    pub fn begun(packet: &Packet) -> Self {
+        let original = Tuple::of(packet);
+        let state = if packet.reply && packet.l4 != L4::Udp {
+            INVALID
+        } else {
+            NEW
+        };
+        Self {
+            state,
+            status: CONFIRMED,
+            reply_direction: false,
+            reply: original.inverse(),
+            original,
+            mark: 0,
+            zone: 0,
+            reply_zone: 0,
+        }
+    }
 }
 
 /// Questions to the routing of the space that rules may ask.

@@ -7,6 +7,7 @@
 //!
 //! * `machine`: chains, rules, jumps and verdicts; `step`: one instruction; `read`: metadata, conntrack, routing;
 //! * `regs`, `bytes`, `sets`: values with unknown bits, the packet's bytes, finding keys;
+//! * `lookup`: in which zone conntrack looks an answer up;
 //! * `matches`: xtables matches; `nat`: translations, `back`: those of answers; `doubt`: ways not taken, and what they would have changed.
 //!
 //! Not here: translation of later packets of a flow, which conntrack does without rules, and where the packet goes next
@@ -15,6 +16,7 @@
 mod back;
 mod bytes;
 mod doubt;
+pub(super) mod lookup;
 mod machine;
 mod matches;
 mod nat;
@@ -24,6 +26,7 @@ mod sets;
 mod step;
 
 use std::cell::OnceCell;
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use crate::trace::env::{CtState, Env, Layer, Run};
@@ -111,7 +114,8 @@ impl<'a> Rules<'a> {
             .enumerate()
             .filter_map(|(i, c)| runs(c).map(|b| (place(b), b.priority, i)))
             .collect();
-        order.sort_by_key(|(place, priority, _)| (*place, *priority));
+        // Among equals the kernel calls what came last first; dumps have the oldest first.
+        order.sort_by_key(|(place, priority, i)| (*place, *priority, Reverse(*i)));
         order.into_iter().map(|(_, _, i)| i).collect()
     }
 }

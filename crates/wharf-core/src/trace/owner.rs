@@ -240,7 +240,7 @@ mod tests {
             handle: 1,
             exprs: vec![Expr::Nothing, Expr::Verdict(verdict)],
             comment: comment.map(str::to_owned),
-            text: String::new(),
+            text: "".into(),
         }
     }
 

@@ -10,6 +10,8 @@ use ipnet::IpNet;
 
 use crate::trace::report::Owner;
 
+pub use crate::trace::rule_text::{RuleText, Texts};
+
 /// The rules of one namespace.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ruleset {
@@ -121,7 +123,7 @@ pub struct Rule {
     /// The comment, if there is one.
     pub comment: Option<String>,
     /// As its own tool prints it, as far as that can be told: `tcp dport 80 drop`, `-p tcp --dport 80 -j DROP`.
-    pub text: String,
+    pub text: RuleText,
 }
 
 /// A register's place in bytes: 16 bytes of verdict (never read), then 16 registers of 4 bytes. `NFT_REG_1` is bytes
@@ -230,6 +232,11 @@ pub enum Ct {
     ProtoDst,
     /// `zone`.
     Zone,
+    /// `zone`, set for one direction alone: that of answers, or the other.
+    ZoneOf {
+        /// Of answers.
+        reply: bool,
+    },
     /// Others.
     Other(u32),
 }

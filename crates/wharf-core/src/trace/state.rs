@@ -32,6 +32,8 @@ pub struct ObservedState {
     pub containers: Vec<Container>,
     /// Other tools that are at work on this host, by their traces (chains, files, processes).
     pub tools: Vec<Owner>,
+    /// Programs of other tools that are in charge, of those that advice may name.
+    pub programs: Vec<&'static str>,
     /// What could not be read, and why; never fatal.
     pub unread: Vec<Unread>,
 }

@@ -10,6 +10,7 @@
 mod advice;
 mod bridge;
 mod conntrack;
+mod doors;
 mod ends;
 mod fault;
 mod forward;
@@ -17,6 +18,7 @@ mod frame;
 mod gateway;
 mod hooks;
 mod host;
+mod learned;
 mod missing;
 mod mtu;
 mod nearer;
@@ -278,6 +280,8 @@ struct Walk<'a> {
     current: BTreeMap<SpaceId, usize>,
     /// The last rule that translated the destination, and to what.
     dnat: Option<(SpaceId, Blame, IpAddr)>,
+    /// Where that was, and the packet before.
+    dnat_at: Option<(hooks::Site, Packet)>,
     /// The last rule that translated the source, and to what.
     snat: Option<(SpaceId, Blame, IpAddr)>,
     /// Rules without those already blamed.
@@ -321,6 +325,10 @@ struct Walk<'a> {
     ways: usize,
     /// The rule by which a connection is not tracked, and its space.
     untracked_by: Option<(SpaceId, Blame)>,
+    /// The rules that had the connection looked up in zones, and their space.
+    zoned_by: Vec<(SpaceId, Blame)>,
+    /// Wrong neighbour entries that nobody pinned.
+    learned: Vec<String>,
 }
 
 impl<'a> Walk<'a> {
@@ -338,6 +346,7 @@ impl<'a> Walk<'a> {
             tracked: BTreeMap::new(),
             current: BTreeMap::new(),
             dnat: None,
+            dnat_at: None,
             snat: None,
             mended: BTreeMap::new(),
             skip: BTreeMap::new(),
@@ -360,6 +369,8 @@ impl<'a> Walk<'a> {
             way: 0,
             ways: 1,
             untracked_by: None,
+            zoned_by: Vec::new(),
+            learned: Vec::new(),
         }
     }
 
@@ -502,6 +513,7 @@ impl<'a> Walk<'a> {
         if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
             self.blame(verdict, "route", fault);
         }
+        self.settle_learned();
         for unread in &self.state.unread {
             let text = format!(
                 "{} of {} could not be read: {}",

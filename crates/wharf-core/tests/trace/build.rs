@@ -419,7 +419,7 @@ pub fn rule<'c>(chain: &'c mut Chain, exprs: Vec<Expr>, text: &str) -> &'c mut R
         handle,
         exprs,
         comment: None,
-        text: text.to_owned(),
+        text: text.into(),
     });
     chain.rules.last_mut().unwrap()
 }

@@ -19,6 +19,13 @@ fn neighbour(w: &mut World, space: &str, link: &str, addr: &str, state: Neighbou
     });
 }
 
+/// c1's cable is in a bridge of another network.
+fn to_another_bridge(w: &mut World) {
+    w.bridge(HOST, "br-two");
+    w.addr(HOST, "br-two", "172.19.0.1/16");
+    w.plug(HOST, "veth-c1", "br-two");
+}
+
 #[test]
 fn links() {
     check(&[
@@ -96,6 +103,24 @@ fn links() {
             change: |w| w.get(HOST, "veth-c1").master = None,
             ask: ("c1", "192.0.2.50", Icmp, 0),
             says: "unanswered not-on-bridge host veth-c1",
+        },
+        Case {
+            name: "the sender's own cable is in another bridge, and it remembers who is in the right one",
+            change: |w| {
+                to_another_bridge(w);
+                neighbour(w, "c1", "eth0", "172.18.0.1", NeighbourState::Stale);
+            },
+            ask: ("c1", "192.0.2.50", Icmp, 0),
+            says: "unanswered not-on-bridge host veth-c1",
+        },
+        Case {
+            name: "the sender's own cable is in another bridge, and somebody pinned what is wrong in both",
+            change: |w| {
+                to_another_bridge(w);
+                neighbour(w, "c1", "eth0", "172.18.0.1", NeighbourState::Permanent);
+            },
+            ask: ("c1", "192.0.2.50", Icmp, 0),
+            says: "dropped neighbour-wrong c1 172.18.0.1 dev eth0 lladdr 02:00:00:00:00:99",
         },
         Case {
             name: "a tc filter that drops all",

@@ -521,6 +521,6 @@ fn rule(at: usize, rule: &nft::Rule) -> Rule {
         handle: at as u64 + 2,
         exprs,
         comment: None,
-        text: format!("{:?}", rule.action),
+        text: format!("{:?}", rule.action).into(),
     }
 }

@@ -164,6 +164,7 @@ fn fresh(packet: &Packet) -> CtState {
         original,
         mark: 0,
         zone: 0,
+        reply_zone: 0,
     }
 }
 
@@ -239,7 +240,7 @@ fn rule(handle: u64, exprs: Vec<Expr>) -> Rule {
         handle,
         exprs,
         comment: None,
-        text: format!("rule {handle}"),
+        text: format!("rule {handle}").into(),
     }
 }
 

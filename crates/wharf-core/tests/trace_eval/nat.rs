@@ -73,9 +73,10 @@ fn the_first_translation_is_the_only_one() {
         .extend(table(Hook::Prerouting, vec![rule(2, vec![dnat("10.0.0.8")])]).chains);
     let case = &mut Case::at(Hook::Prerouting);
     let out = case.run(&two);
+    // Of chains of one priority the kernel calls the youngest first.
     assert_eq!(
         (out.packet.dst, out.translations.len()),
-        (ip("10.0.0.7"), 1)
+        (ip("10.0.0.8"), 1)
     );
     let again = case.run(&two);
     assert_eq!(

@@ -214,6 +214,20 @@ pub(crate) fn put_tuple(id: u16, tuple: &Tuple, w: &mut Writer) {
     );
 }
 
+/// The tuple of an entry, with the zone that is its direction's alone.
+pub(crate) fn put_zoned(id: u16, tuple: &Tuple, w: &mut Writer) {
+    let mut inner = Writer::default();
+    put_tuple(id, tuple, &mut inner);
+    w.nest(id, |w| {
+        // What stands after the attribute's header.
+        w.buf
+            .extend_from_slice(inner.buf.get(4..).unwrap_or_default());
+        if let Some(zone) = tuple.zone {
+            w.u16(TUPLE_ZONE, zone);
+        }
+    });
+}
+
 pub(crate) fn put_part(id: u16, part: &Part, w: &mut Writer) {
     w.nest(id, |w| {
         if part.src.is_some() || part.dst.is_some() {

@@ -138,13 +138,35 @@ impl Conntrack {
     pub fn delete(&mut self, tuple: &Tuple, id: Option<u32>) -> Result<bool, NftError> {
         let mut attrs = Writer::default();
         codec::put_tuple(codec::TUPLE_ORIG, tuple, &mut attrs);
-        if let Some(id) = id {
-            attrs.u32(codec::ID, id);
-        }
         if let Some(zone) = tuple.zone {
             attrs.u16(codec::ZONE, zone);
         }
-        match self.send_delete(tuple.family().number(), attrs, "delete conntrack entry") {
+        self.delete_one(tuple.family(), attrs, id)
+    }
+
+    /// Deletes an entry that was read, whatever its zones. False if it is gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses for another reason.
+    pub fn delete_entry(&mut self, entry: &Entry) -> Result<bool, NftError> {
+        let mut attrs = Writer::default();
+        codec::put_zoned(codec::TUPLE_ORIG, &entry.orig, &mut attrs);
+        if let Some(zone) = entry.zone {
+            attrs.u16(codec::ZONE, zone);
+        }
+        self.delete_one(entry.family, attrs, entry.id)
+    }
+
+    fn delete_one(
+        &mut self,
+        family: Family,
+        mut attrs: Writer,
+        id: Option<u32>,
+    ) -> Result<bool, NftError> {
+        if let Some(id) = id {
+            attrs.u32(codec::ID, id);
+        }
+        match self.send_delete(family.number(), attrs, "delete conntrack entry") {
             Ok(()) => Ok(true),
             Err(NftError::Refused {
                 errno: libc::ENOENT,
@@ -181,11 +203,7 @@ impl Conntrack {
     pub fn flush_one_by_one(&mut self, filter: &ConntrackFilter) -> Result<usize, NftError> {
         let mut deleted = 0;
         for entry in self.dump_matching(filter)? {
-            let tuple = Tuple {
-                zone: entry.zone,
-                ..entry.orig
-            };
-            deleted += usize::from(self.delete(&tuple, entry.id)?);
+            deleted += usize::from(self.delete_entry(&entry)?);
         }
         Ok(deleted)
     }

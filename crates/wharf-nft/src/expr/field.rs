@@ -233,7 +233,7 @@ pub(crate) fn put_exprs(id: u16, exprs: &[Expr], w: &mut Writer) {
 }
 
 pub(crate) fn get_exprs(attrs: &Attrs<'_>, id: u16) -> Result<Vec<Expr>, Malformed> {
-    attrs.list(id)?.iter().map(Expr::decode).collect()
+    attrs.list(id)?.map(|one| Expr::decode(&one?)).collect()
 }
 
 /// Defines an enumeration of kernel codes that keeps codes it does not know.

@@ -30,17 +30,15 @@ impl Expr {
 
     /// Reads one expression. Fails only if the name is missing.
     pub(crate) fn decode(attrs: &crate::wire::Attrs<'_>) -> Result<Self, crate::wire::Malformed> {
-        let name = attrs.need_str(EXPR_NAME)?;
+        let name = attrs.name(EXPR_NAME)?;
         let raw = attrs.get(EXPR_DATA);
         let data = attrs.deeper(raw.unwrap_or_default());
-        Ok(
-            match data.and_then(|data| Self::decode_data(&name, &data)) {
-                Ok(Some(expr)) => expr,
-                Ok(None) | Err(_) => Self::Unknown {
-                    name,
-                    raw: raw.map(<[u8]>::to_vec),
-                },
+        Ok(match data.and_then(|data| Self::decode_data(name, &data)) {
+            Ok(Some(expr)) => expr,
+            Ok(None) | Err(_) => Self::Unknown {
+                name: name.to_owned(),
+                raw: raw.map(<[u8]>::to_vec),
             },
-        )
+        })
     }
 }

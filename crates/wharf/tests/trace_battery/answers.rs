@@ -72,7 +72,7 @@ cases! {
         serves: "c2:80/tcp",
         ask: "outside 10.0.2.2:8053/udp",
         says: "rejected listening-elsewhere /run/netns/c2 [::]:80/tcp | 0.0.0.0:80/tcp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     answer_dropped_by_the_firewall_of_the_asker: {
         on: &[BRIDGE, SECOND_BRIDGE],

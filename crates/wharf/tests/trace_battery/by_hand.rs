@@ -48,7 +48,7 @@ cases! {
         breaks: "ip link del up0",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped|rejected no-route host 192.0.2.50",
-        no_fix: true,
+        no_fix: "the cable is gone",
     }
     bridge_down: {
         on: &[BRIDGE, MASQUERADE],
@@ -94,6 +94,13 @@ cases! {
     }
     source_on_another_bridge: {
         on: &[BRIDGE, SECOND_BRIDGE, MASQUERADE],
+        breaks: "ip link set veth-c1 master br-two",
+        ask: "/run/netns/c1 192.0.2.50",
+        says: "dropped|unanswered not-on-bridge host veth-c1",
+    }
+    source_on_another_bridge_remembers_the_old_one: {
+        // The bridge had the cable's address, which is the least, and has another one without it.
+        on: &[BRIDGE, SECOND_BRIDGE, MASQUERADE, "ip link set veth-c1 address 02:00:00:00:00:01"],
         breaks: "ip link set veth-c1 master br-two",
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped|unanswered not-on-bridge host veth-c1",
@@ -161,7 +168,7 @@ cases! {
     }
     port_without_broadcasts: {
         on: &[BRIDGE, MASQUERADE],
-        breaks: "bridge link set dev veth-c2 bcast_flood off; ip -n c1 neigh flush dev eth0",
+        breaks: "bridge link set dev veth-c2 bcast_flood off; for n in c1 c2; do ip -n $n neigh flush dev eth0; done",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "dropped bridge-port-blocked host veth-c2",
     }
@@ -176,7 +183,7 @@ cases! {
         breaks: "ip -n c2 link set eth0 netns store",
         ask: "/run/netns/c1 172.18.0.20",
         says: "dropped no-carrier|no-such-destination|link-down * *",
-        no_fix: true,
+        no_fix: "the link is in a namespace that has nothing to do with it, and its addresses are gone",
     }
     uplink_peer_down: {
         on: &[BRIDGE, MASQUERADE, "ip link del up0; ip netns add isp; ip link add up0 type veth peer name e0 netns isp
@@ -194,6 +201,6 @@ cases! {
         serves: "",
         ask: "/run/netns/c1 172.30.0.9",
         says: "dropped no-carrier host tap9",
-        no_fix: true,
+        no_fix: "a program has to open it",
     }
 }

@@ -122,7 +122,6 @@ cases! {
         ask: "/run/netns/c1 172.18.0.1:5000",
         says: "dropped firewall-policy host ip filter INPUT",
         owner: "ufw",
-        no_fix: true,
     }
     ufw_reject: {
         on: &[BRIDGE, MASQUERADE, UFW],
@@ -130,7 +129,6 @@ cases! {
         ask: "/run/netns/c1 172.18.0.1:5000",
         says: "rejected firewall-rule host ip filter ufw-user-input handle *",
         owner: "ufw",
-        no_fix: true,
     }
     ufw_forward: {
         on: &[BRIDGE, MASQUERADE, UFW],
@@ -138,7 +136,6 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-policy host ip filter FORWARD",
         owner: "ufw",
-        no_fix: true,
     }
     snat_to_a_strange_address: {
         on: &[BRIDGE, "iptables-nft -t nat -A POSTROUTING -s 172.18.0.0/16 -o up0 -j MASQUERADE"],

@@ -28,7 +28,7 @@ cases! {
         on: &[WHARF], serves: "web:80/tcp web:8081/tcp",
         ask: "outside 10.0.2.2:8081",
         says: "rejected not-listening|not-published host *",
-        no_fix: true,
+        no_fix: "nobody can tell which container was meant",
     }
     networks_apart: {
         on: &[WHARF], serves: SERVES,
@@ -83,7 +83,7 @@ cases! {
         traffic: "outside 10.88.4.11:80",
         says: "dropped|rejected internal-network|not-published host *",
         owner: "wharf",
-        no_fix: true,
+        no_fix: "the network is meant to be closed",
     }
     address_changed: {
         on: &[WHARF], serves: SERVES,
@@ -170,7 +170,6 @@ cases! {
         breaks: "nft flush chain inet wharf nat-pre 2>/dev/null || nft delete table inet wharf",
         ask: "outside 10.0.2.2:8080",
         says: "dropped|rejected publish-shadowed|not-published|not-listening host *",
-        no_fix: true,
     }
     host_services_closed: {
         on: &["wharf network create shy --subnet 10.88.6.0/24 -o host-access=none; wharf create s --network shy --ip 10.88.6.11"],

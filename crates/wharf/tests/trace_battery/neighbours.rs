@@ -84,7 +84,7 @@ cases! {
         on: &[BRIDGE, MASQUERADE],
         ask: "host fd00:18::99",
         says: "dropped no-such-destination|neighbour-unreachable * fd00:18::99",
-        no_fix: true,
+        no_fix: "nobody has the address",
     }
     address_removed: {
         on: &[BRIDGE, MASQUERADE],

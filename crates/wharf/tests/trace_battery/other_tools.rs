@@ -201,19 +201,19 @@ cases! {
         ask: "outside 10.0.2.2:8080",
         says: "dropped publish-shadowed host ip nat DOCKER handle *",
         owner: "docker",
-        no_fix: true,
+        no_fix: "Docker has to be told: others of its rules name the old address, too",
     }
     docker_without_proxy_to_loopback: {
         on: &[DOCKER_LINKS, DOCKER_27], serves: SERVES,
         ask: "host 127.0.0.1:8080",
         says: "rejected not-listening host 8080/tcp",
-        no_fix: true,
+        no_fix: "Docker has to be told",
     }
     docker_not_published: {
         on: &[DOCKER_LINKS, DOCKER_27], serves: SERVES,
         ask: "outside 10.0.2.2:9999",
         says: "rejected not-listening host 9999/tcp",
-        no_fix: true,
+        no_fix: "nobody can tell which container was meant",
     }
     docker_bridged: {
         on: &[DOCKER_LINKS, DOCKER_27, "ip netns add d3; ip link add vethC type veth peer name eth0 netns d3; ip link set vethC master brA up

@@ -271,7 +271,7 @@ cases! {
         breaks: "ip -n c2 addr del 10.77.0.1/16 dev lo",
         ask: "host 10.77.0.1",
         says: "dropped ttl-expired * *",
-        no_fix: true,
+        no_fix: "nobody has the address any more",
     }
     ttl_of_one: {
         on: &[BRIDGE, MASQUERADE],

@@ -73,7 +73,6 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "rejected firewall-rule host inet firewalld filter_FORWARD handle *",
         owner: "firewalld",
-        no_fix: true,
     }
     firewalld_rejects_what_is_for_the_host: {
         on: &[BRIDGE, MASQUERADE],
@@ -81,7 +80,6 @@ cases! {
         ask: "/run/netns/c1 172.18.0.1:5000",
         says: "rejected firewall-rule host inet firewalld filter_INPUT handle *",
         owner: "firewalld",
-        no_fix: true,
     }
     netavark_by_nft: { on: &[BRIDGE, NETAVARK_NFT], ask: "/run/netns/c1 192.0.2.50:53/udp" }
     netavark_by_nft_published: { on: &[BRIDGE, NETAVARK_NFT], ask: "outside 10.0.2.2:8080" }

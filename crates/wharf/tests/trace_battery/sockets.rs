@@ -9,35 +9,35 @@ cases! {
         serves: "",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "rejected not-listening /run/netns/c2 80/tcp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     nothing_listens_six: {
         on: &[BRIDGE, MASQUERADE],
         serves: "",
         ask: "/run/netns/c1 [fd00:18::20]:53/udp",
         says: "rejected not-listening /run/netns/c2 53/udp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     nothing_listens_behind_published: {
         on: &[BRIDGE, MASQUERADE, PUBLISH],
         serves: "c2:81/tcp",
         ask: "outside 10.0.2.2:8080",
         says: "rejected not-listening /run/netns/c2 80/tcp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     udp_only: {
         on: &[BRIDGE, MASQUERADE],
         serves: "c2:53/udp",
         ask: "/run/netns/c1 172.18.0.20:53",
         says: "rejected listening-elsewhere /run/netns/c2 0.0.0.0:53/udp | [::]:53/udp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     tcp_only: {
         on: &[BRIDGE, MASQUERADE],
         serves: "c2:80/tcp",
         ask: "/run/netns/c1 172.18.0.20:80/udp",
         says: "rejected listening-elsewhere /run/netns/c2 0.0.0.0:80/tcp | [::]:80/tcp",
-        no_fix: true,
+        no_fix: "a program has to listen",
     }
     loopback_only_in_a_container: {
         on: &[BRIDGE, MASQUERADE],
@@ -95,7 +95,7 @@ import socket,time
 s=socket.socket(); s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b\"lo\"); s.bind((\"\",81)); s.listen(9); time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.5"],
         ask: "/run/netns/c1 172.18.0.20:81",
         says: "rejected listening-elsewhere /run/netns/c2 *",
-        no_fix: true,
+        no_fix: "the program has bound itself to a link",
     }
     queue_full: {
         on: &[BRIDGE, MASQUERADE, "
@@ -105,7 +105,7 @@ s=socket.socket(); s.bind((\"\",81)); s.listen(1)
 keep=[socket.create_connection((\"127.0.0.1\",81)) for _ in range(2)]; time.sleep(60)' >/dev/null 2>&1 </dev/null; sleep 0.7"],
         ask: "/run/netns/c1 172.18.0.20:81",
         says: "dropped accept-queue-full /run/netns/c2 0.0.0.0:81",
-        no_fix: true,
+        no_fix: "the program has to accept",
     }
     echoes_ignored: {
         on: &[BRIDGE, MASQUERADE],

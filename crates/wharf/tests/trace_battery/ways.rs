@@ -115,7 +115,7 @@ cases! {
         breaks: "ip rule del priority 300; ip rule add iif br-two lookup 60 priority 300",
         ask: "/run/netns/c3 172.18.0.20",
         says: "dropped reverse-path-filter host net.ipv4.conf.br-two.rp_filter",
-        no_fix: true,
+        no_fix: "the other way back leads nowhere",
     }
     strict_filter_not_saved_by_a_mark: {
         on: &[BRIDGE, SECOND_BRIDGE, "

@@ -115,7 +115,7 @@ pub(super) fn explore(rules: &Rules<'_>, env: &Env<'_>, packet: Packet, ct: &mut
         steps: STEPS,
         left: None,
     };
-    let mut main = Machine::new(packet, ct.clone());
+    let mut main = Machine::new(env, packet, ct.clone());
     let (assumed, mut blame) = main.run(&world, &mut explorer);
     let mut ending = assumed;
     let mut maybe = std::mem::take(&mut main.vague);
@@ -197,7 +197,7 @@ fn to_blame(world: &World<'_, '_>, site: Site) -> Blame {
         chain: chain.name.clone(),
         base: base.name.clone(),
         handle: rule.map(|r| r.handle),
-        text: rule.map_or_else(|| policy(base), |r| r.text.clone()),
+        text: rule.map_or_else(|| policy(base), |r| r.text.get()),
         comment: rule.and_then(|r| r.comment.clone()),
         owner: rule.map_or(base.owner, |r| chain.owner_of(r)),
     }

@@ -3,7 +3,7 @@
 use super::bytes::Headers;
 use super::doubt::{Explorer, Flip, JUMP, Kind};
 use super::regs::Regs;
-use super::{CONNTRACK, Rules};
+use super::{CONNTRACK, Rules, lookup};
 use crate::trace::env::{CtState, Ending, Env, Layer};
 use crate::trace::packet::Packet;
 use crate::trace::ruleset::{
@@ -92,6 +92,8 @@ pub(super) enum Fate<'a> {
 pub(super) struct Machine<'a> {
     pub packet: Packet,
     pub ct: CtState,
+    /// The zones of the connection that the packet belongs to if it is looked up in the right one.
+    pub(super) awaited: Option<(u16, u16)>,
     /// The packet's, the connection's mark was set to something unknown.
     pub dark_mark: (bool, bool),
     pub translations: Vec<Made>,
@@ -110,8 +112,10 @@ pub(super) struct Machine<'a> {
 }
 
 impl<'a> Machine<'a> {
-    pub fn new(packet: Packet, ct: CtState) -> Self {
+    pub fn new(env: &Env<'_>, packet: Packet, mut ct: CtState) -> Self {
+        let awaited = lookup::awaits(env, &mut ct);
         Self {
+            awaited,
             packet,
             ct,
             dark_mark: (false, false),
@@ -211,6 +215,7 @@ impl<'a> Machine<'a> {
                 if self.enter(world) {
                     continue;
                 }
+                self.look_up(None);
                 return (Ending::Accept, self.accepted);
             };
             let Some(rule) = world.rules.chains[frame.chain].rules.get(frame.rule) else {
@@ -233,6 +238,7 @@ impl<'a> Machine<'a> {
     /// Begins the next base chain that runs for this packet.
     fn enter(&mut self, world: &World<'_, 'a>) -> bool {
         while let Some(index) = world.order.get(self.turn) {
+            self.look_up(Some(&world.rules.chains[*index]));
             self.answer_back(world, &world.rules.chains[*index]);
             let nat = self.base(world).is_some_and(|b| b.kind == ChainKind::Nat);
             if !nat || self.translatable(world) {

@@ -109,7 +109,7 @@ impl<'a> Machine<'a> {
             Ct::ProtoSrc => tuple.sport.to_be_bytes().to_vec(),
             Ct::ProtoDst => tuple.dport.to_be_bytes().to_vec(),
             Ct::Zone => self.ct.zone.to_ne_bytes().to_vec(),
-            Ct::State | Ct::Mark | Ct::Other(_) => {
+            Ct::State | Ct::Mark | Ct::ZoneOf { .. } | Ct::Other(_) => {
                 self.regs.forget(dreg, NAME, false);
                 return Step::Go;
             }

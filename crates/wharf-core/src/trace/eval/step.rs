@@ -235,21 +235,31 @@ impl<'a> Machine<'a> {
                 let (mark, dark) = self.word(*sreg);
                 self.set_mark(world, mark, dark);
             }
-            Expr::CtSet { sreg, key } if self.tracked(world) || *key == Ct::Zone => {
+            // Before the packet is looked up: where.
+            Expr::CtSet {
+                sreg,
+                key: key @ (Ct::Zone | Ct::ZoneOf { .. }),
+            } => {
+                // A zone takes two bytes.
+                let bytes = self.regs.key(*sreg, 2).bits.try_into();
+                let zone = bytes.map_or(0, u16::from_ne_bytes);
+                let reply = *key != Ct::ZoneOf { reply: false };
+                self.ct.zone = if *key == (Ct::ZoneOf { reply: true }) {
+                    0
+                } else {
+                    zone
+                };
+                self.ct.reply_zone = if reply { zone } else { 0 };
+                self.note(world);
+            }
+            Expr::CtSet {
+                sreg,
+                key: Ct::Mark,
+            } if self.tracked(world) => {
                 let (word, dark) = self.word(*sreg);
-                match key {
-                    Ct::Mark => {
-                        self.ct.mark = word;
-                        self.dark_mark.1 = dark;
-                        self.note(world);
-                    }
-                    // A zone takes two bytes.
-                    Ct::Zone => {
-                        let key = self.regs.key(*sreg, 2);
-                        self.ct.zone = key.bits.try_into().map_or(0, u16::from_ne_bytes);
-                    }
-                    _ => {}
-                }
+                self.ct.mark = word;
+                self.dark_mark.1 = dark;
+                self.note(world);
             }
             Expr::PayloadSet {
                 sreg,

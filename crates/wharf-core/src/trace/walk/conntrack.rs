@@ -10,67 +10,22 @@ use super::Walk;
 use super::fault::Fault;
 use super::owner::holders;
 use super::route::is_local;
+use super::rules::{object, removed};
 
-const INVALID: u32 = 1;
 const ESTABLISHED: u32 = 2;
 pub(super) const NEW: u32 = 8;
 pub(super) const UNTRACKED: u32 = 64;
 /// `IPS_*`.
 const SEEN_REPLY: u32 = 2;
-const CONFIRMED: u32 = 8;
 const SRC_NAT: u32 = 0x10;
 const DST_NAT: u32 = 0x20;
 const SRC_NAT_DONE: u32 = 0x80;
 const DST_NAT_DONE: u32 = 0x100;
 
-fn tuple(packet: &Packet) -> Tuple {
-    // An echo's identifier stands for both ports, so that the answer's tuple is the inverse here too.
-    let dport = match packet.l4 {
-        L4::Icmp => packet.sport,
-        _ => packet.dport,
-    };
-    Tuple {
-        src: packet.src,
-        dst: packet.dst,
-        protocol: packet.protocol(),
-        sport: packet.sport,
-        dport,
-    }
-}
-
-fn inverse(t: &Tuple) -> Tuple {
-    Tuple {
-        src: t.dst,
-        dst: t.src,
-        protocol: t.protocol,
-        sport: t.dport,
-        dport: t.sport,
-    }
-}
-
-/// A connection that begins with this packet; an answer without one is invalid, except for UDP.
-pub(super) fn begun(packet: &Packet) -> CtState {
-    let original = tuple(packet);
-    let state = if packet.reply && packet.l4 != L4::Udp {
-        INVALID
-    } else {
-        NEW
-    };
-    CtState {
-        state,
-        status: CONFIRMED,
-        reply_direction: false,
-        reply: inverse(&original),
-        original,
-        mark: 0,
-        zone: 0,
-    }
-}
-
 impl Walk<'_> {
     /// Looks a packet up that enters the space or is made there.
     pub(super) fn track(&mut self, space: SpaceId, packet: &Packet) {
-        let seen = tuple(packet);
+        let seen = Tuple::of(packet);
         let all = self.tracked.entry(space).or_default();
         let found = all.iter_mut().position(|ct| {
             if ct.reply == seen && packet.reply {
@@ -82,7 +37,7 @@ impl Walk<'_> {
             ct.original == seen
         });
         let index = found.unwrap_or_else(|| {
-            all.push(begun(packet));
+            all.push(CtState::begun(packet));
             all.len() - 1
         });
         self.current.insert(space, index);
@@ -94,7 +49,7 @@ impl Walk<'_> {
             .get(&space)
             .and_then(|i| self.tracked.get(&space)?.get(*i))
             .cloned()
-            .unwrap_or_else(|| begun(packet))
+            .unwrap_or_else(|| CtState::begun(packet))
     }
 
     /// Keeps what rules did to the connection, and that nothing translates it any more at this place.
@@ -106,10 +61,21 @@ impl Walk<'_> {
                 _ => 0,
             };
         }
-        if let Some(index) = self.current.get(&space)
-            && let Some(slot) = self.tracked.get_mut(&space).and_then(|a| a.get_mut(*index))
-        {
-            *slot = ct;
+        let Some((index, all)) = self
+            .current
+            .get_mut(&space)
+            .zip(self.tracked.get_mut(&space))
+        else {
+            return;
+        };
+        match all.get_mut(*index) {
+            // It is not the answer it was taken for.
+            Some(slot) if slot.reply_direction && !ct.reply_direction => {
+                *index = all.len();
+                all.push(ct);
+            }
+            Some(slot) => *slot = ct,
+            None => {}
         }
     }
 
@@ -140,6 +106,31 @@ impl Walk<'_> {
         }
         let text = format!("{src} -> {dst} becomes {} -> {}", packet.src, packet.dst);
         self.translated(space, "conntrack", &text);
+    }
+
+    /// The answer was not known for one, since it was looked up in another zone than the question.
+    pub(super) fn in_another_zone(&self) -> Option<Fault> {
+        let (at, rule) = self.zoned_by.first()?;
+        let known = self.tracked.get(at)?;
+        let strange = |ct: &CtState| {
+            known
+                .iter()
+                .any(|other| other.reply == ct.original && other.reply_zone != ct.reply_zone)
+        };
+        if !known.iter().any(strange) {
+            return None;
+        }
+        let space = self.space(*at);
+        let what = format!(
+            "{} has connections looked up in a zone of their own in one direction only: the answer is not known for one, and is not translated back.",
+            object(rule)
+        );
+        let fault = Fault::new(Code::FirewallRule, *at, object(rule), what)
+            .owner(rule.owner)
+            .evidence(format!("{}: {}", object(rule), rule.text))
+            .evidence(format!("{}conntrack -L: zone=", space.enter));
+        let rules = self.zoned_by.iter().filter(|(space, _)| space == at);
+        Some(fault.fixes(rules.map(|(_, rule)| removed(space, rule))))
     }
 
     /// New connections are not taken when the table is full.
@@ -193,16 +184,16 @@ impl Walk<'_> {
         let s = self.space(space);
         let same = |f: &&Flow| {
             let (a, b) = (&f.original, &ct.original);
+            // A sender that is not about to use the old port again is not steered by it.
             (a.src, a.dst, a.dport, a.protocol) == (b.src, b.dst, b.dport, b.protocol)
+                && self.sends_again(a.sport)
         };
         let wrong = |f: &&Flow| match hook {
             Hook::Prerouting | Hook::Output => {
                 (f.reply.src, f.reply.sport) != (ct.reply.src, ct.reply.sport)
             }
-            // A sender that is not about to use the old port again is not steered by it.
             _ => {
-                self.sends_again(f.original.sport)
-                    && f.reply.dst != ct.reply.dst
+                f.reply.dst != ct.reply.dst
                     && (f.reply.dst == f.original.src || !is_local(s, f.reply.dst))
             }
         };

@@ -229,6 +229,7 @@ impl<'a> Walk<'a> {
             return;
         }
         let here_before = self.passed.iter().any(|p| p.space == id)
+            || self.reply && Some(id) == self.replier
             || Some(id) == self.origin
                 && self.dnat.is_none()
                 && !self.reply
@@ -359,14 +360,28 @@ impl<'a> Walk<'a> {
 
     /// The packet comes by a second time.
     fn goes_round(&mut self, id: SpaceId, packet: &Packet) -> Step<'a> {
-        let space = self.space(id);
         let mut ask = Ask::of(packet, None);
         ask.src = None;
-        let shown = match route::lookup(space, &ask, &Skip::default()) {
-            Found::Route(c) => show::show_route(space, c.route, c.hop),
-            _ => packet.dst.to_string(),
+        // Of the routes that lead round the most special one is the one that somebody made for this destination.
+        let others = self.circle.iter().map(|(at, ..)| *at);
+        let routes = std::iter::once(id).chain(others).filter_map(|at| {
+            match route::lookup(self.space(at), &ask, &Skip::default()) {
+                Found::Route(c) => Some((at, c)),
+                _ => None,
+            }
+        });
+        let special = routes.reduce(|best, next| {
+            if next.1.route.dst.prefix_len() > best.1.route.dst.prefix_len() {
+                next
+            } else {
+                best
+            }
+        });
+        let (at, shown) = match special {
+            Some((at, c)) => (at, show::show_route(self.space(at), c.route, c.hop)),
+            None => (id, packet.dst.to_string()),
         };
-        let fault = self.round_trip(id, &shown);
+        let fault = self.round_trip(at, &shown);
         self.blame(Verdict::Dropped, "forward", fault);
         Step::End(Arrival::Lost)
     }

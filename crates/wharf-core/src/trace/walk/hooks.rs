@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::trace::env::{Blame, CtState, Ending, Env, Fib, Layer, Run, Translation};
-use crate::trace::eval::run_hook;
+use crate::trace::eval::{lookup, run_hook};
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, HopVerdict, Verdict};
 use crate::trace::ruleset::{Hook, Ruleset, TableFamily};
@@ -141,10 +141,17 @@ impl<'a> Walk<'a> {
         let mut out = packet;
         for _ in 0..MOST_RUNS {
             let rules = self.mended.get(&site.space).unwrap_or(&space.ruleset);
+            let mut ct = self.connection(site.space, &out);
             if !concerns(rules, site, out.family()) {
+                if site.is_entry() && ct.reply_direction && ct.reply_zone != 0 {
+                    // No rule puts the answer into the zone of the question.
+                    let zones = (ct.zone, ct.reply_zone);
+                    (ct.zone, ct.reply_zone) = (0, 0);
+                    lookup::found(&mut ct, zones, &out);
+                    self.keep(site.space, site.hook, ct);
+                }
                 break;
             }
-            let mut ct = self.connection(site.space, &out);
             let run = self.evaluate(site, out.clone(), &mut ct, rules);
             for maybe in &run.maybe {
                 let text = format!("{}: {} may also decide", space.name, show(maybe));
@@ -225,6 +232,7 @@ impl<'a> Walk<'a> {
                 self.snat = Some((site.space, t.rule.clone(), t.addr));
             } else {
                 self.dnat = Some((site.space, t.rule.clone(), t.addr));
+                self.dnat_at = Some((site, before.clone()));
             }
         }
         if run.packet.ttl != before.ttl {
@@ -236,6 +244,13 @@ impl<'a> Walk<'a> {
             };
             let by = run.seen.iter().rev().find(word).or(run.seen.last());
             self.ttl_by = by.map(|rule| (site, rule.clone()));
+        }
+        if ct.zone != 0 || ct.reply_zone != 0 {
+            let word = |b: &&Blame| b.text.to_lowercase().contains("zone");
+            let by = run.seen.iter().rev().find(word);
+            let by = by.map(|rule| (site.space, rule.clone()));
+            self.zoned_by
+                .extend(by.filter(|by| !self.zoned_by.contains(by)));
         }
         if ct.state & UNTRACKED != 0 && !self.reply {
             let word = |b: &&Blame| b.text.to_lowercase().contains("notrack");
@@ -342,23 +357,28 @@ impl<'a> Walk<'a> {
     fn mend(&mut self, space: SpaceId, blame: &Blame) -> bool {
         let original = &self.space(space).ruleset;
         let rules = self.mended.entry(space).or_insert_with(|| original.clone());
-        let chain = rules.chains.iter_mut().find(|c| {
-            (c.backend, c.family) == (blame.backend, blame.family)
-                && c.table == blame.table
-                && c.name == blame.chain
-        });
-        let Some(chain) = chain else {
-            return false;
-        };
-        match (blame.handle, &mut chain.base) {
-            (Some(handle), _) => {
-                let before = chain.rules.len();
-                chain.rules.retain(|r| r.handle != handle);
-                chain.rules.len() < before
-            }
-            (None, Some(base)) => std::mem::replace(&mut base.drops, false),
-            (None, None) => false,
+        without(rules, blame)
+    }
+}
+
+/// Takes a rule out, or a policy; false if it is not there.
+pub(super) fn without(rules: &mut Ruleset, blame: &Blame) -> bool {
+    let chain = rules.chains.iter_mut().find(|c| {
+        (c.backend, c.family) == (blame.backend, blame.family)
+            && c.table == blame.table
+            && c.name == blame.chain
+    });
+    let Some(chain) = chain else {
+        return false;
+    };
+    match (blame.handle, &mut chain.base) {
+        (Some(handle), _) => {
+            let before = chain.rules.len();
+            chain.rules.retain(|r| r.handle != handle);
+            chain.rules.len() < before
         }
+        (None, Some(base)) => std::mem::replace(&mut base.drops, false),
+        (None, None) => false,
     }
 }
 

@@ -23,7 +23,19 @@ impl<'a> Walk<'a> {
             Some(owner) => self.elsewhere(&emit, seg, owner),
             None => self.nobody(&emit, seg),
         };
+        let port = (fault.code == Code::NotOnBridge)
+            .then(|| self.space(fault.space).link_named(&fault.object))
+            .flatten();
+        let port = port.map(|link| Place {
+            space: fault.space,
+            index: link.index,
+        });
         self.blame(Verdict::Dropped, "neighbour", fault);
+        // Plugged in again it may still be shut.
+        if let Some(port) = port.filter(|p| self.state.link(*p).is_some_and(|l| !l.up)) {
+            let fault = self.link_down(port);
+            self.blame(Verdict::Dropped, "link", fault);
+        }
         step
     }
 
@@ -174,6 +186,10 @@ impl<'a> Walk<'a> {
                 };
                 self.prefixes_of(other, emit.next)
             };
+            // A cable between their bridges is more likely to be out than the owner's own.
+            if let Some(fault) = master.and_then(|m| self.joint(port.space, bridge.index, m)) {
+                return Some(fault);
+            }
             if master.is_none_or(|m| m != bridge.index && !foreign(m)) {
                 return Some(self.not_on_bridge(port, *bridge));
             }
@@ -196,6 +212,24 @@ impl<'a> Walk<'a> {
         };
         let bridge = target.filter(|b| b.space == port.space)?;
         Some(self.not_on_bridge(port, bridge))
+    }
+
+    /// A cable of which one end is in one of two bridges, and the other end in none, though nobody has it for anything.
+    fn joint(&self, id: SpaceId, one: u32, other: u32) -> Option<Fault> {
+        let at = |index| Place { space: id, index };
+        self.space(id).links.iter().find_map(|loose| {
+            let plugged = loose.peer.filter(|p| p.space == id)?;
+            let master = self.state.link(plugged)?.master?;
+            let missing = match master {
+                m if m == one => other,
+                m if m == other => one,
+                _ => return None,
+            };
+            let mut addrs = self.space(id).addrs.iter();
+            let used =
+                loose.master.is_some() || addrs.any(|a| a.link == loose.index && a.scope == 0);
+            (!used && one != other).then(|| self.not_on_bridge(at(loose.index), at(missing)))
+        })
     }
 
     fn has_address(&self, place: Place, like: IpAddr) -> bool {
@@ -331,9 +365,14 @@ impl<'a> Walk<'a> {
                 "{}ip neigh show {addr}: nobody answers",
                 space.enter
             ));
+        // Where the space's own port is sent elsewhere it is published; what was meant for others should go there.
+        let published = self
+            .dnat_at
+            .as_ref()
+            .is_none_or(|(_, before)| route::is_local(space, before.dst));
         let right = self
             .now_at(*addr)
-            .filter(|_| rule.text.contains(&addr.to_string()));
+            .filter(|_| published && rule.text.contains(&addr.to_string()));
         Some(match (rule.owner, rule.handle) {
             (_, Some(_)) if let Some(right) = right => {
                 fault.fixes(super::rules::rewritten(space, rule, *addr, right))

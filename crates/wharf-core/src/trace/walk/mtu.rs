@@ -2,7 +2,7 @@
 //!
 //! A router tells the sender that a packet is too large; a bridge, and a cable whose other end is narrower, do not.
 
-use crate::trace::env::{Blame, Ending};
+use crate::trace::env::{Blame, CtState, Ending};
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::Code;
 use crate::trace::ruleset::Hook;
@@ -102,7 +102,7 @@ impl<'a> Walk<'a> {
         let stopped = sites.into_iter().find_map(|(space, hook, iif, oif)| {
             let mut site = Site::new(space, hook, Sort::Ip);
             (site.iif, site.oif, site.local) = (iif, oif, iif.is_none());
-            let mut ct = super::conntrack::begun(&error);
+            let mut ct = CtState::begun(&error);
             ct.state = RELATED;
             let rules = &self.space(space).ruleset;
             let run = self.evaluate(site, error.clone(), &mut ct, rules);

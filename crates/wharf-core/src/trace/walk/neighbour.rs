@@ -296,6 +296,9 @@ impl<'a> Walk<'a> {
         {
             let right = self.state.link(last(&best)).and_then(|l| l.mac);
             let fault = self.wrong_entry(emit, link, entry, right, last(&best));
+            if !pinned(entry) {
+                self.learned.push(fault.object.clone());
+            }
             self.blame(Verdict::Dropped, "neighbour", fault);
         }
         self.check_same_mac(emit, seg, &best);
@@ -316,12 +319,8 @@ impl<'a> Walk<'a> {
 
     /// An entry that was learned while the cable was in another switch of the same host is soon given up.
     fn will_ask_again(&self, entry: &Neighbour, best: Place) -> bool {
-        let pinned = matches!(
-            entry.state,
-            NeighbourState::Permanent | NeighbourState::NoArp
-        );
         let links = self.space(best.space).links.iter();
-        !pinned
+        !pinned(entry)
             && links
                 .into_iter()
                 .any(|l| l.mac == entry.mac && is_bridge(l))
@@ -373,9 +372,10 @@ impl<'a> Walk<'a> {
         let mac = entry.mac.map_or(String::new(), |m| m.to_string());
         let shown = format!("{addr} dev {dev} lladdr {mac}");
         let right = right.map_or("?".to_owned(), |m| m.to_string());
-        let kind = match entry.state {
-            NeighbourState::Permanent | NeighbourState::NoArp => "pinned to",
-            _ => "believed to be at",
+        let kind = if pinned(entry) {
+            "pinned to"
+        } else {
+            "believed to be at"
         };
         let what = format!(
             "{addr} is {kind} {mac} in {}, but it is at {right} ({}).",
@@ -452,6 +452,14 @@ fn asking(emit: &Emit<'_>) -> Packet {
     let mut packet = emit.packet.clone();
     packet.dst = emit.next;
     packet
+}
+
+/// Whether somebody set the entry, so that the kernel never asks again.
+fn pinned(entry: &Neighbour) -> bool {
+    matches!(
+        entry.state,
+        NeighbourState::Permanent | NeighbourState::NoArp
+    )
 }
 
 /// A MAC address that differs.

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use crate::addr::Family;
-use crate::trace::env::{Blame, Ending};
+use crate::trace::env::{Blame, CtState, Ending};
 use crate::trace::packet::Packet;
 use crate::trace::query::Query;
 use crate::trace::report::{Cause, Report};
@@ -62,7 +62,7 @@ pub(in crate::trace) fn judge(
     let mut site = Site::new(HOST, at.hook, Sort::Ip);
     (site.iif, site.oif) = (at.iif, at.oif);
     site.local = at.hook == Hook::Output;
-    let mut ct = super::conntrack::begun(&packet);
+    let mut ct = CtState::begun(&packet);
     let run = walk.evaluate(site, packet, &mut ct, &state.host().ruleset);
     let stopped = matches!(run.ending, Ending::Drop | Ending::Reject);
     let cause = run.blame.as_ref().filter(|_| stopped).map(|blame| {

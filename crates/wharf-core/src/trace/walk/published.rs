@@ -4,13 +4,19 @@ use std::net::IpAddr;
 
 use crate::trace::env::CtState;
 use crate::trace::packet::{L4, Packet};
+use crate::trace::report::Code;
 use crate::trace::ruleset::{Expr, Hook, Match};
 use crate::trace::state::{HOST, SpaceId};
 
 use super::Walk;
-use super::hooks::{Site, Sort};
+use super::ends::show_end;
+use super::fault::Fault;
+use super::hooks::{Site, Sort, without};
 use super::outside;
+use super::owner::holders;
 use super::route::is_local;
+use super::rules::{object, removed};
+use super::socket::takes;
 
 /// The most host ports that are tried.
 const MOST: usize = 64;
@@ -31,11 +37,44 @@ impl<'a> Walk<'a> {
         site.iif = Some(entrance);
         tried.into_iter().find_map(|host_port| {
             let packet = self.packet(HOST, src, addr, host_port);
-            let mut ct = super::conntrack::begun(&packet);
+            let mut ct = CtState::begun(&packet);
             let to = self.translated_to(site, packet, &mut ct);
             let hit = is_local(self.space(id), to.dst) && to.dport == port && to.dst != addr;
             hit.then_some((addr, host_port))
         })
+    }
+
+    /// A rule has sent the packet to where nobody listens, and without it somebody would have had it: behind another
+    /// rule, or in this space.
+    pub(super) fn taken_before(&self, id: SpaceId) -> Option<Fault> {
+        let (at, rule, _) = self.dnat.as_ref().filter(|_| !self.reply)?;
+        let (site, before) = self.dnat_at.as_ref()?;
+        let space = self.space(*at);
+        let mut rules = space.ruleset.clone();
+        if before.l4 == L4::Icmp || !without(&mut rules, rule) {
+            return None;
+        }
+        let mut ct = CtState::begun(before);
+        let other = self.evaluate(*site, before.clone(), &mut ct, &rules).packet;
+        let place = match is_local(space, other.dst) {
+            true => *at,
+            false => holders(self.state, other.dst).first()?.space,
+        };
+        takes(self.space(place), &other, None)?;
+        let shown = object(rule);
+        let (asked, to) = (
+            show_end(before.dst, before.dport),
+            show_end(other.dst, other.dport),
+        );
+        let what = format!(
+            "{shown} takes {asked} to {}, where nobody listens; without it {to} in {} would have it.",
+            self.space(id).name,
+            self.space(place).name
+        );
+        let fault = Fault::new(Code::PublishShadowed, *at, shown.clone(), what)
+            .owner(rule.owner)
+            .evidence(format!("{shown}: {}", rule.text));
+        Some(fault.fix(removed(space, rule)))
     }
 
     fn translated_to(&self, site: Site, packet: Packet, ct: &mut CtState) -> Packet {

@@ -284,6 +284,9 @@ impl<'a> Walk<'a> {
 
     /// The answer ended somewhere else.
     fn strayed(&mut self, place: String, packet: &Packet) {
+        if let Some(fault) = self.in_another_zone() {
+            return self.blame(Verdict::Unanswered, "conntrack", fault);
+        }
         let at = self.replier.unwrap_or(HOST);
         let mut fault = self.no_way_back(at, packet);
         if fault.is_none() {
@@ -317,6 +320,9 @@ impl<'a> Walk<'a> {
 
     /// The answer went past the space that had translated the question.
     fn past_translation(&mut self, sent: &Packet, got: &Packet) {
+        if let Some(fault) = self.in_another_zone() {
+            return self.blame(Verdict::Unanswered, "conntrack", fault);
+        }
         let fault = match self.dnat.clone() {
             Some((router, rule, _)) => self.not_masqueraded_inside(router, &rule, sent),
             None => {

@@ -4,13 +4,13 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::trace::env::Ending;
+use crate::trace::env::{CtState, Ending};
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::Verdict;
 use crate::trace::ruleset::{Hook, TableFamily};
 use crate::trace::state::Place;
 
-use super::conntrack::{UNTRACKED, begun};
+use super::conntrack::UNTRACKED;
 use super::hooks::{Site, Sort, hook_name};
 use super::segment::{Way, is_bridge, last};
 use super::{Emit, Walk};
@@ -175,7 +175,7 @@ impl<'a> Walk<'a> {
     }
 
     fn lets_pass(&mut self, site: Site, packet: &Packet) -> bool {
-        let mut ct = begun(packet);
+        let mut ct = CtState::begun(packet);
         ct.state = UNTRACKED;
         let space = self.space(site.space);
         let rules = self.mended.get(&site.space).unwrap_or(&space.ruleset);

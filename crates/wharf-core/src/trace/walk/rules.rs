@@ -126,7 +126,7 @@ pub(super) fn replaced(space: &Space, rule: &Blame, old: &str, new: &str) -> Vec
 }
 
 /// What matches the packet in nft's words and in iptables' words.
-fn selector(packet: &Packet) -> (String, String) {
+pub(super) fn selector(packet: &Packet) -> (String, String) {
     // An answer comes from the port that the question went to.
     let (dir, flag, port) = if packet.reply {
         ("sport", "--sport", packet.sport)
@@ -160,7 +160,7 @@ fn docker_wrote(space: &Space, blame: &Blame) -> bool {
         .iter()
         .filter(|c| c.owner == Owner::Docker && c.base.is_none() && c.family == blame.family);
     let mut rules = docker.flat_map(|c| &c.rules);
-    rules.any(|r| r.text.split(' ').any(|w| w == bridge))
+    rules.any(|r| r.text.get().split(' ').any(|w| w == bridge))
 }
 
 /// Whether the chain that Docker keeps for the administrator is there, and asked.
@@ -220,10 +220,18 @@ impl<'a> Walk<'a> {
         } else {
             blame.owner
         };
-        Fault::new(code, site.space, shown, what)
+        let fault = Fault::new(code, site.space, shown, what)
             .owner(owner)
-            .evidence(seen)
-            .fixes(self.let_through(site, blame, packet))
+            .evidence(seen);
+        // The rule need not change where the answer is not known for one.
+        match self.in_another_zone().filter(|_| self.reply) {
+            Some(why) => Fault {
+                evidence: [fault.evidence, vec![why.summary], why.evidence].concat(),
+                ..fault
+            }
+            .fixes(why.fix),
+            None => fault.fixes(self.let_through(site, blame, packet)),
+        }
     }
 
     /// Commands that let the packet through.
@@ -237,33 +245,11 @@ impl<'a> Walk<'a> {
                 return self.docker_user(site);
             }
             Owner::Ufw => {
-                let what = match packet.l4 {
-                    L4::Tcp => format!("{}/tcp", packet.dport),
-                    L4::Udp => format!("{}/udp", packet.dport),
-                    L4::Icmp => "from any".to_owned(),
-                };
-                return match (forward, name(site.iif), name(site.oif)) {
-                    (true, Some(i), Some(o)) => {
-                        vec![format!(
-                            "{}ufw route allow in on {i} out on {o}",
-                            space.enter
-                        )]
-                    }
-                    _ => vec![format!("{}ufw allow {what}", space.enter)],
-                };
+                if let Some(commands) = self.by_ufw(site, blame, packet) {
+                    return commands;
+                }
             }
-            Owner::Firewalld => {
-                return match (forward, name(site.iif)) {
-                    (true, Some(i)) => {
-                        vec![format!("firewall-cmd --zone=trusted --add-interface={i}")]
-                    }
-                    _ => vec![format!(
-                        "firewall-cmd --add-port={}/{}",
-                        packet.dport,
-                        if packet.l4 == L4::Udp { "udp" } else { "tcp" }
-                    )],
-                };
-            }
+            Owner::Firewalld => return self.by_firewalld(site, blame, packet),
             _ => {}
         }
         let chain = format!(
@@ -376,10 +362,36 @@ impl<'a> Walk<'a> {
         let what = format!(
             "Frames inside {bridge} are judged by IP rules because {name} is 1, and {rule} stops this one."
         );
-        let mut fault = Fault::new(Code::BridgeNetfilter, site.space, name.clone(), what)
-            .evidence(format!("{}sysctl {name}: 1", space.enter))
-            .evidence(format!("{rule}: {text}"))
-            .fix(format!("{}sysctl -w {name}=0", space.enter));
+        // The bridge may be told by itself.
+        let own = site.iif.and_then(|i| space.link(i)?.bridge.as_ref());
+        let own = own.is_some_and(|b| {
+            if tables == "iptables" {
+                b.nf_call.0
+            } else {
+                b.nf_call.1
+            }
+        });
+        let option = format!("nf_call_{tables}");
+        let (by_all, enter) = (space.sysctl(&name).is_some_and(|v| v != 0), &space.enter);
+        let (object, what) = if own && !by_all {
+            (format!("{bridge} {option}"), what.replace(&name, &option))
+        } else {
+            (name.clone(), what)
+        };
+        let mut fault = Fault::new(Code::BridgeNetfilter, site.space, object, what);
+        if by_all || !own {
+            fault = fault
+                .evidence(format!("{enter}sysctl {name}: 1"))
+                .fix(format!("{enter}sysctl -w {name}=0"));
+        }
+        if own {
+            fault = fault
+                .evidence(format!("{enter}ip -d link show {bridge}: {option} 1"))
+                .fix(format!(
+                    "{enter}ip link set {bridge} type bridge {option} 0"
+                ));
+        }
+        fault = fault.evidence(format!("{rule}: {text}"));
         if by_iptables(blame) {
             fault = fault.evidence(format!(
                 "{} -I {} -i {bridge} -o {bridge} -j ACCEPT would accept what stays inside the bridge",

@@ -41,7 +41,7 @@ pub(in crate::trace) fn rule(
         .zip(judged.handle)
         .and_then(|(c, handle)| c.rules.iter().find(|r| r.handle == handle));
     let text = match (read, judged.handle) {
-        (Some(rule), _) => rule.text.clone(),
+        (Some(rule), _) => rule.text.get(),
         (None, Some(_)) => "a rule that was not there when the rules were read".to_owned(),
         (None, None) => String::new(),
     };

@@ -133,7 +133,10 @@ impl Walk<'_> {
                 self.unknown = true;
             }
             None => {
-                let fault = self.unheard(id, packet, over.map(|l| l.index));
+                let fault = match self.taken_before(id) {
+                    Some(fault) => fault,
+                    None => self.unheard(id, packet, over.map(|l| l.index)),
+                };
                 self.blame(Verdict::Rejected, "socket", fault);
             }
         }

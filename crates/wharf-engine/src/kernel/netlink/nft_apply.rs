@@ -8,7 +8,7 @@ use wharf_core::model::Netns;
 use wharf_core::nft::Change;
 use wharf_core::op::Op;
 use wharf_core::publish::Protocol;
-use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Tuple};
+use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
 use wharf_nft::{Family, NftError};
 
 use super::NetlinkKernel;
@@ -132,11 +132,7 @@ pub(super) fn forget(
         }
         for entry in conntrack.dump_matching(&filter).map_err(refusal)? {
             if entry.orig.dport.is_some_and(|port| ports.contains(&port)) {
-                let tuple = Tuple {
-                    zone: entry.zone,
-                    ..entry.orig
-                };
-                conntrack.delete(&tuple, entry.id).map_err(refusal)?;
+                conntrack.delete_entry(&entry).map_err(refusal)?;
             }
         }
     }
@@ -157,11 +153,7 @@ pub(super) fn forget_addrs(kernel: &mut NetlinkKernel, addrs: &[IpAddr]) -> Resu
             let all = ConntrackFilter::new(family);
             for entry in conntrack.dump_matching(&all).map_err(refusal)? {
                 if addrs.contains(&entry.orig.src) || addrs.contains(&entry.reply.src) {
-                    let tuple = Tuple {
-                        zone: entry.zone,
-                        ..entry.orig
-                    };
-                    conntrack.delete(&tuple, entry.id).map_err(refusal)?;
+                    conntrack.delete_entry(&entry).map_err(refusal)?;
                 }
             }
         }

@@ -18,10 +18,12 @@ mod values;
 pub mod xtables;
 
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 use wharf_core::trace::report::Owner;
 use wharf_core::trace::ruleset::{
-    Backend, Base, Chain, ChainKind, Hook, Rule, RuleVerdict, Ruleset, TableFamily, Value,
+    Backend, Base, Chain, ChainKind, Hook, Rule, RuleText, RuleVerdict, Ruleset, TableFamily,
+    Texts, Value,
 };
 use wharf_nft::{ChainType, Data, Family, Policy, TableFlags, Verdict};
 
@@ -31,13 +33,13 @@ type Key<'a> = (Family, &'a str, &'a str);
 /// A dump with indices.
 struct Dump<'a> {
     /// Names of ipsets by number, as the xtables rules of this dump need them.
-    ipsets: xtables::SetNames,
+    ipsets: &'a xtables::SetNames,
     sets: HashMap<Key<'a>, &'a (wharf_nft::Set, Vec<wharf_nft::Element>)>,
     objects: HashMap<Key<'a>, &'a wharf_nft::Object>,
 }
 
 impl<'a> Dump<'a> {
-    fn of(nft: &'a wharf_nft::Ruleset) -> Self {
+    fn of(nft: &'a wharf_nft::Ruleset, ipsets: &'a xtables::SetNames) -> Self {
         let sets = nft.sets.iter().map(|entry| {
             let set = &entry.0;
             ((set.family, set.table.as_str(), set.name.as_str()), entry)
@@ -47,7 +49,7 @@ impl<'a> Dump<'a> {
             .iter()
             .map(|o| ((o.family, o.table.as_str(), o.name.as_str()), o));
         Self {
-            ipsets: ipsets(&nft.rules),
+            ipsets,
             sets: sets.collect(),
             objects: objects.collect(),
         }
@@ -68,10 +70,35 @@ impl<'a> Dump<'a> {
     }
 }
 
+/// What was dumped, for the text of its rules.
+struct Kept {
+    nft: wharf_nft::Ruleset,
+    ipsets: xtables::SetNames,
+    /// Those that were asked for, by the rule's number: who looks over a whole host meets the same ones all the time.
+    made: Vec<OnceLock<String>>,
+}
+
+impl Texts for Kept {
+    fn text(&self, number: usize) -> String {
+        let (Some(rule), Some(made)) = (self.nft.rules.get(number), self.made.get(number)) else {
+            return String::new();
+        };
+        let make = || {
+            xtables::as_saved(rule, &self.ipsets)
+                .unwrap_or_else(|| text::rule(&Dump::of(&self.nft, &self.ipsets), rule))
+        };
+        made.get_or_init(make).clone()
+    }
+}
+
 /// What nftables keeps, in the core's form.
 #[must_use]
-pub fn ruleset(nft: &wharf_nft::Ruleset) -> Ruleset {
-    let dump = Dump::of(nft);
+pub fn ruleset(nft: wharf_nft::Ruleset) -> Ruleset {
+    let ipsets = ipsets(&nft.rules);
+    let made = vec![OnceLock::new(); nft.rules.len()];
+    let kept = Arc::new(Kept { nft, ipsets, made });
+    let nft = &kept.nft;
+    let dump = Dump::of(nft, &kept.ipsets);
     let dormant: Vec<&wharf_nft::Table> = nft
         .tables
         .iter()
@@ -90,10 +117,15 @@ pub fn ruleset(nft: &wharf_nft::Ruleset) -> Ruleset {
             chains.push(lowered);
         }
     }
-    for rule in &nft.rules {
+    for (number, rule) in nft.rules.iter().enumerate() {
         let place = by_name.get(&(rule.family, rule.table.as_str(), rule.chain.as_str()));
         if let Some(index) = place {
-            chains[*index].rules.push(lower_rule(&dump, rule));
+            chains[*index].rules.push(Rule {
+                handle: rule.handle.unwrap_or_default(),
+                exprs: native::exprs(&dump, rule),
+                comment: rule.comment().or_else(|| xt_comment(rule)),
+                text: RuleText::later(Arc::<Kept>::clone(&kept), number),
+            });
         }
     }
     owner::assign(&mut chains);
@@ -127,15 +159,6 @@ fn ipsets(rules: &[wharf_nft::Rule]) -> xtables::SetNames {
             _ => Vec::new(),
         });
     ipset::names(numbers).unwrap_or_default()
-}
-
-fn lower_rule<'a>(dump: &Dump<'a>, rule: &'a wharf_nft::Rule) -> Rule {
-    Rule {
-        handle: rule.handle.unwrap_or_default(),
-        exprs: native::exprs(dump, rule),
-        comment: rule.comment().or_else(|| xt_comment(rule)),
-        text: xtables::as_saved(rule, &dump.ipsets).unwrap_or_else(|| text::rule(dump, rule)),
-    }
 }
 
 fn lower_chain(chain: &wharf_nft::Chain) -> Option<Chain> {

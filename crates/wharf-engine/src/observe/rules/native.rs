@@ -150,14 +150,14 @@ fn unread(dreg: Reg, len: u32) -> Expr {
 
 fn xt_match(dump: &Dump<'_>, e: &expr::Match, family: Family) -> Vec<Expr> {
     match table_family(family) {
-        Some(family) => decode_match(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        Some(family) => decode_match(&e.name, e.rev, &e.info.0, family, dump.ipsets).exprs,
         None => vec![Expr::Opaque(format!("-m {}", e.name))],
     }
 }
 
 fn xt_target(dump: &Dump<'_>, e: &expr::Target, family: Family) -> Vec<Expr> {
     match table_family(family) {
-        Some(family) => decode_target(&e.name, e.rev, &e.info.0, family, &dump.ipsets).exprs,
+        Some(family) => decode_target(&e.name, e.rev, &e.info.0, family, dump.ipsets).exprs,
         None => vec![Expr::Opaque(format!("-j {}", e.name))],
     }
 }
@@ -301,11 +301,7 @@ fn immediate(e: &expr::Immediate) -> Expr {
             dreg: byte(e.dreg),
             data: data.clone(),
         },
-        // The rule ends, which only an absent header does in the core.
-        Data::Verdict(Verdict::Break) => Expr::ExtHdr {
-            dreg: 0,
-            exists: false,
-        },
+        Data::Verdict(Verdict::Break) => never(),
         Data::Verdict(verdict) => Expr::Verdict(super::lower_verdict(verdict)),
     }
 }
@@ -335,7 +331,10 @@ fn ct(e: &expr::Ct, out: &mut Vec<Expr>) {
         CtKey::Dst | CtKey::DstIp | CtKey::DstIp6 => Ct::Dst,
         CtKey::ProtoSrc => Ct::ProtoSrc,
         CtKey::ProtoDst => Ct::ProtoDst,
-        CtKey::Zone => Ct::Zone,
+        CtKey::Zone => match (e.sreg, e.dir) {
+            (Some(_), Some(dir)) => Ct::ZoneOf { reply: dir == 1 },
+            _ => Ct::Zone,
+        },
         other => Ct::Other(other.into()),
     };
     match e.key {
@@ -388,6 +387,14 @@ fn nat(family: Family, e: &expr::Nat, out: &mut Vec<Expr>) {
     });
 }
 
+/// The rule ends, which only an absent header does in the core.
+fn never() -> Expr {
+    Expr::ExtHdr {
+        dreg: 0,
+        exists: false,
+    }
+}
+
 /// Limits and quotas, by themselves, named, or per element of a set.
 fn stateful<'a>(dump: &Dump<'a>, rule: &'a Rule, expr: &'a expr::Expr, out: &mut Vec<Expr>) {
     use expr::Expr as E;
@@ -400,14 +407,16 @@ fn stateful<'a>(dump: &Dump<'a>, rule: &'a Rule, expr: &'a expr::Expr, out: &mut
     };
     let lowered = match expr {
         E::Limit(e) => depends(e.flags.has(OVER), "limit rate"),
-        E::Connlimit(e) => depends(e.flags.has(OVER), "ct count"),
+        // The packet's own connection counts.
+        E::Connlimit(e) => match (e.flags.has(OVER), e.count) {
+            (true, 0) => Expr::Nothing,
+            (false, 0) => never(),
+            (over, _) => depends(over, "ct count"),
+        },
         E::Quota(e) => match (e.flags.has(OVER), e.consumed.unwrap_or(0) >= e.bytes) {
             (over, false) => depends(over, "quota"),
             (true, true) => Expr::Nothing,
-            (false, true) => Expr::ExtHdr {
-                dreg: 0,
-                exists: false,
-            },
+            (false, true) => never(),
         },
         E::Dynset(e) => {
             let inner = e.expr.iter().map(AsRef::as_ref).chain(&e.exprs);

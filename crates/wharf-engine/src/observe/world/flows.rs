@@ -14,6 +14,7 @@ const FEW: u32 = 4_000;
 const MOST: usize = 1_000;
 
 /// Which entries are of interest.
+#[derive(Clone)]
 pub(super) enum Wanted {
     /// Those with one of the addresses.
     Of(Vec<IpAddr>),

@@ -1,12 +1,14 @@
 //! A namespace on the way: routes, rules, neighbours, tc, sysctls, sockets, connections, packet rules.
+//!
+//! The last two take long where there are many, and are read apart from the rest.
 
 use std::collections::HashMap;
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use wharf_core::trace::ruleset::Ruleset;
+use wharf_core::trace::ruleset::Chain;
 use wharf_core::trace::state::Unread;
-use wharf_nft::NfSocket;
+use wharf_nft::{NfSocket, NftError, Undecoded};
 
 use super::links::{self, Row};
 use super::spaces::Known;
@@ -14,19 +16,67 @@ use super::{OrNote, flows, list, neighbours, policy, routes, sockets, sysctls, t
 use crate::kernel::netlink::socket::Rt;
 use crate::observe::rules;
 
-/// Reads the rest of a namespace whose links and addresses are known.
-pub(super) fn read(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
+/// Packet rules as the kernel gives them: those of nftables, and those of iptables-legacy.
+pub(super) struct Dump {
+    nft: Result<Undecoded, NftError>,
+    legacy: io::Result<Vec<Chain>>,
+}
+
+/// Reads the rest of a namespace whose links and addresses are known, but for connections and packet rules.
+pub(super) fn read(one: &mut Known, notes: &mut Vec<Unread>) {
     one.space.full = true;
     if let Some(mut rt) = one.rt.take() {
         over_rtnetlink(one, &mut rt, notes);
         one.rt = Some(rt);
     }
     match one.enter() {
-        Ok(_guard) => inside(one, wanted, notes),
+        Ok(_guard) => inside(one, notes),
+        Err(error) => notes.push(unread(&one.space.name, "sysctls and sockets", error)),
+    }
+}
+
+/// Reads connections and packet rules of a namespace whose rest was read.
+pub(super) fn rules_and_flows(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
+    match one.enter() {
+        Ok(_guard) => {
+            take(one, flows::read(wanted), dump(), notes);
+        }
         Err(error) => {
-            let what = "sysctls, sockets, connections and packet rules";
+            let what = "connections and packet rules";
             notes.push(unread(&one.space.name, what, error));
         }
+    }
+}
+
+/// Takes over what was read of connections and packet rules.
+pub(super) fn take(
+    one: &mut Known,
+    flows: Result<flows::Found, NftError>,
+    dump: Dump,
+    notes: &mut Vec<Unread>,
+) {
+    let space = &mut one.space;
+    match flows {
+        Ok(found) => {
+            let most = space.sysctls.get("net.netfilter.nf_conntrack_max");
+            let most = most.and_then(|text| text.parse().ok());
+            space.conntrack = most.map(|most| (found.count, most));
+            space.flows = found.flows;
+            if found.cut {
+                let why = "there are more than can be shown";
+                notes.push(unread(&space.name, "some tracked connections", why));
+            }
+        }
+        Err(error) => notes.push(unread(&space.name, "tracked connections", error)),
+    }
+    let decoded = dump.nft.and_then(|dump| Ok(dump.decode()?));
+    match decoded {
+        Ok(nft) => space.ruleset = rules::ruleset(nft),
+        Err(error) => notes.push(unread(&space.name, "nftables rules", error)),
+    }
+    match dump.legacy {
+        Ok(chains) => space.ruleset.chains.extend(chains),
+        Err(error) => notes.push(unread(&space.name, "rules of iptables-legacy", error)),
     }
 }
 
@@ -142,7 +192,7 @@ fn traffic_control(rows: &mut [Row], rt: &mut Rt, name: &str, notes: &mut Vec<Un
 }
 
 /// What follows the thread's namespace.
-fn inside(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
+fn inside(one: &mut Known, notes: &mut Vec<Unread>) {
     let space = &mut one.space;
     let name = space.name.clone();
     sysctls::read(&name, &mut space.sysctls, notes);
@@ -154,23 +204,9 @@ fn inside(one: &mut Known, wanted: &flows::Wanted, notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "sockets", error)),
     }
-    match flows::read(wanted) {
-        Ok(found) => {
-            let most = space.sysctls.get("net.netfilter.nf_conntrack_max");
-            let most = most.and_then(|text| text.parse().ok());
-            space.conntrack = most.map(|most| (found.count, most));
-            space.flows = found.flows;
-            if found.cut {
-                let why = "there are more than can be shown";
-                notes.push(unread(&name, "some tracked connections", why));
-            }
-        }
-        Err(error) => notes.push(unread(&name, "tracked connections", error)),
-    }
     space.queues = queues();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     space.now = now.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));
-    space.ruleset = packet_rules(&name, notes);
 }
 
 /// Whether a program takes packets from queues (one line each). A kernel without queues has no such file.
@@ -182,19 +218,11 @@ fn queues() -> Option<bool> {
     }
 }
 
-/// The packet rules of all tools in the thread's namespace.
-fn packet_rules(netns: &str, notes: &mut Vec<Unread>) -> Ruleset {
-    let dump = NfSocket::open().and_then(|mut socket| socket.ruleset());
-    let mut found = match dump {
-        Ok(dump) => rules::ruleset(&dump),
-        Err(error) => {
-            notes.push(unread(netns, "nftables rules", error));
-            Ruleset::default()
-        }
-    };
-    match rules::legacy::read() {
-        Ok(chains) => found.chains.extend(chains),
-        Err(error) => notes.push(unread(netns, "rules of iptables-legacy", error)),
+/// Takes the packet rules of all tools out of the thread's namespace. What they mean is told later, by the main thread:
+/// it has less to do, and gets memory more cheaply.
+pub(super) fn dump() -> Dump {
+    Dump {
+        nft: NfSocket::open().and_then(|mut socket| socket.undecoded()),
+        legacy: rules::legacy::read(),
     }
-    found
 }

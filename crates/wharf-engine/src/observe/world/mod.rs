@@ -7,6 +7,7 @@
 //! Not here: deciding anything (the core), and reading for changes (`crate::observe`).
 
 mod addrs;
+mod aside;
 mod attrs;
 mod find;
 mod flows;
@@ -26,7 +27,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use wharf_core::attach::Container;
 use wharf_core::network::NetworkSpec;
@@ -37,6 +38,7 @@ use wharf_core::trace::state::{HOST, ObservedState, Space, SpaceId, Unread};
 
 use crate::kernel::netlink::socket::Rt;
 use crate::process::netns;
+use aside::Aside;
 use spaces::Known;
 
 pub use find::{Endpoint, FindError, find, path, source, target};
@@ -126,6 +128,8 @@ impl Ask {
 /// Reads what was asked for, from the namespace of the calling thread, which is the host's.
 #[must_use]
 pub fn world(ask: &Ask) -> ObservedState {
+    // Half of the time goes into the host's packet rules and tracked connections.
+    let rules = Aside::begin(full::dump);
     let mut unread = Vec::new();
     let mut known = spaces::known(ask, &mut unread);
     for one in &mut known {
@@ -139,24 +143,30 @@ pub fn world(ask: &Ask) -> ObservedState {
         true => flows::Wanted::All,
         false => flows::Wanted::Of(concerned(&known, ask)),
     };
+    let of_host = flows.clone();
+    let tracked = Aside::begin(move || flows::read(&of_host));
+    let flows = if ask.all {
+        flows::Wanted::Nothing
+    } else {
+        flows
+    };
     let mut fresh = chosen.clone();
     while let Some(at) = fresh.pop_first() {
-        let of_host = at == HOST || !ask.all;
-        let flows = if of_host {
-            &flows
-        } else {
-            &flows::Wanted::Nothing
-        };
-        full::read(&mut known[at], flows, &mut unread);
+        full::read(&mut known[at], &mut unread);
+        if at != HOST {
+            full::rules_and_flows(&mut known[at], &flows, &mut unread);
+        }
         for router in routers(&known, at) {
             if chosen.len() < MOST_FULL && chosen.insert(router) {
                 fresh.insert(router);
             }
         }
     }
+    full::take(&mut known[HOST], tracked.end(), rules.end(), &mut unread);
     let spaces: Vec<Space> = known.into_iter().map(finish).collect();
     ObservedState {
         tools: tools(&spaces[HOST]),
+        programs: programs(),
         spaces,
         networks: ask.networks.clone(),
         containers: ask.containers.clone(),
@@ -270,6 +280,17 @@ fn tools(host: &Space) -> Vec<Owner> {
         tools.insert(owner);
     }
     tools.into_iter().collect()
+}
+
+/// Programs that advice may name, as far as they are in charge: chains in a tool's shape may be somebody else's work,
+/// and what is installed may be switched off.
+fn programs() -> Vec<&'static str> {
+    let ufw = std::fs::read_to_string("/etc/ufw/ufw.conf");
+    let ufw = ufw.is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes"));
+    let firewalld = Path::new("/run/firewalld.pid").exists();
+    let all = [("ufw", ufw), ("firewall-cmd", firewalld)];
+    let in_charge = all.into_iter().filter(|(_, is)| *is);
+    in_charge.map(|(name, _)| name).collect()
 }
 
 /// A note of what could not be read.

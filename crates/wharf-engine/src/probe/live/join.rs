@@ -220,13 +220,17 @@ fn frames(flow: &Flow, all: &[(SpaceId, &Caught)]) -> Vec<Frame> {
 }
 
 /// The headers that the packet had in a namespace.
-pub(super) fn questions(seen: &Seen, space: SpaceId) -> impl Iterator<Item = Header> + '_ {
+pub(super) fn headers(
+    seen: &Seen,
+    space: SpaceId,
+    wanted: Leg,
+) -> impl Iterator<Item = Header> + '_ {
     let frames = seen.frames.iter().filter(move |f| f.place.space == space);
     let rules = seen.rules.iter().filter(move |j| j.space == space);
     let frames = frames.map(|f| (f.leg, f.header));
     frames
         .chain(rules.map(|j| (j.leg, j.header)))
-        .filter(|(leg, _)| *leg == Leg::Question)
+        .filter(move |(leg, _)| *leg == wanted)
         .map(|(_, header)| header)
 }
 

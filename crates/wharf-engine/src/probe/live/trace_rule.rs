@@ -123,7 +123,7 @@ pub(super) fn sweep(names: &[(Family, String)]) -> Result<usize, NftError> {
     }
     let mut socket = NfSocket::open()?;
     let mut batch = Batch::new();
-    for table in socket.ruleset()?.tables {
+    for table in socket.dump_tables()? {
         let listed = names.contains(&(table.family, table.name.clone()));
         let left =
             !table.flags.has(TableFlags::OWNER) && table.comment().is_some_and(|c| is_left(&c));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wharf_core::trace::seen::{Header, Seen, Tracked};
+use wharf_core::trace::seen::{Header, Leg, Seen, Tracked};
 use wharf_core::trace::state::SpaceId;
 use wharf_nft::Family;
 use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Entry, Tuple};
@@ -18,7 +18,7 @@ pub(super) fn take(
     seen: &Seen,
     known: &BTreeSet<u32>,
 ) -> Vec<Tracked> {
-    let headers: BTreeSet<_> = join::questions(seen, space).collect();
+    let headers: BTreeSet<_> = join::headers(seen, space, Leg::Question).collect();
     let Ok(mut conntrack) = Conntrack::open() else {
         return Vec::new();
     };
@@ -39,12 +39,16 @@ pub(super) fn take(
                 reply: shown(&entry.reply),
                 answered: entry.status & Entry::SEEN_REPLY != 0,
             });
-            let tuple = Tuple {
-                zone: entry.zone,
-                ..entry.orig
-            };
             // It may be gone by now.
-            let _ = conntrack.delete(&tuple, entry.id);
+            let _ = conntrack.delete_entry(&entry);
+        }
+    }
+    // Answers that were not known for answers began connections of their own.
+    let strays: BTreeSet<_> = join::headers(seen, space, Leg::Answer).collect();
+    for header in strays.into_iter().filter(|header| header.dport != 0) {
+        let found = conntrack.dump_matching(&filter(flow, header));
+        for entry in found.unwrap_or_default() {
+            let _ = conntrack.delete_entry(&entry);
         }
     }
     all

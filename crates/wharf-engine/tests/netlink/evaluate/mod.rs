@@ -222,6 +222,7 @@ fn walk(rules: &Rules<'_>, from_a: bool, mut packet: Packet) -> Vec<(Hook, Run)>
         original,
         mark: 0,
         zone: 0,
+        reply_zone: 0,
     };
     let (iif, oif) = (from_a.then(|| &space.links[0]), Some(&space.links[1]));
     let mut next = Some(if from_a {
@@ -267,7 +268,7 @@ fn check(name: &str, load: &str) -> usize {
     witness::install(&mut socket);
     sh(load);
     let loaded = socket.ruleset().unwrap();
-    let lowered: Ruleset = rules::ruleset(&loaded);
+    let lowered: Ruleset = rules::ruleset(loaded);
     let evaluator = Rules::new(&lowered);
     let mut expected: BTreeMap<Hook, BTreeSet<Pass>> = BTreeMap::new();
     let mut blamed = BTreeSet::new();

@@ -29,14 +29,14 @@ fn listed() -> BTreeMap<(String, u64), String> {
 
 fn ours() -> BTreeMap<(String, u64), String> {
     let loaded = wharf_nft::NfSocket::open().unwrap().ruleset().unwrap();
-    let lowered = rules::ruleset(&loaded);
+    let lowered = rules::ruleset(loaded);
     let mut all = BTreeMap::new();
     for chain in lowered.chains {
         let family = format!("{:?}", chain.family).to_lowercase();
         for rule in chain.rules {
             all.insert(
                 (format!("{family} {}", chain.table), rule.handle),
-                rule.text,
+                rule.text.get(),
             );
         }
     }

@@ -211,7 +211,7 @@ fn rule(
         handle,
         exprs,
         comment: entry.matches.iter().find_map(comment),
-        text: text + &target,
+        text: (text + &target).into(),
     })
 }
 

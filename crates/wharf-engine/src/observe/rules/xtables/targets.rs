@@ -1,6 +1,6 @@
 //! Targets by name, but for those that translate.
 
-use wharf_core::trace::ruleset::{Ct, Expr, Header, NatArg, RuleVerdict};
+use wharf_core::trace::ruleset::{Ct, Expr, Header, Meta, NatArg, RuleVerdict};
 
 use super::info::Info;
 use super::matches::set_directions;
@@ -263,17 +263,23 @@ fn ct(info: &Info<'_>) -> Option<Decoded> {
     }
     if flags & 1 != 0 {
         out.push(Expr::Notrack);
-    } else if from_mark || (zone != 0 && flags & 12 != 0) {
-        return Some(out.opaque_target());
-    } else if zone != 0 {
-        out.push(Expr::Immediate {
-            dreg: 0,
-            data: zone.to_ne_bytes().to_vec(),
+    } else if from_mark || zone != 0 {
+        out.push(match from_mark {
+            true => Expr::Meta {
+                dreg: 0,
+                key: Meta::Mark,
+            },
+            false => Expr::Immediate {
+                dreg: 0,
+                data: zone.to_ne_bytes().to_vec(),
+            },
         });
-        out.push(Expr::CtSet {
-            sreg: 0,
-            key: Ct::Zone,
-        });
+        let key = match flags & 12 {
+            4 => Ct::ZoneOf { reply: false },
+            8 => Ct::ZoneOf { reply: true },
+            _ => Ct::Zone,
+        };
+        out.push(Expr::CtSet { sreg: 0, key });
     } else {
         return Some(out.nothing());
     }
