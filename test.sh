@@ -8,10 +8,11 @@ cd "$(dirname "$0")"
 exec </dev/null
 
 need cc:gcc cc:libc6-dev nft:nftables ip:iproute2 iptables:iptables ping:iputils-ping curl:curl \
-    firewalld:firewalld dbus-daemon:dbus-daemon conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw \
+    conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw dbus-daemon:dbus-daemon \
     podman:podman crun:crun conmon:conmon /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/podman/netavark:netavark \
     /bin/busybox:busybox-static \
     /usr/lib/cni/portmap:containernetworking-plugins
+need_idle firewalld firewalld:firewalld
 
 cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt
 cargo clippy --version >/dev/null 2>&1 || rustup component add clippy
