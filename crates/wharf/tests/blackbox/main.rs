@@ -38,6 +38,7 @@ mod neighbours;
 mod neighbours_firewalld;
 mod netavark;
 mod netavark_dns;
+mod netavark_found;
 mod netavark_options;
 mod netavark_refused;
 mod networks;
