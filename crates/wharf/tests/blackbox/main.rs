@@ -20,6 +20,7 @@ mod cni_reference;
 mod cni_runtime;
 mod cni_storm;
 mod common;
+mod containerd;
 mod crash;
 mod doctor;
 mod dry_run;
