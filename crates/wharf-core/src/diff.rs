@@ -3,13 +3,13 @@
 //! Adds come before deletes; deletes run in the opposite order of making; what vanishes with something else
 //! is not deleted by itself; consecutive nftables changes become one transaction.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use crate::model::{Link, Resource, ResourceKey, cable_ends};
 use crate::name::IfName;
 use crate::nft;
 use crate::op::{Op, RouteOp};
-use crate::plan::{Plan, Undo};
+use crate::plan::{Plan, Step, Undo};
 
 /// The plan that turns `observed` into `desired`. Both list resources in the order in which they are made.
 ///
@@ -17,6 +17,7 @@ use crate::plan::{Plan, Undo};
 pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan {
     let mut is: HashMap<ResourceKey, &Resource> = observed.iter().map(|r| (r.key(), r)).collect();
     let wanted: HashSet<ResourceKey> = desired.iter().map(Resource::key).collect();
+    let dwellers = Dwellers::of(observed);
     let mut plan = Plan::default();
     let mut replaced: HashSet<ResourceKey> = HashSet::new();
     for resource in desired {
@@ -37,7 +38,7 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
             }
             Some(old) => {
                 // What lives in it goes with it, and is made again when its turn comes.
-                let along = takes_along(old, observed);
+                let along = dwellers.go_with(old);
                 let along: Vec<&Resource> = along
                     .into_iter()
                     .filter(|r| is.remove(&r.key()).is_some())
@@ -57,7 +58,7 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
         if resource.lives_in().iter().any(|key| ends.contains(key)) {
             continue;
         }
-        let along = takes_along(resource, observed);
+        let along = dwellers.go_with(resource);
         let along: Vec<&Resource> = along
             .into_iter()
             .filter(|r| is.remove(&r.key()).is_some())
@@ -67,18 +68,38 @@ pub fn diff(desired: &[Resource], observed: &[Resource], because: &str) -> Plan 
     join_transactions(plan)
 }
 
-/// What vanishes with a resource, in the order of making.
-fn takes_along<'a>(resource: &Resource, observed: &'a [Resource]) -> Vec<&'a Resource> {
-    let mut keys: HashSet<ResourceKey> = cable_ends(resource).into_iter().collect();
-    let mut along = Vec::new();
-    // Whatever lives in another is made after it.
-    for r in observed {
-        if r.lives_in().iter().any(|key| keys.contains(key)) {
-            keys.extend(cable_ends(r));
-            along.push(r);
+/// Resources by what they live in, so that a plan for hundreds of containers looks at each only once.
+struct Dwellers<'a> {
+    all: &'a [Resource],
+    within: HashMap<ResourceKey, Vec<usize>>,
+}
+
+impl<'a> Dwellers<'a> {
+    fn of(all: &'a [Resource]) -> Self {
+        let mut within: HashMap<ResourceKey, Vec<usize>> = HashMap::new();
+        for (at, resource) in all.iter().enumerate() {
+            for key in resource.lives_in() {
+                within.entry(key).or_default().push(at);
+            }
         }
+        Self { all, within }
     }
-    along
+
+    /// What vanishes with a resource, in the order of making.
+    fn go_with(&self, resource: &Resource) -> Vec<&'a Resource> {
+        let mut along = BTreeSet::new();
+        let ends = |r: &Resource, from: usize| cable_ends(r).into_iter().map(move |k| (k, from));
+        let mut left: Vec<(ResourceKey, usize)> = ends(resource, 0).collect();
+        while let Some((key, from)) = left.pop() {
+            for at in self.within.get(&key).into_iter().flatten() {
+                // Whatever lives in another is made after it.
+                if *at >= from && along.insert(*at) {
+                    left.extend(ends(&self.all[*at], at + 1));
+                }
+            }
+        }
+        along.into_iter().map(|at| &self.all[at]).collect()
+    }
 }
 
 fn add(plan: &mut Plan, resource: &Resource, because: &str) {
@@ -185,18 +206,30 @@ fn delete(plan: &mut Plan, resource: &Resource, along: &[&Resource], because: &s
 /// Makes one transaction of nftables changes that follow each other.
 fn join_transactions(plan: Plan) -> Plan {
     let mut joined = Plan::default();
-    for step in plan.steps {
-        if let (Op::Nft(changes), Some(last)) = (&step.op, joined.steps.last_mut())
-            && let Op::Nft(before) = &mut last.op
-            && let (Undo::Ops(undo), Undo::Ops(undo_before)) = (&step.undo, &mut last.undo)
-            && let ([Op::Nft(undo)], [Op::Nft(undo_before)]) =
-                (undo.as_slice(), undo_before.as_mut_slice())
-        {
-            before.extend(changes.iter().cloned());
-            undo_before.splice(0..0, undo.iter().cloned());
-            continue;
+    let mut steps = plan.steps.into_iter().peekable();
+    while let Some(mut step) = steps.next() {
+        if let Some((changes, undo)) = transaction(&mut step) {
+            // What is done last is undone first: gathered backwards, and turned round at the end.
+            undo.reverse();
+            while let Some((more, more_undo)) = steps.peek_mut().and_then(transaction) {
+                changes.append(more);
+                undo.extend(more_undo.drain(..).rev());
+                steps.next();
+            }
+            undo.reverse();
         }
         joined.steps.push(step);
     }
     joined
+}
+
+/// The changes of a step that is a transaction, and those of the transaction that undoes it.
+fn transaction(step: &mut Step) -> Option<(&mut Vec<nft::Change>, &mut Vec<nft::Change>)> {
+    match (&mut step.op, &mut step.undo) {
+        (Op::Nft(changes), Undo::Ops(undo)) => match undo.as_mut_slice() {
+            [Op::Nft(undo)] => Some((changes, undo)),
+            _ => None,
+        },
+        _ => None,
+    }
 }

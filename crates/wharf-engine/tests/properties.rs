@@ -100,6 +100,27 @@ fn apply(kernel: &mut FakeKernel, desired: &[Resource], before: &[Resource]) {
     }
 }
 
+/// Removing so many containers is planned in half a second; it took most of a minute where each object
+/// of one was compared with all objects of all.
+#[test]
+fn the_removal_of_many_is_no_matter_of_patience() {
+    const MANY: usize = 1500;
+    let mut text = "[networks.n]\nsubnet = '10.1.0.0/16'\n".to_owned();
+    for n in 0..MANY {
+        let port = 10_000 + n;
+        text += &format!(
+            "[containers.c{n}]\nnetworks = ['n:host-interface=v{n}']\nports = ['{port}:80']\n"
+        );
+    }
+    let mut state = build(&text);
+    state.sort_by_key(compile::rank);
+    let start = std::time::Instant::now();
+    let plan = diff(&[], &state, "test");
+    let took = start.elapsed();
+    assert!(plan.steps.len() > MANY);
+    assert!(took.as_secs() < 20, "{took:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
 

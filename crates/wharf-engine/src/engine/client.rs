@@ -137,6 +137,15 @@ impl Engine {
         }
     }
 
+    /// Whether of a network wharf has but the rules for another program's bridge, and nobody is on it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn is_adopted_and_idle(&mut self, name: &NetworkName) -> Result<bool, EngineError> {
+        let adopted = self.known_network(name)?.is_some_and(|net| net.adopted);
+        Ok(adopted && !self.has_users(name)?)
+    }
+
     /// Adds the subnets of a description that a network does not have. The store knows them first: a process that dies
     /// on the way leaves a journal entry, by which the next one makes them.
     fn grow(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {

@@ -105,7 +105,7 @@ impl Engine {
         self.put(&mut txn, &container, Some((&key, Work::Create)))?;
         self.run.commit(txn)?;
         if let Err(error) = self.carry_out(&own, || verb_create(&container)) {
-            self.forget_container(&container, &nets, &key)?;
+            self.forget_container(&container, &nets)?;
             return Err(error);
         }
         for a in &mut container.attachments {
@@ -117,7 +117,8 @@ impl Engine {
                 .ok()
                 .map(|m| (m.dev(), m.ino()));
         }
-        let carriers = self.unsettled(self.loopback_networks(&container, &nets), 0)?;
+        let carriers = self.loopback_networks(&container, &nets);
+        let carriers = self.unsettled(carriers.into_iter().map(|name| (name, 0)))?;
         self.write_last(&carriers, |engine, txn| {
             let name = container.name.as_str();
             engine.run.containers.put(txn, name, &container)?;
@@ -191,32 +192,35 @@ impl Engine {
         &mut self,
         container: &Container,
         nets: &Networks,
-        key: &str,
     ) -> Result<(), EngineError> {
         let settle = self.loopback_networks(container, nets);
-        self.forget_and_settle(container, nets, key, &settle)
+        self.forget_and_settle(std::slice::from_ref(container), nets, &settle)
     }
 
+    /// As [`Engine::forget_container`], for many in one transaction.
     fn forget_and_settle(
         &mut self,
-        container: &Container,
+        containers: &[Container],
         nets: &Networks,
-        key: &str,
         settle: &[NetworkName],
     ) -> Result<(), EngineError> {
-        let carriers: Vec<NetworkName> = self.loopback_networks(container, nets);
+        let carriers = self.loopback_users(containers, nets);
         self.write_last(settle, |engine, txn| {
-            for a in &container.attachments {
-                engine.release_addresses(txn, a)?;
+            for container in containers {
+                for a in &container.attachments {
+                    engine.release_addresses(txn, a)?;
+                }
+                for mapping in &container.ports {
+                    engine.run.free_port(txn, mapping)?;
+                }
+                let key = journal_key(&ObjectName::Container(container.name.clone()));
+                engine.run.containers.delete(txn, container.name.as_str())?;
+                engine.run.journal.delete(txn, &key)?;
             }
-            for mapping in &container.ports {
-                engine.run.free_port(txn, mapping)?;
+            for (name, users) in &carriers {
+                engine.count_loopback(txn, name, -users.cast_signed())?;
             }
-            for name in &carriers {
-                engine.count_loopback(txn, name, -1)?;
-            }
-            engine.run.containers.delete(txn, container.name.as_str())?;
-            engine.run.journal.delete(txn, key).map(|_| ())
+            Ok(())
         })
     }
 
@@ -354,17 +358,11 @@ impl Engine {
         if done.is_err() {
             self.carry_out_all(plan);
         }
-        for container in &containers {
-            let key = journal_key(&ObjectName::Container(container.name.clone()));
-            let mut as_it_was = container.clone();
-            as_it_was
-                .attachments
-                .iter_mut()
-                .for_each(|a| a.phase = Phase::Active);
-            let carriers = self.loopback_networks(&as_it_was, nets);
-            let settle = self.unsettled(carriers, 1)?;
-            self.forget_and_settle(&as_it_was, nets, &key, &settle)?;
+        for a in containers.iter_mut().flat_map(|c| &mut c.attachments) {
+            a.phase = Phase::Active;
         }
+        let settle = self.unsettled(self.loopback_users(&containers, nets).into_iter())?;
+        self.forget_and_settle(&containers, nets, &settle)?;
         self.release(nets)
     }
 

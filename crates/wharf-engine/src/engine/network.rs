@@ -46,25 +46,42 @@ impl Engine {
     fn resolve(&mut self, request: &NetworkRequest) -> Result<NetworkSpec, EngineError> {
         let existing: Vec<NetworkSpec> = self.networks()?.into_iter().map(|v| v.spec).collect();
         let mut facts = self.host_facts()?;
-        let mut resolved = resolve(request, &existing, &facts);
-        if let Err(NetworkError::BridgeTaken(bridge)) = &resolved
-            && let IfThere::Use { force_address } = request.if_there
-            && let Some(found) = self.idle_bridge(bridge)?
-        {
-            facts.forget_link(bridge);
-            let own = |net: &ipnet::IpNet| found.addresses.iter().any(|a| a.trunc() == *net);
-            facts.routes.retain(|net| !own(net));
-            let mut request = request.clone();
-            request.if_there = IfThere::Found {
-                bridge: found,
-                force_address,
-            };
-            resolved = resolve(&request, &existing, &facts);
-        }
+        let resolved = match resolve(request, &existing, &facts) {
+            Err(NetworkError::BridgeTaken(bridge)) => {
+                self.resolve_on_found(request, &bridge, &existing, &mut facts)?
+            }
+            resolved => resolved,
+        };
         resolved.map_err(|error| EngineError::Network {
             name: request.name.clone(),
             error,
         })
+    }
+
+    /// The network on a bridge that is there, where that is asked for and nobody is on it.
+    pub(super) fn resolve_on_found(
+        &mut self,
+        request: &NetworkRequest,
+        bridge: &IfName,
+        existing: &[NetworkSpec],
+        facts: &mut HostFacts,
+    ) -> Result<Result<NetworkSpec, NetworkError>, EngineError> {
+        let found = match request.if_there {
+            IfThere::Use { force_address } => self.idle_bridge(bridge)?.map(|b| (b, force_address)),
+            _ => None,
+        };
+        let Some((found, force_address)) = found else {
+            return Ok(Err(NetworkError::BridgeTaken(bridge.clone())));
+        };
+        facts.forget_link(bridge);
+        let own = |net: &ipnet::IpNet| found.addresses.iter().any(|a| a.trunc() == *net);
+        facts.routes.retain(|net| !own(net));
+        let mut request = request.clone();
+        request.if_there = IfThere::Found {
+            bridge: found,
+            force_address,
+        };
+        Ok(resolve(&request, existing, facts))
     }
 
     /// A bridge that is nobody's port and has none: rules for it concern nobody yet.

@@ -1,5 +1,6 @@
 //! Published ports: taken, checked against the host, added to and removed from running containers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use heed::{RoTxn, RwTxn};
@@ -343,14 +344,11 @@ impl Engine {
         nets: &Networks,
     ) -> heed::Result<Plan> {
         let mut plan = Plan::default();
-        for (name, net) in nets {
-            let count = leaving
-                .iter()
-                .filter(|c| self.loopback_networks(c, nets).contains(name))
-                .count();
+        for (name, count) in self.loopback_users(leaving, nets) {
+            let Some(net) = nets.get(&name) else { continue };
             let live = self.run.networks.get(txn, name.as_str())?;
-            let users = live.map_or(0, |l| l.loopback_users as usize);
-            if count > 0 && users <= count {
+            let users = live.map_or(0, |l| l.loopback_users);
+            if users <= count {
                 let (on, off) = (
                     compile::route_localnet(net, true),
                     compile::route_localnet(net, false),
@@ -394,22 +392,37 @@ impl Engine {
         Ok(())
     }
 
-    /// Those of `carriers` whose `route_localnet` may not be as the store says, when so many containers leave and nothing
-    /// was turned off for them. Where no other process is in the middle of a change, or died there, it is on since the
-    /// first container that needs it: reading it costs more with each namespace that there is.
+    /// How many of these containers publish on the host's loopback, by network.
+    pub(super) fn loopback_users(
+        &self,
+        containers: &[Container],
+        nets: &Networks,
+    ) -> BTreeMap<NetworkName, u32> {
+        let mut users = BTreeMap::new();
+        for name in containers
+            .iter()
+            .flat_map(|c| self.loopback_networks(c, nets))
+        {
+            *users.entry(name).or_default() += 1;
+        }
+        users
+    }
+
+    /// Those of `carriers` whose `route_localnet` may not be as the store says, when so many containers leave each and
+    /// nothing was turned off for them. Where no other process is in the middle of a change, or died there, it is on
+    /// since the first container that needs it: reading it costs more with each namespace that there is.
     pub(super) fn unsettled(
         &self,
-        mut carriers: Vec<NetworkName>,
-        leaving: u32,
+        carriers: impl Iterator<Item = (NetworkName, u32)>,
     ) -> Result<Vec<NetworkName>, EngineError> {
         self.run.read(|txn| {
             for item in self.run.journal.iter(txn)? {
                 if item?.1.process != self.me {
-                    return Ok(carriers);
+                    return Ok(carriers.map(|(name, _)| name).collect());
                 }
             }
             let mut last = Vec::new();
-            for name in carriers.drain(..) {
+            for (name, leaving) in carriers {
                 let live = self.run.networks.get(txn, name.as_str())?;
                 if live.is_some_and(|l| l.loopback_users <= leaving) {
                     last.push(name);

@@ -137,7 +137,7 @@ impl Engine {
                 let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
-                self.forget_container(&whole, &nets, key)
+                self.forget_container(&whole, &nets)
             }
         }
     }

@@ -57,10 +57,16 @@ impl Engine {
             (Ok(spec), _) => self.bring_up(&spec, Mode::Apply, false).map(|_| spec),
             (Err(error @ NetworkError::BridgeTaken(_)), Some(bridge))
             | (Err(error @ NetworkError::OverlapsLink { .. }), Some(bridge)) => {
-                facts.forget_link(bridge);
-                let spec = resolve(request, &existing, &facts).map_err(named)?;
+                let mut without = facts.clone();
+                without.forget_link(bridge);
+                let spec = resolve(request, &existing, &without).map_err(named)?;
                 if !self.was_made_by_wharf(&spec)? {
-                    return Err(named(error));
+                    let found = self.resolve_on_found(request, bridge, &existing, &mut facts)?;
+                    let spec = match found {
+                        Err(NetworkError::BridgeTaken(_)) => return Err(named(error)),
+                        found => found.map_err(named)?,
+                    };
+                    return self.bring_up(&spec, Mode::Apply, false).map(|_| spec);
                 }
                 self.adopt(&spec)?;
                 if taken_back {
@@ -108,7 +114,7 @@ impl Engine {
         })
     }
 
-    fn has_users(&self, name: &NetworkName) -> Result<bool, EngineError> {
+    pub(super) fn has_users(&self, name: &NetworkName) -> Result<bool, EngineError> {
         self.run.read(|txn| {
             for item in self.run.containers.iter(txn)? {
                 if item?.1.attachment(name).is_some() {

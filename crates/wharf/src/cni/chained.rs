@@ -233,9 +233,7 @@ fn adopted_name(bridge: &IfName) -> Done<NetworkName> {
 
 /// What wharf has of another program's bridge goes with the last container.
 pub fn forget_unused(engine: &mut Engine, name: &NetworkName) {
-    let unused =
-        |view: &wharf_engine::api::NetworkView| view.spec.adopted && view.containers.is_empty();
-    if engine.network(name).is_ok_and(|view| unused(&view)) {
+    if engine.is_adopted_and_idle(name).is_ok_and(|idle| idle) {
         let done = engine.network_remove(std::slice::from_ref(name), false, Mode::Apply);
         if let Err(error) = done {
             super::remark(&format!("note: network `{name}` stays: {error}\n"));

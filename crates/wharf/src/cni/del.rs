@@ -1,6 +1,6 @@
 //! `DEL` and `GC`: what was made goes, whatever else is gone already.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use wharf_core::attach::{ClientKey, Container};
 use wharf_core::name::ContainerName;
@@ -61,10 +61,33 @@ fn remove(engine: &mut Engine, container: &Container) -> Done<()> {
         Err(EngineError::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    for a in &container.attachments {
-        chained::forget_unused(engine, &a.network);
-    }
+    forget_networks(engine, std::slice::from_ref(container));
     Ok(())
+}
+
+/// Removes many at once, or one by one where that cannot be; what went wrong with single ones.
+fn remove_all(engine: &mut Engine, containers: &[Container]) -> Vec<String> {
+    if containers.len() > 1 {
+        let names: Vec<ContainerName> = containers.iter().map(|c| c.name.clone()).collect();
+        if let Ok(outcome) = engine.remove(&names, true, Mode::Apply) {
+            super::remarks(&outcome.notes);
+            forget_networks(engine, containers);
+            return Vec::new();
+        }
+    }
+    let failure = |container: &Container| match remove(engine, container) {
+        Ok(()) => None,
+        Err(error) => Some(format!("container `{}`: {}", container.name, error.msg)),
+    };
+    containers.iter().filter_map(failure).collect()
+}
+
+fn forget_networks(engine: &mut Engine, containers: &[Container]) {
+    let all = containers.iter().flat_map(|c| &c.attachments);
+    let networks: BTreeSet<_> = all.map(|a| &a.network).collect();
+    for network in networks {
+        chained::forget_unused(engine, network);
+    }
 }
 
 /// On a host where host-local numbered before wharf did, its record of this attachment goes with the attachment.
@@ -131,14 +154,7 @@ pub fn gc(call: &Call, input: &Input) -> Done<()> {
         failures.push(error.to_string());
     }
     let all: Vec<Container> = engine.containers()?.into_iter().filter(gone).collect();
-    let mut names: Vec<ContainerName> = Vec::new();
-    for container in &all {
-        if let Err(error) = remove(&mut engine, container) {
-            failures.push(format!("container `{}`: {}", container.name, error.msg));
-        } else {
-            names.push(container.name.clone());
-        }
-    }
+    failures.extend(remove_all(&mut engine, &all));
     if let Err(error) = sweep(&mut engine, config, &valid.names) {
         failures.push(error.msg);
     }

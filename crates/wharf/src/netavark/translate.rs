@@ -7,7 +7,7 @@ use wharf_core::addr::Family;
 use wharf_core::attach::AttachRequest;
 use wharf_core::model::Hop;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::network::{Driver, MacvlanMode, NetworkKind, NetworkRequest, StaticRoute};
+use wharf_core::network::{Driver, IfThere, MacvlanMode, NetworkKind, NetworkRequest, StaticRoute};
 use wharf_core::options::OptionError;
 use wharf_core::publish::{PortMapping, PortRange, Protocol};
 
@@ -69,6 +69,10 @@ pub fn network(network: &Network, name: &NetworkName) -> Result<NetworkRequest, 
         id: Some(network.id.clone()),
         driver: driver(network)?,
         kind: NetworkKind::Numbered,
+        // As Netavark, but not where others are on it: they would come under rules that nobody asked for.
+        if_there: IfThere::Use {
+            force_address: false,
+        },
         internal: network.internal,
         dns_port: Some(dns::port()).filter(|port| *port != dns::DNS && network.dns_enabled),
         labels: network.labels.clone().unwrap_or_default(),

@@ -141,6 +141,16 @@ fn rm() {
     die_at_every_step(&[make], "rm -f c1", &[make]);
 }
 
+/// All or none: they are in the store's same transactions.
+#[test]
+fn rm_of_several() {
+    require!();
+    let make =
+        |n: u8| format!("create c{n} --network A:ip=10.88.1.1{n},ip=fd00:88:1::1{n} -p 808{n}:80");
+    let (one, two) = (make(1), make(2));
+    die_at_every_step(&[&one, &two], "rm -f c1 c2", &[&one, &two]);
+}
+
 #[test]
 fn connect() {
     require!();

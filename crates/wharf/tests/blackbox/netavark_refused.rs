@@ -127,13 +127,13 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
     let dhcp = edited(&|i| i["network_info"]["two"]["ipam_options"] = json!({"driver": "dhcp"}));
     case("dhcp", &["setup", path], &dhcp, "mode=unmanaged");
 
-    host.sh("ip link add podman2 type bridge");
+    host.sh("ip link add podman2 type bridge; ip link add port7 master podman2 type veth peer name port8");
     let foreign = Snapshot::of(&host);
     let said = refused(call(&host, &["setup", path], &good));
     assert!(said.contains("ip link del podman2"), "{said}");
     teardown(&host, "a", &good);
     foreign.assert_same(&host, "a bridge that is not wharf's");
-    host.sh("ip link del podman2");
+    host.sh("ip link del podman2; ip link del port7");
 
     setup(&host, "a", &good);
     let up = Snapshot::of(&host);
