@@ -187,11 +187,11 @@ pub(super) fn elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> V
     let pick = |one, range| if ports.is_single() { one } else { range };
     match mapping.bound_to() {
         Some(host) if host.is_loopback() => Vec::new(),
-        // Others may publish some of these ports at other addresses, and ranges in one set must not overlap.
-        Some(host) => (ports.first()..=ports.last())
-            .map(|port| of(n.bound, key(None, single(port))))
-            .chain([of(n.held, key(Some(host), ports))])
-            .collect(),
+        Some(host) => {
+            let mut all = shared(mapping);
+            all.push(of(n.held, key(Some(host), ports)));
+            all
+        }
         None => {
             let mut all = vec![of(pick(n.taken, n.taken_range), key(None, ports))];
             if mapping.is_identity() {
@@ -200,6 +200,22 @@ pub(super) fn elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> V
             all
         }
     }
+}
+
+/// Those elements of it that others may have as well: they may publish some of these ports at other addresses of the host.
+/// One per port, since ranges in one set must not overlap.
+pub fn shared(mapping: &PortMapping) -> Vec<Element> {
+    let Some(host) = mapping.bound_to().filter(|host| !host.is_loopback()) else {
+        return Vec::new();
+    };
+    let set = names(Family::of(host)).bound;
+    let of = |port| {
+        let key = vec![Field::Proto(mapping.protocol), Field::Ports(single(port))];
+        element(Table::Inet, set, key, None)
+    };
+    (mapping.host.first()..=mapping.host.last())
+        .map(of)
+        .collect()
 }
 
 /// Whether others may have the same element, so that it must not go with one of them.

@@ -147,25 +147,31 @@ fn ports_of_one_number_at_two_addresses_are_guarded_each() {
     require!();
     let host = world("", &format!("-p {}:8090:90/udp", addr::host(false)));
     container(&host, "second", "B", 2, 12, "-p 10.0.2.3:8090:90/udp");
-    let elements =
-        || host.sh("nft list set inet wharf taken4_bound; nft list set inet wharf held4");
-    let both = elements();
-    assert!(
-        both.contains("udp . 8090") && both.contains("10.0.2.3"),
-        "{both}"
-    );
+    let elements = |set| host.sh(&format!("nft list set inet wharf {set}"));
+    let are = |number: bool, first: bool, second: bool| {
+        let held = elements("held4");
+        let found = (
+            elements("taken4_bound").contains("udp . 8090"),
+            held.contains("10.0.2.2 . udp . 8090"),
+            held.contains("10.0.2.3 . udp . 8090"),
+        );
+        assert_eq!(found, (number, first, second));
+    };
+    are(true, true, true);
+    host.sh("nft flush set inet wharf taken4_bound; nft flush set inet wharf held4");
+    are(false, false, false);
+    host.w("repair").ok();
+    are(true, true, true);
+    let again = host.w("repair --dry-run --json").ok().json();
+    assert_eq!(again["steps"], serde_json::json!([]));
     host.w("rm -f second").ok();
-    let one = elements();
-    assert!(
-        one.contains("udp . 8090") && !one.contains("10.0.2.3"),
-        "{one}"
-    );
+    are(true, true, false);
     let evil = socket(&host.container("evil"), false, 8090);
     let client = socket(host.outside(), false, CLIENT);
     let port = seen(&evil, &client, false);
     assert!(port.is_some_and(|port| port != 8090), "{port:?}");
     host.w("port rm victim 10.0.2.2:8090:90/udp").ok();
-    assert!(!elements().contains("8090"), "{}", elements());
+    are(false, false, false);
 }
 
 /// Where all other numbers are in use towards one peer, the kernel would give what is left: the published one.
