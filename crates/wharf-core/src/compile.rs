@@ -21,10 +21,12 @@ mod attachment;
 pub mod backstop;
 mod base;
 mod guard;
+mod outward;
 mod rules;
 
 pub use attachment::{attachment, default_routes, port};
 pub use base::{base, transit};
+pub use outward::{is_shared, shared};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.
 ///
@@ -346,6 +348,7 @@ pub fn ports(net: &NetworkSpec, mapping: &PortMapping, addr: IpAddr) -> Vec<Reso
     }
     if mode != GatewayMode::Routed {
         all.extend(publish_elements(&mapping, family, addr));
+        all.extend(outward::elements(&mapping, family, addr));
     }
     all.into_iter()
         .map(|e| Resource::Nft(Object::Element(e)))
@@ -361,6 +364,10 @@ pub fn bind(net: &NetworkSpec, mapping: &PortMapping) -> PortMapping {
         host_ip,
         ..*mapping
     }
+}
+
+fn single(port: u16) -> PortRange {
+    PortRange::new(port, port).expect("taken from a range, which holds no 0")
 }
 
 fn publish_elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> Vec<Element> {
@@ -386,7 +393,6 @@ fn publish_elements(mapping: &PortMapping, family: Family, addr: IpAddr) -> Vec<
         true => by_family(family, "publish4_host", "publish6_host"),
         false => by_family(family, "publish4", "publish6"),
     };
-    let single = |port| PortRange::new(port, port).expect("taken from a range, which holds no 0");
     (mapping.host.first()..=mapping.host.last())
         .zip(mapping.container.first()..=mapping.container.last())
         .map(|(host, inside)| {

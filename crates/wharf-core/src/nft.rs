@@ -122,6 +122,10 @@ pub enum Key {
     CtState,
     /// Connection tracking status, a bit set.
     CtStatus,
+    /// The IPv4 source of a connection's first packet, before any translation.
+    CtOriginalIpSaddr,
+    /// Its IPv6 source.
+    CtOriginalIp6Saddr,
     /// What the routing table says of the destination address.
     FibDaddrType,
     /// What it says of the source address.
@@ -174,7 +178,12 @@ pub mod ct_state {
     pub const ESTABLISHED: u32 = 2;
     /// RELATED.
     pub const RELATED: u32 = 4;
+    /// NEW.
+    pub const NEW: u32 = 8;
 }
+
+/// `IPS_SRC_NAT` (`linux/netfilter/nf_conntrack_common.h`).
+pub const CT_STATUS_SNAT: u32 = 1 << 4;
 
 /// `IPS_DST_NAT` (`linux/netfilter/nf_conntrack_common.h`).
 pub const CT_STATUS_DNAT: u32 = 1 << 5;
@@ -254,8 +263,12 @@ pub enum Action {
     DnatMap(Family, Vec<Key>, &'static str),
     /// Translate the source to what the map gives for the key.
     SnatMap(Family, Vec<Key>, &'static str),
+    /// The same, with a port drawn at random from these. The rule must have tested the transport protocol.
+    SnatMapDraw(Family, Vec<Key>, &'static str, PortRange),
     /// Translate the source to the outgoing interface's address.
     Masquerade,
+    /// The same, with a port drawn at random from these. The rule must have tested the transport protocol.
+    MasqueradeDraw(PortRange),
     /// Refuse with ICMP "administratively prohibited".
     Reject,
     /// Set a bit of the packet mark.
@@ -440,6 +453,22 @@ pub mod build {
         Match {
             keys: vec![Key::CtStatus],
             test: Test::AnyBit(CT_STATUS_DNAT),
+        }
+    }
+
+    /// `ct state new`.
+    pub fn starts() -> Match {
+        Match {
+            keys: vec![Key::CtState],
+            test: Test::AnyBit(ct_state::NEW),
+        }
+    }
+
+    /// `ct status snat`.
+    pub fn hidden() -> Match {
+        Match {
+            keys: vec![Key::CtStatus],
+            test: Test::AnyBit(CT_STATUS_SNAT),
         }
     }
 

@@ -147,7 +147,8 @@ pub enum Op {
     },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
-    /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew.
+    /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew; over UDP also those that
+    /// go out from it.
     ConntrackFlush {
         /// The protocol.
         protocol: Protocol,

@@ -515,13 +515,19 @@ fn conntrack(
     };
     let one = |family: &Family| {
         let f = conntrack_family(*family);
-        let dst = match host_ip.filter(|ip| !ip.is_unspecified()) {
-            Some(ip) => format!(" --orig-dst {ip}"),
-            None => String::new(),
+        let ip = host_ip.filter(|ip| !ip.is_unspecified());
+        let way = |what: &str, side: &str| {
+            let dst = ip.map(|ip| format!(" --{side}-dst {ip}"));
+            let dst = dst.unwrap_or_default();
+            format!("conntrack -D -f {f} -p {protocol}{what}{dst} --{side}-port-dst {port} || true")
         };
-        format!("conntrack -D -f {f} -p {protocol}{dst} --orig-port-dst {port} || true")
+        let mut all = vec![way("", "orig")];
+        if protocol == Protocol::Udp {
+            all.push(way(" --src-nat", "reply"));
+        }
+        all
     };
-    let all: Vec<String> = families.iter().map(one).collect();
+    let all: Vec<String> = families.iter().flat_map(one).collect();
     if first == last {
         return all.join("\n");
     }

@@ -24,7 +24,7 @@ const SEEN: i32 = -90;
 /// Before the translation of destinations: the host's own packets are routed anew by it.
 const SEEN_HOST: i32 = -101;
 /// `NF_IP_PRI_NAT_SRC`.
-const NAT_SRC: i32 = 100;
+pub(super) const NAT_SRC: i32 = 100;
 
 /// Both tables with everything that does not belong to one network.
 pub fn base() -> Vec<Resource> {
@@ -42,7 +42,13 @@ pub fn base() -> Vec<Resource> {
     all
 }
 
-fn set(table: Table, name: &str, key: &[FieldType], data: &[FieldType], interval: bool) -> Set {
+pub(super) fn set(
+    table: Table,
+    name: &str,
+    key: &[FieldType],
+    data: &[FieldType],
+    interval: bool,
+) -> Set {
     let hashed = !interval && key != [FieldType::IfName];
     Set {
         table,
@@ -100,6 +106,7 @@ fn sets() -> Vec<Set> {
                 false,
             ),
         ]);
+        all.extend(super::outward::sets(family));
     }
     all
 }
@@ -143,6 +150,7 @@ fn inet_chains() -> Vec<Chain> {
         test: Test::NotIn("bridges"),
     };
     let mut all = seen_chains();
+    all.extend(super::outward::chains());
     all.extend(vec![
         publish(Family::V6),
         publish(Family::V4),
@@ -210,22 +218,28 @@ fn inet_chains() -> Vec<Chain> {
             Table::Inet,
             "nat",
             Some((true, Hook::Postrouting, NAT_SRC)),
-            vec![
-                rule([], Action::Vmap(vec![Key::OifName], "nat_in")),
-                rule([], Action::SnatMap(Family::V4, vec![Key::IpSaddr], "snat4")),
-                rule(
-                    [],
-                    Action::SnatMap(Family::V6, vec![Key::Ip6Saddr], "snat6"),
-                ),
-                rule([within(&[Key::IpSaddr], "masquerade4")], Action::Masquerade),
-                rule(
-                    [within(&[Key::Ip6Saddr], "masquerade6")],
-                    Action::Masquerade,
-                ),
-            ],
+            nat_rules(),
         ),
     ]);
     all
+}
+
+fn nat_rules() -> Vec<Rule> {
+    let mut rules = vec![rule([], Action::Vmap(vec![Key::OifName], "nat_in"))];
+    rules.extend(super::outward::move_on());
+    rules.extend([
+        rule([], Action::SnatMap(Family::V4, vec![Key::IpSaddr], "snat4")),
+        rule(
+            [],
+            Action::SnatMap(Family::V6, vec![Key::Ip6Saddr], "snat6"),
+        ),
+        rule([within(&[Key::IpSaddr], "masquerade4")], Action::Masquerade),
+        rule(
+            [within(&[Key::Ip6Saddr], "masquerade6")],
+            Action::Masquerade,
+        ),
+    ]);
+    rules
 }
 
 /// Marks what may be passed on, before it is routed: without the mark there is no way (`backstop`). Who may not come

@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::nft::{
-    Action, CT_STATUS_DNAT, Chain, Change, Data, Element, Field, FieldType, Key, Match, Object,
-    Rule, Set, Table, Test, Value, Verdict, ct_state,
+    Action, CT_STATUS_DNAT, CT_STATUS_SNAT, Chain, Change, Data, Element, Field, FieldType, Key,
+    Match, Object, Rule, Set, Table, Test, Value, Verdict, ct_state,
 };
 
 /// One transaction as a command: one line where it is one statement, else a document for `nft -f`.
@@ -296,8 +296,9 @@ fn bit_names(key: Option<Key>, bits: u32) -> Vec<String> {
         Some(Key::CtState) => &[
             (ct_state::ESTABLISHED, "established"),
             (ct_state::RELATED, "related"),
+            (ct_state::NEW, "new"),
         ],
-        _ => &[(CT_STATUS_DNAT, "dnat")],
+        _ => &[(CT_STATUS_SNAT, "snat"), (CT_STATUS_DNAT, "dnat")],
     };
     (0..32)
         .map(|at| 1u32 << at)
@@ -369,6 +370,8 @@ fn key(key: Key) -> &'static str {
         Key::Mark => "meta mark",
         Key::CtState => "ct state",
         Key::CtStatus => "ct status",
+        Key::CtOriginalIpSaddr => "ct original ip saddr",
+        Key::CtOriginalIp6Saddr => "ct original ip6 saddr",
         Key::FibDaddrType => "fib daddr type",
         Key::FibSaddrType => "fib saddr type",
         Key::IpSaddr => "ip saddr",
@@ -413,7 +416,12 @@ fn action(action: &Action) -> String {
         Action::SnatMap(family, by, map) => {
             format!("snat {} to {} map @{map}", ip(family), keys(by))
         }
+        Action::SnatMapDraw(family, by, map, ports) => {
+            let (ip, by) = (ip(family), keys(by));
+            format!("snat {ip} to {by} map @{map}:{ports} random")
+        }
         Action::Masquerade => "masquerade".to_owned(),
+        Action::MasqueradeDraw(ports) => format!("masquerade to :{ports} random"),
         Action::Reject => "reject with icmpx admin-prohibited".to_owned(),
         Action::MarkOr(bit) => format!("meta mark set meta mark | {bit:#x}"),
     }

@@ -326,6 +326,11 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         });
         out.push(cmp(dreg, Cmp::Eq, vec![n]));
     };
+    let original = |key| Expr::Ct {
+        dreg,
+        key,
+        reply: Some(false),
+    };
     let (expr, len) = match key {
         Key::IifName => (meta(Meta::IifName), 16),
         Key::OifName => (meta(Meta::OifName), 16),
@@ -369,6 +374,8 @@ fn load(key: Key, dreg: u8, out: &mut Vec<Expr>) -> u8 {
         Key::ArpHtype => (bytes(Header::Network, 0, 2), 2),
         Key::ArpPtype => (bytes(Header::Network, 2, 2), 2),
         Key::ArpSaddrEther => (bytes(Header::Network, 8, 6), 6),
+        Key::CtOriginalIpSaddr => (original(Ct::Src), 4),
+        Key::CtOriginalIp6Saddr => (original(Ct::Src), 16),
         Key::ArpSaddrIp => (bytes(Header::Network, 14, 4), 4),
     };
     out.push(expr);
@@ -506,6 +513,20 @@ fn rule(at: usize, rule: &nft::Rule) -> Rule {
                 port: None,
             });
         }
+        Action::SnatMapDraw(_, keys, set, ports) => {
+            loads(keys, &mut exprs);
+            exprs.push(map(set));
+            exprs.push(Expr::Nat {
+                kind: NatKind::Source,
+                addr: Some(NatArg::Reg(32)),
+                port: Some(NatArg::Ports(ports.first(), ports.last())),
+            });
+        }
+        Action::MasqueradeDraw(ports) => exprs.push(Expr::Nat {
+            kind: NatKind::Masquerade,
+            addr: None,
+            port: Some(NatArg::Ports(ports.first(), ports.last())),
+        }),
         Action::Masquerade => exprs.push(Expr::Nat {
             kind: NatKind::Masquerade,
             addr: None,

@@ -146,11 +146,9 @@ impl Engine {
             .then(|| compile::loopback(&container.netns.path))
             .into_iter()
             .collect();
-        plan.append(diff(
-            &compile::container(container, |name| nets.get(name)),
-            &there,
-            &because,
-        ));
+        let all = self.resources(txn, container, nets);
+        let all = all.map_err(|e| self.run.fail(e))?;
+        plan.append(diff(&all, &there, &because));
         plan.append(flush_udp(&container.ports));
         Ok(plan)
     }
@@ -286,6 +284,9 @@ impl Engine {
             .iter()
             .flat_map(|c| compile::container(c, |name| nets.get(name)))
             .collect();
+        let going: Vec<_> = containers.iter().map(|c| &c.name).collect();
+        self.run
+            .read(|txn| self.keep_shared(txn, &going, &mut all))?;
         // Links next to links: one message removes them all.
         all.sort_by_key(compile::rank);
         let because = match names {

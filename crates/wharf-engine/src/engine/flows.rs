@@ -15,7 +15,8 @@ use crate::error::EngineError;
 const NO_WAY_BACK: Undo = Undo::Irreversible("flows are tracked again by themselves");
 
 /// UDP has no handshake: a flow that went to the host itself before goes on past a new mapping until its
-/// connection tracking entry is gone.
+/// connection tracking entry is gone, and so does one that another container has out from this port. Over TCP and SCTP a
+/// peer begins nothing new between ports that have a connection.
 pub(super) fn flush_udp(ports: &[PortMapping]) -> Plan {
     flush(
         ports.iter().filter(|p| p.protocol == Protocol::Udp),

@@ -43,6 +43,7 @@ mod recover;
 mod repair;
 mod serve;
 mod settings;
+mod shared;
 mod transient;
 
 pub use check::Believed;

@@ -169,7 +169,6 @@ impl Engine {
         nets: &Networks,
         because: &str,
     ) -> Result<Plan, EngineError> {
-        let network = |name: &NetworkName| nets.get(name);
         let old = self.loopback_networks(before, nets);
         let mut plan = self.loopback_plan(
             txn,
@@ -178,11 +177,8 @@ impl Engine {
                 .filter(|n| !old.contains(n)),
             nets,
         )?;
-        plan.append(diff(
-            &compile::container(after, network),
-            &compile::container(before, network),
-            because,
-        ));
+        let resources = |c| self.resources(txn, c, nets).map_err(|e| self.run.fail(e));
+        plan.append(diff(&resources(after)?, &resources(before)?, because));
         if !old.is_empty() {
             let new = self.loopback_networks(after, nets);
             let left: Networks = nets

@@ -118,11 +118,8 @@ impl Engine {
                 whole
                     .ports
                     .extend(ports.iter().filter(|p| !container.ports.contains(p)));
-                let plan = diff(
-                    &compile::container(&after, |n| nets.get(n)),
-                    &compile::container(&whole, |n| nets.get(n)),
-                    "",
-                );
+                let resources = |c| self.run.read(|txn| self.resources(txn, c, &nets));
+                let plan = diff(&resources(&after)?, &resources(&whole)?, "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(ports));
                 self.finish_ports(&whole, &after, ports, &nets, key)
@@ -134,7 +131,8 @@ impl Engine {
                 self.mend_attachments(&whole, &after, key, &nets)
             }
             _ => {
-                let plan = diff(&[], &compile::container(&whole, |n| nets.get(n)), "");
+                let all = self.run.read(|txn| self.resources(txn, &whole, &nets))?;
+                let plan = diff(&[], &all, "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
                 self.forget_container(&whole, &nets)
@@ -160,11 +158,8 @@ impl Engine {
         key: &str,
         nets: &super::Networks,
     ) -> Result<(), EngineError> {
-        let plan = diff(
-            &compile::container(after, |n| nets.get(n)),
-            &compile::container(whole, |n| nets.get(n)),
-            "",
-        );
+        let resources = |c| self.run.read(|txn| self.resources(txn, c, nets));
+        let plan = diff(&resources(after)?, &resources(whole)?, "");
         self.carry_out_all(&plan);
         let inside = Netns::Path(after.netns.path.clone());
         for a in &after.attachments {

@@ -8,6 +8,7 @@ mod attacks;
 mod attacks_flood;
 mod attacks_host;
 mod attacks_nd;
+mod attacks_ports;
 mod attacks_race;
 mod cni;
 mod cni_bridge;

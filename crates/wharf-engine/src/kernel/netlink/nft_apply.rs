@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use wharf_core::model::Netns;
-use wharf_core::nft::Change;
+use wharf_core::nft::{CT_STATUS_SNAT, Change};
 use wharf_core::op::Op;
 use wharf_core::publish::Protocol;
-use wharf_nft::conntrack::{Conntrack, ConntrackFilter};
+use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Entry};
 use wharf_nft::{Family, NftError};
 
 use super::NetlinkKernel;
@@ -106,7 +106,8 @@ impl NetlinkKernel {
     }
 }
 
-/// Has connection tracking forget the flows that came to these ports of the host.
+/// Has connection tracking forget the flows that came to these ports of the host, and those over UDP that went out from
+/// them with a source of the host's.
 pub(super) fn forget(
     kernel: &mut NetlinkKernel,
     protocol: Protocol,
@@ -127,13 +128,35 @@ pub(super) fn forget(
         filter.orig_dst = host_ip;
         if ports.start() == ports.end() {
             filter.orig_dport = Some(*ports.start());
-            conntrack.flush(&filter).map_err(refusal)?;
-            continue;
         }
-        for entry in conntrack.dump_matching(&filter).map_err(refusal)? {
-            if entry.orig.dport.is_some_and(|port| ports.contains(&port)) {
-                conntrack.delete_entry(&entry).map_err(refusal)?;
+        forget_ports(conntrack, &filter, |e| e.orig.dport, &ports)?;
+        if protocol == Protocol::Udp {
+            let mut filter = ConntrackFilter::new(*family);
+            filter.proto = Some(protocol.number());
+            filter.reply_dst = host_ip;
+            filter.status = Some(CT_STATUS_SNAT);
+            if ports.start() == ports.end() {
+                filter.reply_dport = Some(*ports.start());
             }
+            forget_ports(conntrack, &filter, |e| e.reply.dport, &ports)?;
+        }
+    }
+    Ok(())
+}
+
+/// The flows that `filter` finds; those whose port is one of several, if there are several.
+fn forget_ports(
+    conntrack: &mut Conntrack,
+    filter: &ConntrackFilter,
+    port: impl Fn(&Entry) -> Option<u16>,
+    ports: &RangeInclusive<u16>,
+) -> Result<(), Refusal> {
+    if ports.start() == ports.end() {
+        return conntrack.flush(filter).map(|_| ()).map_err(refusal);
+    }
+    for entry in conntrack.dump_matching(filter).map_err(refusal)? {
+        if port(&entry).is_some_and(|port| ports.contains(&port)) {
+            conntrack.delete_entry(&entry).map_err(refusal)?;
         }
     }
     Ok(())

@@ -4,13 +4,20 @@ use std::net::IpAddr;
 
 use wharf_core::addr::Family;
 use wharf_core::nft::{Action, FieldType, Key, Match, Rule, Table, Test, Value};
+use wharf_core::publish::PortRange;
 use wharf_nft::expr::{
-    Bits, CmpOp, CtKey, Expr, Fib, FibResult, MetaKey, PayloadBase, Reg, Reject,
+    Bits, CmpOp, CtKey, Expr, Fib, FibResult, Immediate, Masq, MetaKey, Nat, NatType, PayloadBase,
+    Reg, Reject,
 };
 use wharf_nft::{Family as NfFamily, Verdict};
 
 use super::nft_encode::known;
 
+/// `NF_NAT_RANGE_PROTO_SPECIFIED` and `NF_NAT_RANGE_PROTO_RANDOM` (`linux/netfilter/nf_nat.h`).
+const PORTS: u32 = 1 << 1;
+const RANDOM: u32 = 1 << 2;
+/// `IP_CT_DIR_ORIGINAL` (`linux/netfilter/nf_conntrack_tuple_common.h`).
+const ORIGINAL: u8 = 0;
 /// `RTN_LOCAL` (`linux/rtnetlink.h`).
 const LOCAL: u32 = 2;
 /// `IFNAMSIZ`: what the kernel compares of an interface name or kind.
@@ -60,6 +67,7 @@ fn octets(addr: IpAddr) -> Vec<u8> {
 enum Source {
     Meta(MetaKey, u8),
     Ct(CtKey),
+    CtOriginal(CtKey, u8),
     Fib(Bits),
     Payload(PayloadBase, u32, u8),
 }
@@ -78,6 +86,8 @@ fn source(key: Key) -> Source {
         Key::Mark => Source::Meta(MetaKey::Mark, 4),
         Key::CtState => Source::Ct(CtKey::State),
         Key::CtStatus => Source::Ct(CtKey::Status),
+        Key::CtOriginalIpSaddr => Source::CtOriginal(CtKey::SrcIp, 4),
+        Key::CtOriginalIp6Saddr => Source::CtOriginal(CtKey::SrcIp6, 16),
         Key::FibDaddrType => Source::Fib(Fib::DADDR),
         Key::FibSaddrType => Source::Fib(Fib::SADDR),
         Key::IpSaddr => Source::Payload(Network, 12, 4),
@@ -167,6 +177,10 @@ impl Writer {
             Source::Ct(key) => {
                 self.push(Expr::ct(key, None, reg));
                 4
+            }
+            Source::CtOriginal(key, len) => {
+                self.push(Expr::ct(key, Some(ORIGINAL), reg));
+                len
             }
             Source::Fib(of) => {
                 self.push(Expr::fib(FibResult::AddrType, of, reg));
@@ -283,6 +297,16 @@ impl Writer {
         self.push(Expr::cmp(Reg::R1, op, bytes));
     }
 
+    /// Loads both ends of a range, from register `at` on.
+    fn ends(&mut self, at: Reg, ports: PortRange) -> (Reg, Reg) {
+        let next = at.after(4).expect("an address leaves room");
+        for (dreg, port) in [(at, ports.first()), (next, ports.last())] {
+            let data = port.to_be_bytes().to_vec().into();
+            self.push(Immediate { dreg, data }.into());
+        }
+        (at, next)
+    }
+
     fn action(&mut self, action: &Action) {
         let verdict = match action {
             Action::Accept => Verdict::Accept,
@@ -306,6 +330,31 @@ impl Writer {
                 self.load_all(keys);
                 self.push(Expr::lookup_map(*map, Reg::R1, Reg::R1));
                 return self.push(Expr::snat(nf_family(*family), Reg::R1, None));
+            }
+            Action::SnatMapDraw(family, keys, map, ports) => {
+                self.load_all(keys);
+                self.push(Expr::lookup_map(*map, Reg::R1, Reg::R1));
+                let (first, last) = self.ends(after_addr(*family), *ports);
+                let nat = Nat {
+                    kind: NatType::Snat,
+                    family: u32::from(nfproto(*family)),
+                    addr_min: Some(Reg::R1),
+                    addr_max: None,
+                    proto_min: Some(first),
+                    proto_max: Some(last),
+                    // That there are addresses and ports the kernel sees for itself.
+                    flags: Bits(RANDOM),
+                };
+                return self.push(nat.into());
+            }
+            Action::MasqueradeDraw(ports) => {
+                let (first, last) = self.ends(Reg::R1, *ports);
+                let masq = Masq {
+                    flags: Bits(PORTS | RANDOM),
+                    proto_min: Some(first),
+                    proto_max: Some(last),
+                };
+                return self.push(masq.into());
             }
             Action::Masquerade => return self.push(Expr::masquerade(Bits(0))),
             Action::Reject => {
