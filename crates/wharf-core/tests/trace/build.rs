@@ -340,6 +340,19 @@ impl World {
         all.last_mut().unwrap()
     }
 
+    /// The host's `iptables -P FORWARD DROP`.
+    pub fn forward_policy_drop(&mut self) -> &mut Chain {
+        self.chain(
+            HOST,
+            TableFamily::Ip,
+            "filter",
+            "FORWARD",
+            Hook::Forward,
+            0,
+            true,
+        )
+    }
+
     pub fn source(&self, text: &str) -> Source {
         match text.split_once(':') {
             _ if text == "outside" => Source::Outside(None),

@@ -119,15 +119,7 @@ fn cable(w: &World, name: &str) -> String {
 #[test]
 fn a_policy_is_told_once_for_all_networks() {
     let mut w = world(LAB);
-    w.chain(
-        HOST,
-        TableFamily::Ip,
-        "filter",
-        "FORWARD",
-        Hook::Forward,
-        0,
-        true,
-    );
+    w.forward_policy_drop();
     let found = diagnose(&w.state);
     let policies: Vec<_> = found
         .iter()

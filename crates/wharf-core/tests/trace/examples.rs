@@ -80,15 +80,7 @@ fn on_the_demo_host() {
         Case {
             name: "7: Docker's policy",
             change: |w| {
-                let chain = w.chain(
-                    HOST,
-                    TableFamily::Ip,
-                    "filter",
-                    "FORWARD",
-                    Hook::Forward,
-                    0,
-                    true,
-                );
+                let chain = w.forward_policy_drop();
                 chain.owner = Owner::Docker;
             },
             ask: ("c1", "192.0.2.50", Icmp, 0),
@@ -284,15 +276,7 @@ fn fixes_are_commands_that_mend() {
     );
 
     let mut w = World::demo();
-    let chain = w.chain(
-        HOST,
-        TableFamily::Ip,
-        "filter",
-        "FORWARD",
-        Hook::Forward,
-        0,
-        true,
-    );
+    let chain = w.forward_policy_drop();
     chain.owner = Owner::Docker;
     let mut user = chain.clone();
     (user.name, user.base) = ("DOCKER-USER".to_owned(), None);

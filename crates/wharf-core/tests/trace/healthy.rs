@@ -120,15 +120,7 @@ fn nothing_is_found() {
         Case {
             name: "a policy of drop with the right rules",
             change: |w| {
-                let chain = w.chain(
-                    HOST,
-                    TableFamily::Ip,
-                    "filter",
-                    "FORWARD",
-                    Hook::Forward,
-                    0,
-                    true,
-                );
+                let chain = w.forward_policy_drop();
                 rule(
                     chain,
                     vec![matches(Match::CtState(2)), accepts()],
@@ -144,15 +136,7 @@ fn nothing_is_found() {
             name: "br_netfilter with a rule that accepts the bridge",
             change: |w| {
                 w.set(HOST, "net.bridge.bridge-nf-call-iptables", 1);
-                let chain = w.chain(
-                    HOST,
-                    TableFamily::Ip,
-                    "filter",
-                    "FORWARD",
-                    Hook::Forward,
-                    0,
-                    true,
-                );
+                let chain = w.forward_policy_drop();
                 let inside = vec![matches(Match::Iif("br-demo".to_owned(), false)), accepts()];
                 rule(chain, inside, "-i br-demo -j ACCEPT");
             },

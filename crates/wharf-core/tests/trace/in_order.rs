@@ -1,7 +1,6 @@
 //! Several faults at once: the first met is the cause, the others follow.
 
 use wharf_core::trace::L4::Tcp;
-use wharf_core::trace::ruleset::{Hook, TableFamily};
 
 use crate::build::*;
 
@@ -13,15 +12,7 @@ fn all_of_them_in_order() {
     w.del_routes(c1, "default");
     w.set(HOST, "net.ipv4.ip_forward", 0);
     w.state.spaces[HOST].ruleset.chains.clear();
-    w.chain(
-        HOST,
-        TableFamily::Ip,
-        "filter",
-        "FORWARD",
-        Hook::Forward,
-        0,
-        true,
-    );
+    w.forward_policy_drop();
     let report = w.ask("c1", "192.0.2.50", Tcp, 80);
     assert_eq!(line(&report), "dropped no-route c1 192.0.2.50");
     assert_eq!(
