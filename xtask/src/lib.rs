@@ -1,4 +1,4 @@
-//! What the two programs of this crate share: `xtask`, which runs the benches, and `floor`, which is the
+//! What the two programs of this crate share: `xtask`, which runs the benches and lays out wharf's functions, and `floor`, which is the
 //! yardstick: the fewest netlink messages that plug in one container, and nothing else.
 //!
 //! Nothing here is part of wharf, and none of it uses wharf's own crates: a yardstick made of the measured
@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod floor;
+pub mod layout;
 pub mod netlink;
 pub mod nft;
 pub mod rt;

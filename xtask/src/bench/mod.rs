@@ -25,7 +25,7 @@ mod scale;
 mod storms;
 mod svg;
 mod traffic;
-mod world;
+pub(crate) mod world;
 
 use std::error::Error;
 use std::io::{IsTerminal, Write as _};
@@ -39,7 +39,7 @@ use options::{Options, USAGE};
 use report::Section;
 use world::World;
 
-type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
+pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 type Bench = fn(&Context) -> Result<Vec<Section>>;
 

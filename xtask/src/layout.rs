@@ -1,0 +1,381 @@
+//! `cargo xtask layout`: which functions the everyday calls run, written as the linker script that puts them side by
+//! side (`crates/wharf/layout.ld`, used by `crates/wharf/build.rs`).
+//!
+//! A call of 3 ms feels every stretch of 64 KiB of its program that it touches: a page fault of 3 µs, and 2 µs when it
+//! ends. In the order in which the compiler leaves them the functions of one attach lie in 73 such stretches, together
+//! in some 20. Names are kept without the hashes that a compiler gives them, so that the script outlives changes of
+//! code and compiler: what no longer fits is put where it would have been without it.
+//!
+//! Not a profile of how often something runs: valgrind says only that it did.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::bench::Result;
+use crate::bench::world::{Container, Host, SCRATCH, World, output_of};
+
+/// Where the program with names goes: it has its own hashes, so it may not lie beside the one without.
+const TARGET: &str = "target/layout";
+const SCRIPT: &str = "crates/wharf/layout.ld";
+
+/// Builds, runs, writes.
+///
+/// # Errors
+/// Not the workspace's root, not root, no valgrind, or a call that fails.
+pub fn run() -> Result<()> {
+    let script = fs::canonicalize(SCRIPT).map_err(|error| format!("{SCRIPT}: {error}"))?;
+    build()?;
+    let program = fs::canonicalize(Path::new(TARGET).join("release/wharf"))?;
+    let world = World::enter()?;
+    let functions = Functions {
+        members: libc_members()?,
+        sizes: sizes(&program)?,
+        run: names_run(&world, &program)?,
+    };
+    fs::write(script, linker_script(&functions))?;
+    eprintln!("{SCRIPT}: {} functions", functions.run.len());
+    Ok(())
+}
+
+/// Who runs a function: a bit for each of `FRONT_ENDS`.
+type Users = u8;
+
+const FRONT_ENDS: [&str; 3] = ["command", "cni", "netavark"];
+
+/// The functions of the program.
+struct Functions {
+    /// Bytes of each.
+    sizes: Vec<(String, u64)>,
+    /// Those that were run.
+    run: HashMap<String, Users>,
+    /// Those of the C library, and its file they come from.
+    members: HashMap<String, String>,
+}
+
+fn build() -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args([
+            "build",
+            "--release",
+            "--package",
+            "wharf",
+            "--target-dir",
+            TARGET,
+        ])
+        .env("CARGO_PROFILE_RELEASE_STRIP", "none")
+        .status()?;
+    if !status.success() {
+        return Err("wharf did not build".into());
+    }
+    Ok(())
+}
+
+/// Everything that the front ends run when a container comes and goes.
+fn names_run(world: &World, program: &Path) -> Result<HashMap<String, Users>> {
+    let host = world.host()?;
+    let traces = PathBuf::from(SCRATCH).join("callgrind");
+    fs::create_dir_all(&traces)?;
+    let observed = Observed {
+        program,
+        traces: &traces,
+        host: &host,
+    };
+    let [container, other] = [host.container(0)?, host.container(1)?];
+    observed.command(&container, &other)?;
+    observed.cni(&container)?;
+    observed.netavark(&container)?;
+    let mut names: HashMap<String, Users> = HashMap::new();
+    for file in fs::read_dir(&traces)? {
+        let path = file?.path();
+        let user = FRONT_ENDS
+            .iter()
+            .position(|name| path.file_stem().is_some_and(|stem| stem == *name));
+        let bit = 1 << user.ok_or("a trace of nobody's")?;
+        for name in functions(&fs::read_to_string(path)?) {
+            *names.entry(name).or_default() |= bit;
+        }
+    }
+    Ok(names)
+}
+
+struct Observed<'a> {
+    program: &'a Path,
+    traces: &'a Path,
+    host: &'a Host,
+}
+
+impl Observed<'_> {
+    /// A call of the front end under valgrind.
+    fn call(
+        &self,
+        front_end: &str,
+        env: &[(&str, &str)],
+        args: &[&str],
+        stdin: &str,
+    ) -> Result<()> {
+        // The name it is called by says that it is Netavark's; CNI's environment that it is a plugin.
+        let link = PathBuf::from(SCRATCH).join(front_end);
+        if !link.exists() {
+            std::os::unix::fs::symlink(self.program, &link)?;
+        }
+        let input = PathBuf::from(SCRATCH).join("stdin");
+        fs::write(&input, stdin)?;
+        let mut command = Command::new("valgrind");
+        command
+            .args(["--tool=callgrind", "--demangle=no", "--quiet"])
+            .arg(format!(
+                "--callgrind-out-file={}/{front_end}.%p",
+                self.traces.display()
+            ))
+            .arg(&link)
+            .args(args)
+            .envs(env.iter().copied())
+            .stdin(fs::File::open(input)?);
+        self.run(&mut command)
+    }
+
+    fn run(&self, command: &mut Command) -> Result<()> {
+        command
+            .env("WHARF_STATE_DIR", format!("{SCRATCH}/state"))
+            .env("WHARF_RUN_DIR", format!("{SCRATCH}/run"));
+        output_of(self.host, command).map(drop)
+    }
+
+    fn command(&self, container: &Container, other: &Container) -> Result<()> {
+        let prepare = |args: &[&str]| self.run(Command::new(self.program).args(args));
+        let call = |args: &[&str]| self.call("command", &[], args, "");
+        prepare(&["network", "create", "one"])?;
+        prepare(&["network", "create", "six", "--ipv6"])?;
+        prepare(&[
+            "create",
+            "other",
+            "--netns",
+            &other.netns,
+            "--network",
+            "one",
+        ])?;
+        let netns = &container.netns;
+        for network in ["one", "six"] {
+            call(&[
+                "create",
+                "c",
+                "--netns",
+                netns,
+                "--network",
+                network,
+                "-p",
+                "5005:5000",
+            ])?;
+            call(&["rm", "c"])?;
+        }
+        prepare(&["rm", "other"])?;
+        prepare(&["network", "rm", "one", "six"])?;
+        Ok(())
+    }
+
+    fn cni(&self, container: &Container) -> Result<()> {
+        let conf = r#"{"cniVersion": "1.1.0", "name": "layout", "type": "wharf",
+            "ipam": {"ranges": [[{"subnet": "10.88.0.0/16"}]]},
+            "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}"#;
+        for verb in ["ADD", "DEL"] {
+            let env = [
+                ("CNI_COMMAND", verb),
+                ("CNI_CONTAINERID", "layout"),
+                ("CNI_NETNS", container.netns.as_str()),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_PATH", "/usr/lib/cni"),
+            ];
+            self.call("cni", &env, &[], conf)?;
+        }
+        Ok(())
+    }
+
+    fn netavark(&self, container: &Container) -> Result<()> {
+        let network = r#"{"name": "layout", "id": "6f9d3a1b", "driver": "bridge", "network_interface": "podman9",
+            "subnets": [{"subnet": "10.89.0.0/24", "gateway": "10.89.0.1"}], "ipv6_enabled": false,
+            "internal": false, "dns_enabled": false, "ipam_options": {"driver": "host-local"}}"#;
+        let options = format!(
+            r#"{{"container_id": "layout", "container_name": "layout",
+            "networks": {{"layout": {{"interface_name": "eth0", "static_ips": ["10.89.0.2"]}}}},
+            "network_info": {{"layout": {network}}},
+            "port_mappings": [{{"container_port": 80, "host_ip": "", "host_port": 8080, "protocol": "tcp", "range": 1}}]}}"#
+        );
+        for verb in ["setup", "teardown"] {
+            let args = ["--config", SCRATCH, verb, container.netns.as_str()];
+            self.call("netavark", &[], &args, &options)?;
+        }
+        Ok(())
+    }
+}
+
+/// The names in callgrind's output: `fn=(12) name`, the name only where the number is new; a recursive call has `'2`
+/// behind it.
+fn functions(output: &str) -> impl Iterator<Item = String> + '_ {
+    output.lines().filter_map(|line| {
+        let name = line
+            .strip_prefix("fn=")
+            .or_else(|| line.strip_prefix("cfn="))?;
+        let (_, name) = name.split_once(") ")?;
+        Some(name.split('\'').next().unwrap_or(name).to_owned())
+    })
+}
+
+/// The functions of a program with their sizes in bytes.
+fn sizes(program: &Path) -> Result<Vec<(String, u64)>> {
+    let listed = Command::new("nm")
+        .args(["--print-size", "--defined-only"])
+        .arg(program)
+        .output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    // 00000000002f4d8f 0000000000014dda t _ZN5wharf3cli8dispatch17ha5f75e739b3f7556E
+    let sizes = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace().skip(1);
+        let (size, kind, name) = (words.next()?, words.next()?, words.next()?);
+        let size = u64::from_str_radix(size, 16).ok()?;
+        "tTwWi".contains(kind).then(|| (name.to_owned(), size))
+    });
+    Ok(sizes.collect())
+}
+
+/// Which file of `libc.a` has which function.
+fn libc_members() -> Result<HashMap<String, String>> {
+    let said = Command::new("cc").arg("-print-file-name=libc.a").output()?;
+    let archive = String::from_utf8(said.stdout)?;
+    let listed = Command::new("nm")
+        .args(["--print-file-name", "--defined-only", archive.trim()])
+        .output()?;
+    let listed = String::from_utf8(listed.stdout)?;
+    // /usr/lib/libc.a:malloc.o:0000000000002950 T malloc
+    let members = listed.lines().filter_map(|line| {
+        let (place, rest) = line.split_once(".a:")?.1.split_once(':')?;
+        let mut words = rest.split_whitespace().skip(1);
+        let (kind, name) = (words.next()?, words.next()?);
+        "tTwWi"
+            .contains(kind)
+            .then(|| (name.to_owned(), place.to_owned()))
+    });
+    Ok(members.collect())
+}
+
+/// What stands behind a pattern; sizes in bytes.
+#[derive(Default)]
+struct Section {
+    size: u64,
+    run: u64,
+    users: Users,
+}
+
+/// What all front ends run comes first, then what each runs alone; last come patterns that stand for much that is not
+/// run, like all instances of a generic function in the older scheme of names.
+fn linker_script(functions: &Functions) -> String {
+    let mut sections: HashMap<String, Section> = HashMap::new();
+    for (name, size) in &functions.sizes {
+        let Some(pattern) = input_section(name, &functions.members) else {
+            continue;
+        };
+        let section = sections.entry(pattern).or_default();
+        section.size += size;
+        if let Some(users) = functions.run.get(name) {
+            section.run += size;
+            section.users |= users;
+        }
+    }
+    let order: BTreeSet<(bool, Reverse<Users>, &str)> = sections
+        .iter()
+        .filter(|(_, section)| section.run > 0)
+        .map(|(pattern, section)| {
+            (
+                section.run * 2 < section.size,
+                Reverse(section.users),
+                pattern.as_str(),
+            )
+        })
+        .collect();
+    let mut text = String::from(
+        "/* Generated by `cargo xtask layout`: the functions of the everyday calls, side by side.\n   \
+         Why, and what becomes of names that no longer fit: xtask/src/layout.rs. */\n\
+         SECTIONS\n{\n  .text.everyday :\n  {\n",
+    );
+    for (_, _, line) in order {
+        text.push_str("    ");
+        text.push_str(line);
+        text.push('\n');
+    }
+    text.push_str("  }\n}\nINSERT BEFORE .text;\n");
+    text
+}
+
+/// The input sections in which a function may lie; `None` for those that are no function of a file, like `0x0000...`.
+///
+/// rustc gives each function a section of its name; what is `#[cold]` has `unlikely.` before it.
+fn input_section(name: &str, members: &HashMap<String, String>) -> Option<String> {
+    if let Some(hash) = name.rfind("17h").filter(|_| name.starts_with("_ZN")) {
+        return Some(format!("*(.text.*{}17h*)", &name[..hash]));
+    }
+    // Behind a dot is what the compiler's optimiser or the linker added.
+    let plain = name.split('.').next().unwrap_or(name);
+    if name.starts_with("_R") {
+        return Some(format!("*(.text.*{}*)", without_crate_hashes(plain)));
+    }
+    if name.trim_start_matches('_').starts_with("mdb_") {
+        return Some("*:*mdb.o(.text .text.*)".to_owned());
+    }
+    let member = members.get(name).or_else(|| members.get(plain))?;
+    Some(format!("*libc.a:{member}(.text .text.*)"))
+}
+
+/// A name of rustc's newer scheme has the hash of each crate in it: `CsjrHSEGnQ3l9_3std` is `std`.
+/// <https://doc.rust-lang.org/rustc/symbol-mangling/v0.html>
+fn without_crate_hashes(name: &str) -> String {
+    let mut parts = name.split("Cs");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once('_') {
+            Some((hash, rest)) if hash.bytes().all(|byte| byte.is_ascii_alphanumeric()) => {
+                text.push_str("Cs*_");
+                text.push_str(rest);
+            }
+            _ => {
+                text.push_str("Cs");
+                text.push_str(part);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lose_their_hashes() {
+        let members = HashMap::from([("malloc".to_owned(), "malloc.o".to_owned())]);
+        for (name, section) in [
+            (
+                "_ZN5wharf3cli8dispatch17ha5f75e739b3f7556E.llvm.12",
+                "*(.text.*_ZN5wharf3cli8dispatch17h*)",
+            ),
+            (
+                "_RNvNtCsjrHSEGnQ3l9_3std2rt.41",
+                "*(.text.*_RNvNtCs*_3std2rt*)",
+            ),
+            ("mdb_env_close0.constprop.0", "*:*mdb.o(.text .text.*)"),
+            ("malloc.part.0", "*libc.a:malloc.o(.text .text.*)"),
+        ] {
+            assert_eq!(input_section(name, &members).as_deref(), Some(section));
+        }
+        assert_eq!(input_section("0x00000000002f0d40", &members), None);
+    }
+
+    #[test]
+    fn callgrind_names_a_function_once() {
+        let output = "fn=(1) main\n+3 4\ncfn=(2) _ZN1a17h0E'2\ncalls=1 2\nfn=(1)\n";
+        let names: Vec<String> = functions(output).collect();
+        assert_eq!(names, ["main", "_ZN1a17h0E"]);
+    }
+}
