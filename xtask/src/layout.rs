@@ -6,16 +6,19 @@
 //! in some 20. Names are kept without the hashes that a compiler gives them, so that the script outlives changes of
 //! code and compiler: what no longer fits is put where it would have been without it.
 //!
-//! Not a profile of how often something runs: valgrind says only that it did.
+//! Not a profile of how often something runs, only that it did (see `entries.rs`).
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::bench::Result;
 use crate::bench::world::{Container, Host, SCRATCH, World, output_of};
+use crate::{entries, sys};
 
 /// Where the program with names goes: it has its own hashes, so it may not lie beside the one without.
 const TARGET: &str = "target/layout";
@@ -24,16 +27,17 @@ const SCRIPT: &str = "crates/wharf/layout.ld";
 /// Builds, runs, writes.
 ///
 /// # Errors
-/// Not the workspace's root, not root, no valgrind, or a call that fails.
+/// Not the workspace's root, not root, no `nm`, or a call that fails.
 pub fn run() -> Result<()> {
     let script = fs::canonicalize(SCRIPT).map_err(|error| format!("{SCRIPT}: {error}"))?;
     build()?;
     let program = fs::canonicalize(Path::new(TARGET).join("release/wharf"))?;
+    let all = symbols(&program)?;
     let world = World::enter()?;
     let functions = Functions {
         members: libc_members()?,
-        sizes: sizes(&program)?,
-        run: names_run(&world, &program)?,
+        run: names_run(&world, &program, &all)?,
+        all,
     };
     fs::write(script, linker_script(&functions))?;
     eprintln!("{SCRIPT}: {} functions", functions.run.len());
@@ -47,8 +51,7 @@ const FRONT_ENDS: [&str; 3] = ["command", "cni", "netavark"];
 
 /// The functions of the program.
 struct Functions {
-    /// Bytes of each.
-    sizes: Vec<(String, u64)>,
+    all: Vec<Symbol>,
     /// Those that were run.
     run: HashMap<String, Users>,
     /// Those of the C library, and its file they come from.
@@ -75,79 +78,75 @@ fn build() -> Result<()> {
 }
 
 /// Everything that the front ends run when a container comes and goes.
-fn names_run(world: &World, program: &Path) -> Result<HashMap<String, Users>> {
+fn names_run(world: &World, program: &Path, table: &[Symbol]) -> Result<HashMap<String, Users>> {
     let host = world.host()?;
-    let traces = PathBuf::from(SCRATCH).join("callgrind");
-    fs::create_dir_all(&traces)?;
     let observed = Observed {
         program,
-        traces: &traces,
+        table,
         host: &host,
+        names: RefCell::default(),
     };
     let [container, other] = [host.container(0)?, host.container(1)?];
     observed.command(&container, &other)?;
     observed.cni(&container)?;
     observed.netavark(&container)?;
-    let mut names: HashMap<String, Users> = HashMap::new();
-    for file in fs::read_dir(&traces)? {
-        let path = file?.path();
-        let user = FRONT_ENDS
-            .iter()
-            .position(|name| path.file_stem().is_some_and(|stem| stem == *name));
-        let bit = 1 << user.ok_or("a trace of nobody's")?;
-        for name in functions(&fs::read_to_string(path)?) {
-            *names.entry(name).or_default() |= bit;
-        }
-    }
-    Ok(names)
+    Ok(observed.names.into_inner())
 }
 
 struct Observed<'a> {
     program: &'a Path,
-    traces: &'a Path,
+    table: &'a [Symbol],
     host: &'a Host,
+    names: RefCell<HashMap<String, Users>>,
 }
 
 impl Observed<'_> {
-    /// A call of the front end under valgrind.
+    /// A call of the front end, looked at.
     fn call(
         &self,
-        front_end: &str,
+        front_end: usize,
         env: &[(&str, &str)],
         args: &[&str],
         stdin: &str,
     ) -> Result<()> {
         // The name it is called by says that it is Netavark's; CNI's environment that it is a plugin.
-        let link = PathBuf::from(SCRATCH).join(front_end);
+        let link = PathBuf::from(SCRATCH).join(FRONT_ENDS[front_end]);
         if !link.exists() {
             std::os::unix::fs::symlink(self.program, &link)?;
         }
         let input = PathBuf::from(SCRATCH).join("stdin");
         fs::write(&input, stdin)?;
-        let mut command = Command::new("valgrind");
+        let mut command = self.with_state(Command::new(&link));
         command
-            .args(["--tool=callgrind", "--demangle=no", "--quiet"])
-            .arg(format!(
-                "--callgrind-out-file={}/{front_end}.%p",
-                self.traces.display()
-            ))
-            .arg(&link)
             .args(args)
             .envs(env.iter().copied())
-            .stdin(fs::File::open(input)?);
-        self.run(&mut command)
+            .stdin(fs::File::open(input)?)
+            .stdout(Stdio::null());
+        let entries: Vec<u64> = self.table.iter().map(|symbol| symbol.start).collect();
+        let netns = self.host.netns.as_fd();
+        let entered = sys::inside(netns, || entries::entered(&mut command, &entries))??;
+        let mut names = self.names.borrow_mut();
+        for symbol in self.table {
+            if entered.contains(&symbol.start) {
+                *names.entry(symbol.name.clone()).or_default() |= 1 << front_end;
+            }
+        }
+        Ok(())
     }
 
-    fn run(&self, command: &mut Command) -> Result<()> {
+    fn with_state(&self, mut command: Command) -> Command {
         command
             .env("WHARF_STATE_DIR", format!("{SCRATCH}/state"))
             .env("WHARF_RUN_DIR", format!("{SCRATCH}/run"));
-        output_of(self.host, command).map(drop)
+        command
     }
 
     fn command(&self, container: &Container, other: &Container) -> Result<()> {
-        let prepare = |args: &[&str]| self.run(Command::new(self.program).args(args));
-        let call = |args: &[&str]| self.call("command", &[], args, "");
+        let prepare = |args: &[&str]| {
+            let mut command = self.with_state(Command::new(self.program));
+            output_of(self.host, command.args(args)).map(drop)
+        };
+        let call = |args: &[&str]| self.call(0, &[], args, "");
         prepare(&["network", "create", "one"])?;
         prepare(&["network", "create", "six", "--ipv6"])?;
         prepare(&[
@@ -178,7 +177,7 @@ impl Observed<'_> {
     }
 
     fn cni(&self, container: &Container) -> Result<()> {
-        let conf = r#"{"cniVersion": "1.1.0", "name": "layout", "type": "wharf",
+        let conf = r#"{"cniVersion": "1.1.0", "name": "layout", "type": "wharf", "isGateway": true, "ipMasq": true,
             "ipam": {"ranges": [[{"subnet": "10.88.0.0/16"}]]},
             "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}}"#;
         for verb in ["ADD", "DEL"] {
@@ -189,7 +188,7 @@ impl Observed<'_> {
                 ("CNI_IFNAME", "eth0"),
                 ("CNI_PATH", "/usr/lib/cni"),
             ];
-            self.call("cni", &env, &[], conf)?;
+            self.call(1, &env, &[], conf)?;
         }
         Ok(())
     }
@@ -206,39 +205,40 @@ impl Observed<'_> {
         );
         for verb in ["setup", "teardown"] {
             let args = ["--config", SCRATCH, verb, container.netns.as_str()];
-            self.call("netavark", &[], &args, &options)?;
+            self.call(2, &[], &args, &options)?;
         }
         Ok(())
     }
 }
 
-/// The names in callgrind's output: `fn=(12) name`, the name only where the number is new; a recursive call has `'2`
-/// behind it.
-fn functions(output: &str) -> impl Iterator<Item = String> + '_ {
-    output.lines().filter_map(|line| {
-        let name = line
-            .strip_prefix("fn=")
-            .or_else(|| line.strip_prefix("cfn="))?;
-        let (_, name) = name.split_once(") ")?;
-        Some(name.split('\'').next().unwrap_or(name).to_owned())
-    })
+/// A function of the program.
+struct Symbol {
+    start: u64,
+    /// Bytes.
+    size: u64,
+    name: String,
 }
 
-/// The functions of a program with their sizes in bytes.
-fn sizes(program: &Path) -> Result<Vec<(String, u64)>> {
+/// The functions of a program by their place.
+fn symbols(program: &Path) -> Result<Vec<Symbol>> {
     let listed = Command::new("nm")
-        .args(["--print-size", "--defined-only"])
+        .args(["--numeric-sort", "--print-size", "--defined-only"])
         .arg(program)
         .output()?;
     let listed = String::from_utf8(listed.stdout)?;
-    // 00000000002f4d8f 0000000000014dda t _ZN5wharf3cli8dispatch17ha5f75e739b3f7556E
-    let sizes = listed.lines().filter_map(|line| {
-        let mut words = line.split_whitespace().skip(1);
-        let (size, kind, name) = (words.next()?, words.next()?, words.next()?);
-        let size = u64::from_str_radix(size, 16).ok()?;
-        "tTwWi".contains(kind).then(|| (name.to_owned(), size))
+    // 00000000002f4d8f 0000000000014dda t _RNvNtCs1TBwjvw3q3P_5wharf3cli8dispatch
+    let symbols = listed.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        let (start, size) = (words.next()?, words.next()?);
+        let (kind, name) = (words.next()?, words.next()?);
+        "tTwWi".contains(kind).then_some(())?;
+        Some(Symbol {
+            start: u64::from_str_radix(start, 16).ok()?,
+            size: u64::from_str_radix(size, 16).ok()?,
+            name: name.to_owned(),
+        })
     });
-    Ok(sizes.collect())
+    Ok(symbols.collect())
 }
 
 /// Which file of `libc.a` has which function.
@@ -273,7 +273,7 @@ struct Section {
 /// run, like all instances of a generic function in the older scheme of names.
 fn linker_script(functions: &Functions) -> String {
     let mut sections: HashMap<String, Section> = HashMap::new();
-    for (name, size) in &functions.sizes {
+    for Symbol { name, size, .. } in &functions.all {
         let Some(pattern) = input_section(name, &functions.members) else {
             continue;
         };
@@ -319,13 +319,39 @@ fn input_section(name: &str, members: &HashMap<String, String>) -> Option<String
     // Behind a dot is what the compiler's optimiser or the linker added.
     let plain = name.split('.').next().unwrap_or(name);
     if name.starts_with("_R") {
-        return Some(format!("*(.text.*{}*)", without_crate_hashes(plain)));
+        return Some(format!(
+            "*(.text.*{}*)",
+            without_crate_hashes(without_maker(plain))
+        ));
     }
     if name.trim_start_matches('_').starts_with("mdb_") {
-        return Some("*:*mdb.o(.text .text.*)".to_owned());
+        return Some("*liblmdb*:*(.text .text.*)".to_owned());
+    }
+    if name == "main" {
+        return Some("*(.text.main)".to_owned());
     }
     let member = members.get(name).or_else(|| members.get(plain))?;
+    // memmove-evex-unaligned-erms.o: another processor takes another one.
+    let member = match member.split_once('-') {
+        Some((family, _)) => format!("{family}-*.o"),
+        None => member.clone(),
+    };
     Some(format!("*libc.a:{member}(.text .text.*)"))
+}
+
+/// The name of a generic function's instance ends in the crate that first made it, and which one that was is chance
+/// where several made the same.
+fn without_maker(name: &str) -> &str {
+    let maker = |at: &usize| {
+        let word = name[*at..].split_once('_').map_or("", |(_, word)| word);
+        let letters = word.trim_start_matches(|c: char| c.is_ascii_digit());
+        let length = &word[..word.len() - letters.len()];
+        !letters.is_empty() && length.parse() == Ok(letters.len())
+    };
+    match name.rfind("Cs").filter(maker) {
+        Some(at) => &name[..at],
+        None => name,
+    }
 }
 
 /// A name of rustc's newer scheme has the hash of each crate in it: `CsjrHSEGnQ3l9_3std` is `std`.
@@ -364,18 +390,15 @@ mod tests {
                 "_RNvNtCsjrHSEGnQ3l9_3std2rt.41",
                 "*(.text.*_RNvNtCs*_3std2rt*)",
             ),
-            ("mdb_env_close0.constprop.0", "*:*mdb.o(.text .text.*)"),
+            (
+                "_RNvXs1i_NtCsgEmfK2I1SDS_4core3fmtRReNtB6_7Display3fmtCs1w7pBOQiCla_17annotate_snippets",
+                "*(.text.*_RNvXs1i_NtCs*_4core3fmtRReNtB6_7Display3fmt*)",
+            ),
+            ("mdb_env_close0.constprop.0", "*liblmdb*:*(.text .text.*)"),
             ("malloc.part.0", "*libc.a:malloc.o(.text .text.*)"),
         ] {
             assert_eq!(input_section(name, &members).as_deref(), Some(section));
         }
         assert_eq!(input_section("0x00000000002f0d40", &members), None);
-    }
-
-    #[test]
-    fn callgrind_names_a_function_once() {
-        let output = "fn=(1) main\n+3 4\ncfn=(2) _ZN1a17h0E'2\ncalls=1 2\nfn=(1)\n";
-        let names: Vec<String> = functions(output).collect();
-        assert_eq!(names, ["main", "_ZN1a17h0E"]);
     }
 }

@@ -5,7 +5,10 @@
 //! code would hide that code's cost.
 
 pub mod bench;
+#[cfg(target_arch = "x86_64")]
+pub mod entries;
 pub mod floor;
+#[cfg(target_arch = "x86_64")]
 pub mod layout;
 pub mod netlink;
 pub mod nft;

@@ -4,116 +4,18 @@
 //! the request and waits; this process goes on when the kernel announces that the link is gone.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use wharf_core::model::Netns;
 use wharf_core::op::Op;
-use wharf_nft::NfSocket;
 
+use super::child::{Ask, Job};
 use super::run::{Run, place};
 use super::socket::{Answer, Request, Rt, messages};
 use super::{Failure, NetlinkKernel, message};
 
 /// How long the kernel may take; it is busy for some ms, so this ends only a hang.
 const PATIENCE_MS: i32 = 60_000;
-
-/// Child processes that wait for the kernel, and whether each holds the socket of nftables.
-#[derive(Default)]
-pub(super) struct Children(Vec<(libc::pid_t, bool)>);
-
-impl Children {
-    /// Forgets those that have ended.
-    fn reap(&mut self) {
-        self.0.retain(|(pid, _)| {
-            // SAFETY: a null status pointer is allowed.
-            unsafe { libc::waitpid(*pid, std::ptr::null_mut(), libc::WNOHANG) == 0 }
-        });
-    }
-
-    /// Has a child hold the socket until after it is closed here. A child that is still there holds it already.
-    pub(super) fn hold(&mut self, nf: &NfSocket, conntrack: Option<BorrowedFd<'_>>) {
-        self.reap();
-        if !self.0.iter().any(|(_, holds)| *holds) {
-            let mut keep = vec![nf.as_fd().as_raw_fd()];
-            keep.extend(conntrack.map(|fd| fd.as_raw_fd()));
-            // SAFETY: the child only makes system calls and exits.
-            match unsafe { libc::fork() } {
-                0 => child_alone(&mut keep),
-                pid if pid > 0 => self.0.push((pid, true)),
-                _ => {}
-            }
-        }
-    }
-}
-
-/// Ends the child; nothing of the parent's state is torn down in it.
-fn exit() -> ! {
-    // SAFETY: _exit takes no pointers and runs nothing.
-    unsafe { libc::_exit(0) }
-}
-
-/// The child that only has a descriptor.
-fn child_alone(keep: &mut [RawFd]) -> ! {
-    detach(keep);
-    exit()
-}
-
-/// Takes the child away from the parent's session, signals and descriptors.
-fn detach(keep: &mut [RawFd]) {
-    // SAFETY: plain system calls; `none` is a valid set when sigemptyset has filled it.
-    unsafe {
-        for signal in 1..libc::SIGRTMAX() {
-            libc::signal(signal, libc::SIG_DFL);
-        }
-        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
-        libc::setsid();
-    }
-    keep.sort_unstable();
-    let mut from = 0;
-    for fd in keep {
-        close_range(from, *fd - 1);
-        from = *fd + 1;
-    }
-    close_range(from, RawFd::MAX);
-}
-
-fn close_range(from: RawFd, to: RawFd) {
-    if from > to {
-        return;
-    }
-    // SAFETY: only numbers are passed, and nothing in this process uses the descriptors any more.
-    let done = unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
-    if done < 0 {
-        for fd in from..=to.min(4096) {
-            // SAFETY: as above.
-            unsafe { libc::close(fd) };
-        }
-    }
-}
-
-/// What the child does: sends, waits for the answer, reports it. No allocation, no locks.
-fn child(socket: RawFd, report: RawFd, keep: &mut [RawFd], request: &[u8]) -> ! {
-    detach(keep);
-    let mut buffer = [0u8; 1024];
-    let mut errno = libc::EIO;
-    // SAFETY: pointer and length are those of live slices.
-    unsafe {
-        if libc::send(socket, request.as_ptr().cast(), request.len(), 0) >= 0 {
-            let got = libc::recv(socket, buffer.as_mut_ptr().cast(), buffer.len(), 0);
-            // struct nlmsghdr is 16 bytes, then comes the negative error number.
-            if got >= 20 {
-                errno = i32::from_ne_bytes([buffer[16], buffer[17], buffer[18], buffer[19]])
-                    .wrapping_neg();
-            }
-        }
-        let word = errno.to_ne_bytes();
-        libc::write(report, word.as_ptr().cast(), word.len());
-    }
-    exit()
-}
 
 impl NetlinkKernel {
     /// Sends a deletion; returns when all of `indexes` are gone.
@@ -124,18 +26,16 @@ impl NetlinkKernel {
         }
         let (mut ear, mouth) = self.inside(place, || Ok((Rt::hearing_links()?, Rt::open()?)))?;
         let (read, write) = pipe()?;
-        let bytes = Rt::encode(request, 1);
-        let mut keep = vec![mouth.fd(), write.as_raw_fd()];
-        // While the child has it, closing it here does not wait.
-        keep.extend(self.nf.as_ref().map(|nf| nf.as_fd().as_raw_fd()));
-        keep.extend(self.conntrack.as_ref().map(|ct| ct.as_fd().as_raw_fd()));
-        self.children.reap();
-        // SAFETY: the child makes only system calls on memory that it has, and leaves by _exit.
-        match unsafe { libc::fork() } {
-            -1 => return Err(io::Error::last_os_error()),
-            0 => child(mouth.fd(), write.as_raw_fd(), &mut keep, &bytes),
-            pid => self.children.0.push((pid, self.nf.is_some())),
-        }
+        let job = Job {
+            ask: Some(Ask {
+                socket: mouth.fd(),
+                report: write.as_raw_fd(),
+                request: Rt::encode(request, 1),
+            }),
+            // While the child has it, closing it here does not wait.
+            hold: self.slow_to_close(),
+        };
+        self.children.start(job, self.nf.is_some())?;
         drop((mouth, write));
         let errno = announced(&mut ear, &read, indexes)?;
         Ok(Answer {

@@ -6,6 +6,7 @@
 //! Not here: what should be done (the core), and reading (`crate::observe`).
 
 mod announce;
+mod child;
 mod delete;
 pub(crate) mod message;
 pub(crate) mod netns;
@@ -20,6 +21,7 @@ pub(crate) mod sysctl;
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,7 +31,7 @@ use wharf_nft::NfSocket;
 
 use super::{ApplyError, Kernel, OpError};
 use crate::process::netns as named;
-use delete::Children;
+use child::{Children, Job};
 use run::Run;
 use socket::Rt;
 
@@ -94,6 +96,13 @@ impl NetlinkKernel {
     /// announcement, when the link is no longer there. The default is `false`: the rest is left to a child process.
     pub fn wait_for_deletions(&mut self, wait: bool) {
         self.wait = wait;
+    }
+
+    /// The sockets whose closing may wait.
+    fn slow_to_close(&self) -> Vec<RawFd> {
+        let nf = self.nf.as_ref().map(|nf| nf.as_fd().as_raw_fd());
+        let conntrack = self.conntrack.as_ref().map(|ct| ct.as_fd().as_raw_fd());
+        nf.into_iter().chain(conntrack).collect()
     }
 
     /// The rtnetlink socket of a namespace.
@@ -202,9 +211,10 @@ impl Drop for NetlinkKernel {
     /// The last close of a socket of nftables waits until what was deleted is freed; unless deletions are to be waited
     /// for, a child does it.
     fn drop(&mut self) {
-        if let (Some(nf), true, false) = (&self.nf, self.nf_deleted, self.wait) {
-            self.children
-                .hold(nf, self.conntrack.as_ref().map(|ct| ct.as_fd()));
+        if self.nf.is_some() && self.nf_deleted && !self.wait && !self.children.hold_nf() {
+            let hold = self.slow_to_close();
+            // Without a child closing waits: nothing is lost.
+            drop(self.children.start(Job { ask: None, hold }, true));
         }
     }
 }
