@@ -330,8 +330,9 @@ fn publish(family: Family) -> Chain {
 /// Packets of networks are judged by their network's chain, which knows about loopback addresses too.
 fn raw_rules() -> Vec<Rule> {
     vec![
-        rule([is(Key::Iif, Value::U32(1))], Action::Accept),
+        // First what containers send: it is what there is most of.
         rule([], Action::Vmap(vec![Key::IifName], "raw_in")),
+        rule([is(Key::Iif, Value::U32(1))], Action::Accept),
         rule([daddr(loopback(Family::V4))], Action::Drop),
         rule([saddr(loopback(Family::V4))], Action::Drop),
         rule([daddr(loopback(Family::V6))], Action::Drop),
