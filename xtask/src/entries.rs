@@ -76,7 +76,7 @@ impl Breakpoints {
         Ok(Self { start, code })
     }
 
-    /// Takes away the breakpoint that the process has just met, and puts the process before the instruction. Says where.
+    /// Takes away the breakpoint that the process has just met, and puts it before the instruction there. Says where.
     fn step_over(&self, pid: libc::pid_t) -> io::Result<u64> {
         // SAFETY: all zeroes is a valid set of registers, a struct of integers.
         let mut registers: libc::user_regs_struct = unsafe { std::mem::zeroed() };

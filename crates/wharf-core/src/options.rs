@@ -86,6 +86,9 @@ pub struct NetworkOptions {
     pub no_default_route: bool,
     /// Access to the host's services.
     pub host_access: HostAccess,
+    /// Everybody who comes in by a published port appears as the gateway, not only those who must: for containers that
+    /// cannot answer strangers, because their default route leads elsewhere.
+    pub masquerade_published: bool,
     /// The VLAN of the containers' ports, on a bridge that filters VLANs.
     pub vlan: Option<u16>,
     /// Frames may go back to the port they came from, also of containers that publish nothing.
@@ -192,6 +195,9 @@ impl NetworkOptions {
             "host-access" | "host_access" => self.host_access = host_access(key, value)?,
             "promisc" if key == short => self.promisc = boolean(key, value)?,
             "hairpin" if key == short => self.hairpin = boolean(key, value)?,
+            "masquerade-published" if key == short => {
+                self.masquerade_published = boolean(key, value)?;
+            }
             "vrf" if key == short => {
                 return Err(OptionError::Unsupported {
                     key: key.to_owned(),

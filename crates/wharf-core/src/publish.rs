@@ -82,6 +82,15 @@ impl PortRange {
         self.last
     }
 
+    /// The smallest range that holds both.
+    #[must_use]
+    pub fn hull(self, other: Self) -> Self {
+        Self {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+
     /// How many ports, 1 to 65535.
     pub fn count(self) -> u32 {
         u32::from(self.last - self.first) + 1

@@ -213,14 +213,15 @@ fn direct(net: &NetworkSpec, family: Family) -> Vec<Rule> {
 
 /// Sources of packets that leave by the network's bridge. Who comes in by a published port and sits on the
 /// same network, or on the host's loopback, would get the answer past the host: he appears as the gateway.
-/// Everybody else keeps his address.
+/// Everybody else keeps his address, unless the network is set to have nobody keep it.
 fn nat(net: &NetworkSpec) -> Vec<Rule> {
     let mut rules = Vec::new();
     for subnet in &net.subnets {
-        rules.push(rule(
-            [translated(), saddr(subnet.subnet)],
-            Action::Masquerade,
-        ));
+        let whose = match net.settings.masquerade_published {
+            true => is(Key::NfProto, Value::Family(subnet.family())),
+            false => saddr(subnet.subnet),
+        };
+        rules.push(rule([translated(), whose], Action::Masquerade));
         if subnet.family() == Family::V4 {
             let loopback = saddr("127.0.0.0/8".parse().expect("a constant prefix"));
             rules.push(rule([loopback], Action::Masquerade));

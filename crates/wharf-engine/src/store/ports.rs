@@ -10,7 +10,7 @@ use std::ops::Bound;
 use heed::types::{Bytes, Str};
 use heed::{Database, RoTxn, RwTxn};
 use wharf_core::name::ContainerName;
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRange, Protocol};
 
 use super::RunStore;
 
@@ -49,31 +49,39 @@ impl RunStore {
         txn: &RoTxn,
         wanted: &PortMapping,
     ) -> heed::Result<Option<(ContainerName, PortMapping)>> {
-        let proto = wanted.protocol.number();
+        let there = self.ports_within(txn, wanted.protocol, wanted.host)?;
+        Ok(there
+            .into_iter()
+            .find(|(_, theirs)| theirs.conflicts_with(wanted)))
+    }
+
+    /// The mappings of host ports of which at least one is among these, at whatever address of the host.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn ports_within(
+        &self,
+        txn: &RoTxn,
+        protocol: Protocol,
+        ports: PortRange,
+    ) -> heed::Result<Vec<(ContainerName, PortMapping)>> {
+        let proto = protocol.number();
         let bound = |port: u16, tail: u8| {
             let [hi, lo] = port.to_be_bytes();
             let mut key = vec![proto, hi, lo];
             key.extend([tail; 19]);
             key
         };
-        let (low, high) = (
-            bound(wanted.host.first(), 0),
-            bound(wanted.host.last(), 0xff),
-        );
+        let (low, high) = (bound(ports.first(), 0), bound(ports.last(), 0xff));
         let singles = (Bound::Included(&low[..3]), Bound::Included(high.as_slice()));
+        let mut there = Vec::new();
         for item in self.ports.range(txn, &singles)? {
-            if let Some(found) = parse(item?.1).filter(|(_, theirs)| theirs.conflicts_with(wanted))
-            {
-                return Ok(Some(found));
-            }
+            there.extend(parse(item?.1));
         }
         for item in self.port_ranges.prefix_iter(txn, &[proto])? {
-            if let Some(found) = parse(item?.1).filter(|(_, theirs)| theirs.conflicts_with(wanted))
-            {
-                return Ok(Some(found));
-            }
+            there.extend(parse(item?.1).filter(|(_, theirs)| theirs.host.overlaps(ports)));
         }
-        Ok(None)
+        Ok(there)
     }
 
     /// Records a mapping as a container's.

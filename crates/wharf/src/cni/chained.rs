@@ -32,6 +32,11 @@ struct Wishes {
 impl Wishes {
     fn read(call: &Call, config: &Config) -> Done<Self> {
         let policy = config.ingress_policy.clone();
+        if config.masq_all {
+            // It would be the bridge's, and with it that of containers of other lists.
+            let why = "behind another plugin wharf keeps the sources of those who come in by a published port";
+            return Err(CniError::unsupported("masqAll", true, why));
+        }
         Ok(Self {
             ports: network::ports(config)?,
             extras: extras::read(call, config, false)?,

@@ -314,10 +314,6 @@ impl Config {
                 return Err(CniError::unsupported(key, format!("`{first}`"), why));
             }
         }
-        if self.masq_all {
-            let why = "wharf keeps the sources of those who come in by a published port, but for the network's own";
-            return Err(CniError::unsupported("masqAll", true, why));
-        }
         for (key, list) in [
             ("conditionsV4", &self.conditions_v4),
             ("conditionsV6", &self.conditions_v6),
@@ -407,7 +403,6 @@ mod tests {
         for (text, number, word) in [
             (r#""vlan":5"#, 2, "vlan"),
             (r#""conditionsV4":["-s","1.2.3.4"]"#, 2, "conditionsV4"),
-            (r#""masqAll":true"#, 2, "masqAll"),
             (r#""hairpinMode":true,"promiscMode":true"#, 7, "promiscMode"),
             (r#""ingressPolicy":"closed""#, 7, "ingressPolicy"),
             (r#""markMasqBit":32"#, 7, "markMasqBit"),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use wharf_testkit::{Host, Netns, Snapshot, require};
+use wharf_testkit::{Echo, Host, Netns, Snapshot, addr, require};
 
 fn no() -> Value {
     Value::Null
@@ -196,4 +196,29 @@ fn behind_the_reference_bridge() {
             .iter()
             .any(|i| i.starts_with("bwp"))
     );
+}
+
+#[test]
+fn masq_all_has_strangers_answered_by_a_container_without_routes() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let ipam = json!({"type": "host-local", "ranges": [[{"subnet": "10.44.0.0/24"}], [{"subnet": "fd44::/64"}]]});
+    let ports =
+        json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]});
+    for (masq_all, v4, v6) in [
+        (true, Some(ip("10.44.0.1")), Some(ip("fd44::1"))),
+        (false, None, None),
+    ] {
+        let list = list("1.0.0", &json!({"masqAll": masq_all, "ipam": ipam}));
+        let id = if masq_all { "c1" } else { "c2" };
+        runtime.netns(id);
+        runtime.add(&list, id, "eth0", &ports).expect("ADD");
+        let _web = Echo::tcp(&host.container(id), id, 80);
+        let from_outside = |to| host.outside().tcp_brief(to, 8080).source();
+        assert_eq!(from_outside(addr::HOST4), v4, "masqAll {masq_all}");
+        assert_eq!(from_outside(addr::HOST6), v6, "masqAll {masq_all}");
+        runtime.del(&list, id, "eth0", &ports).expect("DEL");
+        host.w("network prune").ok();
+    }
 }

@@ -343,3 +343,30 @@ fn what_is_nobodys_business_is_left_alone() {
     remove(&host, &["a1"], &["A"]);
     before.assert_same(&host, "beside a foreign bridge, table and rule");
 }
+
+#[test]
+fn who_comes_in_by_a_published_port_appears_as_the_gateway_where_asked_for() {
+    require!();
+    let host = host();
+    for (name, net, option) in [
+        ("A", 1, "-o masquerade-published=true"),
+        ("B", 2, "-o masquerade-published=false"),
+    ] {
+        network(&host, name, net, option);
+        let port = format!("-p 808{net}:80");
+        container(&host, &format!("c-{name}"), name, net, 11, &port);
+        // It answers its gateway's networks only, as one whose default route leads elsewhere.
+        for family in ["-4", "-6"] {
+            let c = host.container(&format!("c-{name}"));
+            c.ip(&format!("{family} route del default"));
+        }
+    }
+    let _servers =
+        ["A", "B"].map(|name| Echo::tcp(&host.container(&format!("c-{name}")), name, 80));
+    for (to, v6) in [(addr::HOST4, false), (addr::HOST6, true)] {
+        let answer = host.outside().tcp(to, 8081);
+        assert_eq!(answer.by(), Some("A"));
+        assert_eq!(answer.source(), Some(at(v6, 1, 1)), "the gateway");
+        assert_eq!(host.outside().tcp_brief(to, 8082).by(), None, "{to}");
+    }
+}

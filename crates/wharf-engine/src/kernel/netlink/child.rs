@@ -81,9 +81,10 @@ impl Children {
         let memory = Box::into_raw(Box::new(Memory { job, stack }));
         // Handlers of this process's must not run in the child, where they would find this one's memory.
         let before = block_all_signals();
-        // SAFETY: the stack is the child's alone, its top a multiple of 16 as all architectures ask; `memory` lives until the child has ended.
-        // What the C library keeps per thread (errno) is shared as well: up to `send` no call of the child can fail
-        // where this process, on its way to wait for the announcement, reads it; behind `send` none does.
+        // SAFETY: the stack is the child's alone, its top a multiple of 16 as all architectures ask; `memory` lives
+        // until the child has ended. What the C library keeps per thread (errno) is shared as well: this process goes
+        // straight on to wait for the announcement and reads errno for no call that can fail meanwhile; the child's
+        // calls can fail only before the announcement (an old kernel has no close_range) or not at all.
         let pid = unsafe {
             let top = (*memory).stack.as_mut_ptr_range().end.cast::<u8>();
             let top = top.sub(top.addr() % 16);
