@@ -45,10 +45,32 @@ fn main() {
     }
     if env::var("PROFILE").as_deref() == Ok("release") {
         let root = env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-        for arg in ["-T", &format!("{root}/layout.ld")] {
-            println!("cargo::rustc-link-arg-bins={arg}");
+        let layout = ["-T".to_owned(), format!("{root}/layout.ld")];
+        if linker_takes(&layout, &out) {
+            for arg in layout {
+                println!("cargo::rustc-link-arg-bins={arg}");
+            }
         }
     }
+}
+
+/// Whether the linker that rustc will use links an empty program with these arguments. lld and GNU ld do; gold and mold
+/// know no such scripts, and without it the program is as good, only slower to start.
+fn linker_takes(args: &[String], out: &str) -> bool {
+    let source = Path::new(out).join("empty.rs");
+    fs::write(&source, "fn main() {}\n").expect("OUT_DIR is writable");
+    let mut rustc = Command::new(env::var_os("RUSTC").expect("cargo sets RUSTC"));
+    rustc.args(["--crate-name", "empty", "--out-dir", out]);
+    if let Ok(linker) = env::var("RUSTC_LINKER") {
+        rustc.arg(format!("-Clinker={linker}"));
+    }
+    let flags = env::var("CARGO_ENCODED_RUSTFLAGS").unwrap_or_default();
+    rustc.args(flags.split('\u{1f}').filter(|flag| !flag.is_empty()));
+    rustc.args(args.iter().map(|arg| format!("-Clink-arg={arg}")));
+    rustc
+        .arg(source)
+        .output()
+        .is_ok_and(|done| done.status.success())
 }
 
 /// The C compiler's own answer; it echoes the bare name when it has no such file.
