@@ -44,10 +44,29 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// Who runs a function: a bit for each of `FRONT_ENDS`.
+/// Who runs a function: a bit for each front end.
 type Users = u8;
 
-const FRONT_ENDS: [&str; 3] = ["command", "cni", "netavark"];
+#[derive(Clone, Copy, Debug)]
+enum FrontEnd {
+    Command,
+    Cni,
+    Netavark,
+}
+
+impl FrontEnd {
+    fn bit(self) -> Users {
+        1 << self as u8
+    }
+
+    /// The name to call wharf by: it says that it is Netavark's; CNI's environment says that it is a plugin.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Command | Self::Cni => "wharf",
+            Self::Netavark => "netavark",
+        }
+    }
+}
 
 /// The functions of the program.
 struct Functions {
@@ -104,13 +123,12 @@ impl Observed<'_> {
     /// A call of the front end, looked at.
     fn call(
         &self,
-        front_end: usize,
+        front_end: FrontEnd,
         env: &[(&str, &str)],
         args: &[&str],
         stdin: &str,
     ) -> Result<()> {
-        // The name it is called by says that it is Netavark's; CNI's environment that it is a plugin.
-        let link = PathBuf::from(SCRATCH).join(FRONT_ENDS[front_end]);
+        let link = PathBuf::from(SCRATCH).join(front_end.name());
         if !link.exists() {
             std::os::unix::fs::symlink(self.program, &link)?;
         }
@@ -128,7 +146,7 @@ impl Observed<'_> {
         let mut names = self.names.borrow_mut();
         for symbol in self.table {
             if entered.contains(&symbol.start) {
-                *names.entry(symbol.name.clone()).or_default() |= 1 << front_end;
+                *names.entry(symbol.name.clone()).or_default() |= front_end.bit();
             }
         }
         Ok(())
@@ -146,7 +164,7 @@ impl Observed<'_> {
             let mut command = self.with_state(Command::new(self.program));
             output_of(self.host, command.args(args)).map(drop)
         };
-        let call = |args: &[&str]| self.call(0, &[], args, "");
+        let call = |args: &[&str]| self.call(FrontEnd::Command, &[], args, "");
         prepare(&["network", "create", "one"])?;
         prepare(&["network", "create", "six", "--ipv6"])?;
         prepare(&[
@@ -188,7 +206,7 @@ impl Observed<'_> {
                 ("CNI_IFNAME", "eth0"),
                 ("CNI_PATH", "/usr/lib/cni"),
             ];
-            self.call(1, &env, &[], conf)?;
+            self.call(FrontEnd::Cni, &env, &[], conf)?;
         }
         Ok(())
     }
@@ -205,7 +223,7 @@ impl Observed<'_> {
         );
         for verb in ["setup", "teardown"] {
             let args = ["--config", SCRATCH, verb, container.netns.as_str()];
-            self.call(2, &[], &args, &options)?;
+            self.call(FrontEnd::Netavark, &[], &args, &options)?;
         }
         Ok(())
     }
