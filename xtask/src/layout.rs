@@ -288,7 +288,7 @@ struct Section {
 }
 
 /// What all front ends run comes first, then what each runs alone; last come patterns that stand for much that is not
-/// run, like all instances of a generic function in the older scheme of names.
+/// run, like a file of the C library of which one function is.
 fn linker_script(functions: &Functions) -> String {
     let mut sections: HashMap<String, Section> = HashMap::new();
     for Symbol { name, size, .. } in &functions.all {
@@ -331,9 +331,6 @@ fn linker_script(functions: &Functions) -> String {
 ///
 /// rustc gives each function a section of its name; what is `#[cold]` has `unlikely.` before it.
 fn input_section(name: &str, members: &HashMap<String, String>) -> Option<String> {
-    if let Some(hash) = name.rfind("17h").filter(|_| name.starts_with("_ZN")) {
-        return Some(format!("*(.text.*{}17h*)", &name[..hash]));
-    }
     // Behind a dot is what the compiler's optimiser or the linker added.
     let plain = name.split('.').next().unwrap_or(name);
     if name.starts_with("_R") {
@@ -372,7 +369,7 @@ fn without_maker(name: &str) -> &str {
     }
 }
 
-/// A name of rustc's newer scheme has the hash of each crate in it: `CsjrHSEGnQ3l9_3std` is `std`.
+/// A name of rustc's scheme (`.cargo/config.toml` chooses it) has the hash of each crate in it: `CsjrHSEGnQ3l9_3std` is `std`.
 /// <https://doc.rust-lang.org/rustc/symbol-mangling/v0.html>
 fn without_crate_hashes(name: &str) -> String {
     let mut parts = name.split("Cs");
@@ -400,10 +397,6 @@ mod tests {
     fn names_lose_their_hashes() {
         let members = HashMap::from([("malloc".to_owned(), "malloc.o".to_owned())]);
         for (name, section) in [
-            (
-                "_ZN5wharf3cli8dispatch17ha5f75e739b3f7556E.llvm.12",
-                "*(.text.*_ZN5wharf3cli8dispatch17h*)",
-            ),
             (
                 "_RNvNtCsjrHSEGnQ3l9_3std2rt.41",
                 "*(.text.*_RNvNtCs*_3std2rt*)",
