@@ -9,31 +9,12 @@ fn ports() -> Value {
     json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]})
 }
 
-/// What its owner would miss. Settings of IPv6 and of the bridge's own packets are others than before, as after the
-/// reference plugin.
-fn bridge_is(host: &Host) -> Value {
-    let shown = host.netns().ip_json("addr show dev cni7");
-    let addresses = shown[0]["addr_info"].as_array().cloned();
-    let addresses = addresses.unwrap_or_default().into_iter();
-    let global = addresses.filter(|a| a["scope"] == "global");
-    let plain = global.map(|a| json!([a["local"], a["prefixlen"]]));
-    let up = shown[0]["flags"]
-        .as_array()
-        .is_some_and(|f| f.contains(&json!("UP")));
-    json!([
-        shown[0]["address"],
-        shown[0]["mtu"],
-        up,
-        plain.collect::<Vec<_>>()
-    ])
-}
-
 /// Makes the bridge, and attaches a container that must work; when it and its network are gone, all is as before.
 #[track_caller]
 fn used(host: &Host, what: &str, make: &str, more: &Value) {
     host.sh(make);
     let before = Snapshot::of(host);
-    let bridge_was = bridge_is(host);
+    let bridge_was = bridge_is(host, "cni7");
     let runtime = Runtime::new(host);
     let list = list("1.1.0", more);
     runtime.netns("c1");
@@ -75,7 +56,7 @@ fn used(host: &Host, what: &str, make: &str, more: &Value) {
     let lines = difference.lines().iter();
     let lines: Vec<_> = lines.filter(|l| !l.contains("cni7")).collect();
     assert!(lines.is_empty(), "{what}: {lines:#?}");
-    assert_eq!(bridge_is(host), bridge_was, "{what}");
+    assert_eq!(bridge_is(host, "cni7"), bridge_was, "{what}");
     host.sh("ip link del cni7");
 }
 

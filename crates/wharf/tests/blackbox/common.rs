@@ -1,6 +1,6 @@
 //! What the tests share.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::net::IpAddr;
 use wharf_testkit::{Host, HostOptions};
 
@@ -119,4 +119,23 @@ pub fn address_of(host: &Host, name: &str, v6: bool) -> IpAddr {
         .filter_map(|net| net.split('/').next()?.parse::<IpAddr>().ok());
     let found = parsed.into_iter().find(|address| address.is_ipv6() == v6);
     found.unwrap_or_else(|| panic!("{name} has no such address: {all:?}"))
+}
+
+/// What a bridge's owner would miss: its addresses are compared, the kernel's own of IPv6 apart, not the settings that
+/// every bridge with ports has.
+pub fn bridge_is(host: &Host, bridge: &str) -> Value {
+    let shown = host.netns().ip_json(&format!("addr show dev {bridge}"));
+    let addresses = shown[0]["addr_info"].as_array().cloned();
+    let global = addresses.unwrap_or_default().into_iter();
+    let global = global.filter(|a| a["scope"] == "global");
+    let plain = global.map(|a| json!([a["local"], a["prefixlen"]]));
+    let up = shown[0]["flags"]
+        .as_array()
+        .is_some_and(|flags| flags.contains(&json!("UP")));
+    json!([
+        shown[0]["address"],
+        shown[0]["mtu"],
+        up,
+        plain.collect::<Vec<_>>()
+    ])
 }
