@@ -8,6 +8,7 @@ pub mod bench;
 #[cfg(target_arch = "x86_64")]
 pub mod entries;
 pub mod floor;
+pub mod http;
 #[cfg(target_arch = "x86_64")]
 pub mod layout;
 pub mod netlink;

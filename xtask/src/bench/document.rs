@@ -80,13 +80,6 @@ impl Setting {
         {
             facts.push(("package containernetworking-plugins", version));
         }
-        // There is no arm for it: its network cannot be had without its images and its daemon.
-        if engines::installed("dockerd") {
-            facts.push((
-                "dockerd, here",
-                "installed, but not measured by this bench".to_owned(),
-            ));
-        }
         Self {
             facts,
             took: Vec::new(),

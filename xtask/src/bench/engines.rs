@@ -41,6 +41,10 @@ pub trait Engine: Sync {
     fn network_del(&self, _: &[Container], _: &dyn Fn(usize) -> Vec<String>) -> Vec<Call> {
         Vec::new()
     }
+    /// What has to be there before `container` can be plugged in with `ports`; not timed.
+    fn prepare(&self, _: &Container, _: &[String]) -> Result<()> {
+        Ok(())
+    }
     /// Plugs `container` in and publishes `ports`, each `HOST:CONTAINER` or `FIRST-LAST:FIRST-LAST`.
     fn attach(&self, container: &Container, ports: &[String]) -> Call;
     /// Publishes more `ports` of an attached container, if that engine can.

@@ -7,7 +7,7 @@ use super::engines::{self, Arm, FloorKind};
 use super::measure::{Cost, Cycle, Entry, Summary, alternate, timed};
 use super::report::{Section, times};
 use super::world::Container;
-use super::{Context, Result, cni, netavark};
+use super::{Context, Result, cni, docker, netavark};
 
 const COLUMNS: [&str; 7] = [
     "engine",
@@ -31,14 +31,15 @@ pub fn attach(context: &Context) -> Result<Vec<Section>> {
     for (name, arm) in [
         (cni::REFERENCE_LABEL, cni::reference(context)?),
         (netavark::REFERENCE_LABEL, netavark::reference(context)?),
+        (docker::LABEL, docker::reference(context)?),
     ] {
         match arm {
             Some(arm) => arms.push(arm),
             None => section.note(format!("{name}: not installed")),
         }
     }
-    let arms = with_network(&mut section, arms)?;
     let port = vec!["8080:80".to_owned()];
+    let arms = with_network(&mut section, arms, &port)?;
     let entries: Vec<Entry<'_>> = arms
         .iter()
         .map(|(arm, container)| Entry {
@@ -78,7 +79,8 @@ pub fn attach(context: &Context) -> Result<Vec<Section>> {
     section
         .note("median (quartiles) of whole processes; the CPU time excludes children left behind");
     section.note(
-        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall, tuning",
+        "Netavark gets its address from its caller; CNI: bridge with host-local, portmap, firewall, tuning; \
+         dockerd: a running container connected and disconnected, the daemon's own CPU time not seen",
     );
     Ok(vec![section])
 }
@@ -107,7 +109,7 @@ pub fn ports(context: &Context) -> Result<Vec<Section>> {
         "÷ 1 port",
     ];
     let mut section = Section::new("ports", "one container with more ports", &columns);
-    let arms = with_network(&mut section, arms)?;
+    let arms = with_network(&mut section, arms, &[])?;
 
     let mut entries = Vec::new();
     let mut labels = Vec::new();
@@ -144,17 +146,20 @@ pub fn ports(context: &Context) -> Result<Vec<Section>> {
 
 /// Makes each arm's network, with one container with a port on it, and the container to play with.
 /// An engine that cannot do even that is left out, with its complaint below the table.
-fn with_network(section: &mut Section, arms: Vec<Arm>) -> Result<Vec<(Arm, Container)>> {
+fn with_network(
+    section: &mut Section,
+    arms: Vec<Arm>,
+    ports: &[String],
+) -> Result<Vec<(Arm, Container)>> {
+    let first = ["7000:80".to_owned()];
     let mut ready = Vec::new();
     for arm in arms {
         let resident = arm.host.container(0)?;
         let guest = arm.host.container(1)?;
-        let made = timed(&arm.host, &arm.engine.network_add()).and_then(|_| {
-            timed(
-                &arm.host,
-                &arm.engine.attach(&resident, &["7000:80".to_owned()]),
-            )
-        });
+        let made = timed(&arm.host, &arm.engine.network_add())
+            .and_then(|_| arm.engine.prepare(&resident, &first))
+            .and_then(|()| arm.engine.prepare(&guest, ports))
+            .and_then(|()| timed(&arm.host, &arm.engine.attach(&resident, &first)));
         match made {
             Ok(_) => ready.push((arm, guest)),
             Err(error) => section.note(format!("{} is left out: {error}", arm.engine.label())),

@@ -8,6 +8,7 @@ mod chart;
 mod cni;
 mod connect;
 mod datapath;
+mod docker;
 mod document;
 mod engines;
 mod exec;

@@ -16,6 +16,8 @@ use crate::{rt, sys};
 
 /// Scratch directory of the bench, on its own tmpfs.
 pub const SCRATCH: &str = "/run/bench";
+/// The machine's cgroups, which a new `/sys` hides.
+pub const CGROUPS: &str = "/run/bench/cgroup";
 /// Where named namespaces are, for `ip -n`.
 const NETNS: &str = "/run/netns";
 
@@ -66,7 +68,9 @@ impl World {
         sys::mount("none", "/", "none", private)?;
         sys::mount("run", "/run", "tmpfs", 0)?;
         fs::create_dir(NETNS)?;
-        fs::create_dir(SCRATCH)?;
+        fs::create_dir_all(CGROUPS)?;
+        // Only dockerd needs them.
+        drop(sys::mount("/sys/fs/cgroup", CGROUPS, "none", libc::MS_BIND | libc::MS_REC));
         // What /sys shows of the network belongs to the namespace that mounted it. Not vital.
         drop(sys::mount("sysfs", "/sys", "sysfs", 0));
         sys::adopt_orphans()?;
