@@ -8,13 +8,7 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Sends a request and gives the body of the answer. What the server refuses is an error with its words.
-pub fn ask(
-    socket: &Path,
-    method: &str,
-    path: &str,
-    kind: &str,
-    body: &[u8],
-) -> io::Result<String> {
+pub fn ask(socket: &Path, method: &str, path: &str, kind: &str, body: &[u8]) -> io::Result<String> {
     let mut stream = UnixStream::connect(socket)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     // With 1.0 the answer is as long as the connection, and in one piece.

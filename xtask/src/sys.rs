@@ -157,6 +157,12 @@ pub fn adopt_orphans() -> io::Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) }).map(drop)
 }
 
+/// Kills a process (`SIGKILL`).
+pub fn kill(pid: libc::pid_t) -> io::Result<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::kill(pid, libc::SIGKILL) }).map(drop)
+}
+
 /// Collects orphans that have ended. Call it only when no child of one's own is running.
 pub fn collect_orphans() {
     // SAFETY: a null status pointer is allowed. Ends when there is no ended child left.

@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::chart::Chart;
-use super::engines::{self, Arm, Call, FloorKind};
+use super::docker::Proxy;
+use super::engines::{self, Arm, FloorKind};
 use super::measure::{Summary, paired_ratio, rest, timed};
 use super::report::Section;
 use super::traffic::{self, ECHO, Load};
 use super::world::{Container, UPLINK};
-use super::{Context, Result, cni, netavark};
+use super::{Context, Result, cni, docker, netavark};
 
 const FIRST_PORT: u16 = 20_000;
 const SLICE: Duration = Duration::from_millis(400);
@@ -106,7 +107,7 @@ pub fn run(context: &Context) -> Result<Vec<Section>> {
 
 /// Everybody, with the number of ports that can be published in bearable time: the peers start programs
 /// for each port, which read all rules that are there.
-fn arms(context: &Context, many: u16) -> Result<[(&'static str, Option<Arm>, u16); 4]> {
+fn arms(context: &Context, many: u16) -> Result<[(&'static str, Option<Arm>, u16); 5]> {
     let fewer = if context.quick { 100 } else { 1_000 };
     Ok([
         ("wharf", engines::wharf(context)?, many),
@@ -121,6 +122,11 @@ fn arms(context: &Context, many: u16) -> Result<[(&'static str, Option<Arm>, u16
             netavark::reference(context)?,
             fewer,
         ),
+        (
+            docker::LABEL,
+            docker::reference(context, Proxy::None)?,
+            fewer,
+        ),
     ])
 }
 
@@ -131,11 +137,9 @@ fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {
         "connect: publishing {count} ports with {}",
         arm.engine.label()
     ));
-    for call in publish(&arm, &container, count) {
-        timed(&arm.host, &call)?;
-    }
+    publish(&arm, &container, count)?;
     rest(context);
-    traffic::serve(&container.open()?)?;
+    traffic::serve(&arm.engine.netns(&container)?)?;
     let label = format!(
         "{}, {count} {}",
         arm.engine.label(),
@@ -150,15 +154,17 @@ fn case(context: &Context, arm: Arm, count: u16) -> Result<Case> {
 }
 
 /// All host ports lead to one port of the container, so that no engine can store them as one range.
-fn publish(arm: &Arm, container: &Container, count: u16) -> Vec<Call> {
+fn publish(arm: &Arm, container: &Container, count: u16) -> Result<()> {
     const CHUNK: usize = 1000;
     let specs: Vec<String> = (0..count)
         .map(|n| format!("{}:{ECHO}", FIRST_PORT + n))
         .collect();
     let mut chunks = specs.chunks(CHUNK);
-    let attach = arm
-        .engine
-        .attach(container, chunks.next().unwrap_or_default());
-    let more = chunks.filter_map(|chunk| arm.engine.publish(container, chunk));
-    std::iter::once(attach).chain(more).collect()
+    let first = chunks.next().unwrap_or_default();
+    arm.engine.prepare(container, first)?;
+    timed(&arm.host, &arm.engine.attach(container, first))?;
+    for call in chunks.filter_map(|chunk| arm.engine.publish(container, chunk)) {
+        timed(&arm.host, &call)?;
+    }
+    Ok(())
 }

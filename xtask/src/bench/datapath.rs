@@ -10,12 +10,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::chart::Chart;
+use super::docker::Proxy;
 use super::engines::{self, Arm, FloorKind};
 use super::measure::{Summary, paired_ratio, timed};
 use super::report::Section;
 use super::traffic::{self, ECHO, Load, SINK};
 use super::world::{OUTSIDE, UPLINK};
-use super::{Context, Result, cni, netavark};
+use super::{Context, Result, cni, docker, netavark};
 use crate::netlink::{Batch, Socket};
 use crate::{rt, sys};
 
@@ -109,6 +110,7 @@ fn beds(context: &Context, section: &mut Section) -> Result<Vec<Bed>> {
         ("script (ip, iptables)", engines::script(context)?),
         (cni::REFERENCE_LABEL, cni::reference(context)?),
         (netavark::REFERENCE_LABEL, netavark::reference(context)?),
+        (docker::LABEL, docker::reference(context, Proxy::Userland)?),
     ];
     let mut beds = vec![bed("plain bridge", plain, false)?];
     for (label, arm) in offers {
@@ -133,14 +135,16 @@ fn bed(label: &'static str, arm: Arm, publish: bool) -> Result<Bed> {
     let containers = arm.host.containers(0, 2)?;
     let ports = [ECHO, SINK].map(|port| format!("{port}:{port}"));
     let ports = if publish { ports.as_slice() } else { &[] };
-    timed(&arm.host, &arm.engine.attach_at(&containers[0], &[]))?;
-    timed(&arm.host, &arm.engine.attach_at(&containers[1], ports))?;
-    traffic::serve(&containers[1].open()?)?;
+    for (container, ports) in containers.iter().zip([&[], ports]) {
+        arm.engine.prepare(container, ports)?;
+        timed(&arm.host, &arm.engine.attach_at(container, ports))?;
+    }
+    traffic::serve(&arm.engine.netns(&containers[1])?)?;
     traffic::serve(&arm.host.outside)?;
     let sibling = containers[1].address;
     Ok(Bed {
         label,
-        client: containers[0].open()?,
+        client: arm.engine.netns(&containers[0])?,
         sibling,
         published: if publish { UPLINK } else { sibling },
         arm,

@@ -25,13 +25,22 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// `$0` is the directory of the cgroups; what follows is the daemon.
 const START: &str = r#"mount --rbind "$0" /sys/fs/cgroup && exec "$@""#;
 
+/// How the host's own connections to published ports get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proxy {
+    /// As Docker comes: a process for each port.
+    Userland,
+    /// By rules only.
+    None,
+}
+
 /// dockerd on a new host; `None` where it is not installed.
-pub fn reference(context: &Context) -> Result<Option<Arm>> {
+pub fn reference(context: &Context, proxy: Proxy) -> Result<Option<Arm>> {
     if !installed("dockerd") {
         return Ok(None);
     }
     let host = context.world.host()?;
-    let daemon = Daemon::start(&host)?;
+    let daemon = Daemon::start(&host, proxy)?;
     daemon.import()?;
     let ask = context.floor.with_file_name("ask");
     Ok(Some(Arm {
@@ -75,11 +84,12 @@ impl Engine for Docker {
     }
 
     fn prepare(&self, container: &Container, ports: &[String]) -> Result<()> {
-        let bound = pairs(ports).map(|(host, inside)| {
-            let binding = json!([{ "HostPort": host.to_string() }]);
-            (format!("{inside}/tcp"), binding)
-        });
-        let bound: Map<String, Value> = bound.collect();
+        let mut bound = Map::new();
+        for (host, inside) in pairs(ports) {
+            let all = bound.entry(format!("{inside}/tcp")).or_insert(json!([]));
+            let all = all.as_array_mut().ok_or("made as an array above")?;
+            all.push(json!({ "HostPort": host.to_string() }));
+        }
         let exposed = bound.keys().map(|port| (port.clone(), json!({})));
         let body = json!({
             "Image": IMAGE, "Cmd": ["/bin/sleep", "infinity"],
@@ -96,9 +106,28 @@ impl Engine for Docker {
             .post(&format!("/networks/{BRIDGE}/disconnect"), &leave)
     }
 
+    fn netns(&self, container: &Container) -> Result<File> {
+        let path = format!("/containers/{}/json", container.name);
+        let about: Value = serde_json::from_str(&self.daemon.ask("GET", &path)?)?;
+        let key = about["NetworkSettings"]["SandboxKey"].as_str();
+        let key = key.ok_or("dockerd does not tell where a namespace is")?;
+        Ok(File::open(
+            self.daemon.root()?.join(key.trim_start_matches('/')),
+        )?)
+    }
+
     fn attach(&self, container: &Container, _: &[String]) -> Call {
         let path = format!("/networks/{BRIDGE}/connect");
         self.call(&path, json!({ "Container": container.name }))
+    }
+
+    fn attach_at(&self, container: &Container, _: &[String]) -> Call {
+        let path = format!("/networks/{BRIDGE}/connect");
+        let at = json!({ "IPAMConfig": { "IPv4Address": container.address.to_string() } });
+        self.call(
+            &path,
+            json!({ "Container": container.name, "EndpointConfig": at }),
+        )
     }
 
     fn detach(&self, container: &Container, _: &[String]) -> Call {
@@ -118,7 +147,7 @@ struct Daemon {
 
 impl Daemon {
     /// Returns when the daemon answers.
-    fn start(host: &Host) -> Result<Self> {
+    fn start(host: &Host, proxy: Proxy) -> Result<Self> {
         let directory = PathBuf::from(host.directory("docker"));
         fs::create_dir_all(&directory)?;
         let within = |name: &str| directory.join(name).display().to_string();
@@ -129,6 +158,7 @@ impl Daemon {
             .args(["--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-c", START, CGROUPS, "dockerd", "--bridge=none"])
             .args(["--storage-driver", "vfs"])
+            .arg(format!("--userland-proxy={}", proxy == Proxy::Userland))
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .args(["--data-root", &within("data")])
             .args(["--exec-root", &within("exec")])
@@ -145,7 +175,7 @@ impl Daemon {
             cgroup: format!("/wharf-bench-{}", std::process::id()),
         };
         let begun = Instant::now();
-        while http::ask(&daemon.socket, "GET", "/_ping", "text/plain", &[]).is_err() {
+        while daemon.ask("GET", "/_ping").is_err() {
             if daemon.child.try_wait()?.is_some() || begun.elapsed() > PATIENCE {
                 return Err(format!("dockerd does not start: {}", daemon.last_words()).into());
             }
@@ -160,17 +190,29 @@ impl Daemon {
         last.into_iter().rev().collect::<Vec<_>>().join(" | ")
     }
 
+    fn ask(&self, method: &str, path: &str) -> Result<String> {
+        let answer = http::ask(&self.socket, method, path, "text/plain", &[]);
+        Ok(answer.map_err(|e| format!("dockerd: {method} {path}: {e}"))?)
+    }
+
     fn post(&self, path: &str, body: &Value) -> Result<()> {
-        let body = body.to_string();
-        http::ask(
-            &self.socket,
-            "POST",
-            path,
-            "application/json",
-            body.as_bytes(),
-        )
-        .map_err(|e| format!("dockerd: POST {path}: {e}"))?;
+        let (kind, body) = ("application/json", body.to_string());
+        let answer = http::ask(&self.socket, "POST", path, kind, body.as_bytes());
+        answer.map_err(|e| format!("dockerd: POST {path}: {e}"))?;
         Ok(())
+    }
+
+    /// The first process of the daemon's PID namespace, as it is called out here.
+    fn init(&self) -> Result<i32> {
+        let child = self.child.id();
+        let below = fs::read_to_string(format!("/proc/{child}/task/{child}/children"))?;
+        let first = below.split_whitespace().next();
+        Ok(first.ok_or("dockerd has ended")?.parse()?)
+    }
+
+    /// The daemon's view of the file system.
+    fn root(&self) -> Result<PathBuf> {
+        Ok(format!("/proc/{}/root", self.init()?).into())
     }
 
     /// An image of one program, with what it needs to start.
@@ -203,22 +245,10 @@ impl Daemon {
 
     /// Ends the containers, so that their cgroups are empty.
     fn end_containers(&self) -> Result<()> {
-        let all = http::ask(
-            &self.socket,
-            "GET",
-            "/containers/json?all=1",
-            "text/plain",
-            &[],
-        )?;
-        let all: Value = serde_json::from_str(&all)?;
-        for id in all
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(|c| c["Id"].as_str())
-        {
-            let path = format!("/containers/{id}?force=1");
-            http::ask(&self.socket, "DELETE", &path, "text/plain", &[])?;
+        let all: Value = serde_json::from_str(&self.ask("GET", "/containers/json?all=1")?)?;
+        let all = all.as_array().into_iter().flatten();
+        for id in all.filter_map(|container| container["Id"].as_str()) {
+            self.ask("DELETE", &format!("/containers/{id}?force=1"))?;
         }
         Ok(())
     }
@@ -228,7 +258,11 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         // Whatever fails here, the processes end with their PID namespace.
         drop(self.end_containers());
-        drop(self.child.kill());
+        match self.init() {
+            // All processes of its namespace end with the first, and `unshare` when that is waited for.
+            Ok(init) => drop(sys::kill(init)),
+            Err(_) => drop(self.child.kill()),
+        }
         drop(self.child.wait());
         let parent = self.cgroup.trim_start_matches('/');
         let hierarchies = fs::read_dir(CGROUPS).into_iter().flatten().flatten();

@@ -1,6 +1,6 @@
 //! The contestants: each turns "plug this container in" into the one process that does it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +44,10 @@ pub trait Engine: Sync {
     /// What has to be there before `container` can be plugged in with `ports`; not timed.
     fn prepare(&self, _: &Container, _: &[String]) -> Result<()> {
         Ok(())
+    }
+    /// The namespace of `container`: the bench's own, but for engines that make one themselves.
+    fn netns(&self, container: &Container) -> Result<File> {
+        Ok(container.open()?)
     }
     /// Plugs `container` in and publishes `ports`, each `HOST:CONTAINER` or `FIRST-LAST:FIRST-LAST`.
     fn attach(&self, container: &Container, ports: &[String]) -> Call;

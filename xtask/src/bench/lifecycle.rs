@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::chart::Chart;
+use super::docker::Proxy;
 use super::engines::{self, Arm, FloorKind};
 use super::measure::{Cost, Cycle, Entry, Summary, alternate, timed};
 use super::report::{Section, times};
@@ -31,7 +32,7 @@ pub fn attach(context: &Context) -> Result<Vec<Section>> {
     for (name, arm) in [
         (cni::REFERENCE_LABEL, cni::reference(context)?),
         (netavark::REFERENCE_LABEL, netavark::reference(context)?),
-        (docker::LABEL, docker::reference(context)?),
+        (docker::LABEL, docker::reference(context, Proxy::Userland)?),
     ] {
         match arm {
             Some(arm) => arms.push(arm),

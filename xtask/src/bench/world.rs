@@ -70,7 +70,12 @@ impl World {
         fs::create_dir(NETNS)?;
         fs::create_dir_all(CGROUPS)?;
         // Only dockerd needs them.
-        drop(sys::mount("/sys/fs/cgroup", CGROUPS, "none", libc::MS_BIND | libc::MS_REC));
+        drop(sys::mount(
+            "/sys/fs/cgroup",
+            CGROUPS,
+            "none",
+            libc::MS_BIND | libc::MS_REC,
+        ));
         // What /sys shows of the network belongs to the namespace that mounted it. Not vital.
         drop(sys::mount("sysfs", "/sys", "sysfs", 0));
         sys::adopt_orphans()?;
