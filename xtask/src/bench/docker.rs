@@ -99,8 +99,9 @@ impl Engine for Docker {
         let name = &container.name;
         self.daemon
             .post(&format!("/containers/create?name={name}"), &body)?;
+        // A body that nobody reads would break the connection when it is closed.
         self.daemon
-            .post(&format!("/containers/{name}/start"), &json!({}))?;
+            .ask("POST", &format!("/containers/{name}/start"))?;
         let leave = json!({ "Container": name });
         self.daemon
             .post(&format!("/networks/{BRIDGE}/disconnect"), &leave)
