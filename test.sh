@@ -10,7 +10,7 @@ exec </dev/null
 need cc:gcc cc:libc6-dev nft:nftables ip:iproute2 iptables:iptables ping:iputils-ping curl:curl \
     conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw dbus-daemon:dbus-daemon \
     podman:podman crun:crun conmon:conmon /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/podman/netavark:netavark \
-    /bin/busybox:busybox-static \
+    /bin/busybox:busybox-static newuidmap:uidmap slirp4netns:slirp4netns \
     /usr/lib/cni/portmap:containernetworking-plugins
 need_idle firewalld firewalld:firewalld
 need_idle containerd containerd:containerd

@@ -7,14 +7,28 @@ use crate::error::EngineError;
 use crate::process::liveness::{self, ProcessId};
 use crate::process::netns;
 
-/// A refusal by the file system to somebody without privileges is a matter of privileges.
+/// A refusal by the file system to somebody without privileges is a matter of privileges. Root of a user namespace has
+/// them, and only needs another directory.
 pub(super) fn explain_denied(error: EngineError) -> EngineError {
     match error {
-        EngineError::Store { ref detail, .. } if detail.contains("ermission denied") => {
+        EngineError::Store { ref detail, .. }
+            if detail.contains("ermission denied") && !is_privileged() =>
+        {
             EngineError::Privileges
         }
         other => other,
     }
+}
+
+/// Whether this process has the capabilities that wharf needs (`linux/capability.h`).
+fn is_privileged() -> bool {
+    const CAP_NET_ADMIN: u64 = 1 << 12;
+    const CAP_SYS_ADMIN: u64 = 1 << 21;
+    const NEEDED: u64 = CAP_NET_ADMIN | CAP_SYS_ADMIN;
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok());
+    effective.unwrap_or(0) & NEEDED == NEEDED
 }
 
 /// This process, for the journal.

@@ -1,6 +1,7 @@
 //! What every command needs: the printer, and the engine when it comes to that.
 
-use std::path::PathBuf;
+use std::env;
+use std::path::{Path, PathBuf};
 
 use wharf_engine::api::{Dirs, Mode, Outcome};
 use wharf_engine::engine::Engine;
@@ -16,15 +17,26 @@ pub struct Context {
     pub dirs: Dirs,
 }
 
+/// Where wharf keeps what it knows under Podman without privileges, which may not write at the usual places: in Podman's
+/// own directory of networks, which lives as long as they do.
+pub fn rootless_dirs(networks: &Path) -> Dirs {
+    Dirs {
+        state: networks.join("wharf/state"),
+        run: networks.join("wharf/run"),
+    }
+}
+
 impl Context {
     /// The surroundings as the environment has them.
     pub fn new(printer: Printer) -> Self {
-        let mut dirs = Dirs::default();
         let chosen = |name| {
-            std::env::var_os(name)
+            env::var_os(name)
                 .filter(|value| !value.is_empty())
                 .map(PathBuf::from)
         };
+        // What `podman unshare` sets: this is Podman without privileges, whose networks are asked for.
+        let podman = chosen("CONTAINERS_RUNROOT").map(|root| rootless_dirs(&root.join("networks")));
+        let mut dirs = podman.filter(|d| d.run.is_dir()).unwrap_or_default();
         if let Some(path) = chosen("WHARF_STATE_DIR") {
             dirs.state = path;
         }

@@ -29,7 +29,7 @@ use wharf_core::ErrorKind;
 use crate::output::Printer;
 use crate::output::error::CommandError;
 use crate::tour;
-pub use context::Context;
+pub use context::{Context, rootless_dirs};
 use lazy::Lazy;
 
 /// What a command ends with: an exit status, or an error to be printed.

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use wharf_engine::api::{Dirs, Mode};
 use wharf_engine::engine::Engine;
 
-use crate::cli::Context;
+use crate::cli::{Context, rootless_dirs};
 use crate::output::Printer;
 use error::Failure;
 
@@ -112,14 +112,14 @@ impl Call {
         // Podman gives an empty text for what it does not have.
         let path = |given: &OsString| (!given.is_empty()).then(|| PathBuf::from(given));
         let config = cli.config.as_ref().and_then(path);
-        // Without privileges the usual places belong to somebody else; Podman's is as short-lived as is needed.
         if rootless && let Some(config) = &config {
             let own = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+            let podmans = rootless_dirs(config);
             if !own("WHARF_RUN_DIR") {
-                dirs.run = config.join("wharf/run");
+                dirs.run = podmans.run;
             }
             if !own("WHARF_STATE_DIR") {
-                dirs.state = config.join("wharf/state");
+                dirs.state = podmans.state;
             }
         }
         Self {

@@ -46,6 +46,7 @@ mod netavark_refused;
 mod networks;
 mod options;
 mod podman;
+mod podman_rootless;
 mod publish;
 mod reachability;
 mod repair;
