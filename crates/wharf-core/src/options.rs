@@ -95,6 +95,8 @@ pub struct NetworkOptions {
     pub hairpin: bool,
     /// The bridge itself takes all frames.
     pub promisc: bool,
+    /// The containers' ends of the cables are left down, for whoever sets them up.
+    pub interfaces_down: bool,
 }
 
 /// Why an option is not acceptable.
@@ -198,6 +200,7 @@ impl NetworkOptions {
             "masquerade-published" if key == short => {
                 self.masquerade_published = boolean(key, value)?;
             }
+            "interfaces-down" if key == short => self.interfaces_down = boolean(key, value)?,
             "vrf" if key == short => {
                 return Err(OptionError::Unsupported {
                     key: key.to_owned(),

@@ -64,10 +64,12 @@ pub fn attachment(
         });
     }
     all.extend(a.extras.resources(&inside, a, net.mtu));
-    all.push(Resource::Up {
-        netns: inside.clone(),
-        link: a.interface.clone(),
-    });
+    if !net.settings.interfaces_down {
+        all.push(Resource::Up {
+            netns: inside.clone(),
+            link: a.interface.clone(),
+        });
+    }
     all.extend(default_routes(net, &inside, a));
     all.extend(net.routes.iter().map(|route| Resource::Route {
         netns: inside.clone(),

@@ -88,7 +88,7 @@ impl Engine {
             self.loopback_networks(&after, nets),
         );
         let carriers = [lb_before.as_slice(), &lb_after].concat();
-        self.write_last(&carriers, |engine, txn| {
+        self.write_last(&carriers, None, |engine, txn| {
             if done.is_ok() {
                 for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
                     engine.count_loopback(txn, name, -1)?;
@@ -214,7 +214,7 @@ impl Engine {
             self.loopback_networks(after, nets),
         );
         let carriers = [lb_before.as_slice(), &lb_after].concat();
-        self.write_last(&carriers, |engine, txn| {
+        self.write_last(&carriers, None, |engine, txn| {
             for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
                 engine.count_loopback(txn, name, -1)?;
             }

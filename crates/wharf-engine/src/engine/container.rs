@@ -11,11 +11,13 @@ use wharf_core::diff::diff;
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::DEFAULT_NETWORK;
 use wharf_core::plan::Plan;
+use wharf_core::publish::PortMapping;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
 use crate::engine::flows::flush_udp;
 use crate::engine::host::learn_of_host;
 use crate::engine::network::{now, random_id};
+use crate::engine::shared::Withdrawn;
 use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
 use crate::error::EngineError;
 use crate::store::Work;
@@ -105,7 +107,7 @@ impl Engine {
         self.put(&mut txn, &container, Some((&key, Work::Create)))?;
         self.run.commit(txn)?;
         if let Err(error) = self.carry_out(&own, || verb_create(&container)) {
-            self.forget_container(&container, &nets)?;
+            self.forget_container(&container, &nets, None)?;
             return Err(error);
         }
         for a in &mut container.attachments {
@@ -119,7 +121,7 @@ impl Engine {
         }
         let carriers = self.loopback_networks(&container, &nets);
         let carriers = self.unsettled(carriers.into_iter().map(|name| (name, 0)))?;
-        self.write_last(&carriers, |engine, txn| {
+        self.write_last(&carriers, None, |engine, txn| {
             let name = container.name.as_str();
             engine.run.containers.put(txn, name, &container)?;
             engine.run.journal.delete(txn, &key).map(|_| ())
@@ -185,14 +187,16 @@ impl Engine {
         put.map_err(|e| self.run.fail(e))
     }
 
-    /// Gives back everything a container's record holds, and the record.
+    /// Gives back everything a container's record holds, and the record. `plan` is by what its resources went; none if they
+    /// were taken back.
     pub(super) fn forget_container(
         &mut self,
         container: &Container,
         nets: &Networks,
+        plan: Option<&Plan>,
     ) -> Result<(), EngineError> {
         let settle = self.loopback_networks(container, nets);
-        self.forget_and_settle(std::slice::from_ref(container), nets, &settle)
+        self.forget_and_settle(std::slice::from_ref(container), nets, &settle, plan)
     }
 
     /// As [`Engine::forget_container`], for many in one transaction.
@@ -201,9 +205,15 @@ impl Engine {
         containers: &[Container],
         nets: &Networks,
         settle: &[NetworkName],
+        plan: Option<&Plan>,
     ) -> Result<(), EngineError> {
         let carriers = self.loopback_users(containers, nets);
-        self.write_last(settle, |engine, txn| {
+        let ports: Vec<PortMapping> = containers.iter().flat_map(|c| c.ports.clone()).collect();
+        let withdrawn = Withdrawn {
+            ports: &ports,
+            plan,
+        };
+        self.write_last(settle, Some(withdrawn), |engine, txn| {
             for container in containers {
                 for a in &container.attachments {
                     engine.release_addresses(txn, a)?;
@@ -363,7 +373,7 @@ impl Engine {
             a.phase = Phase::Active;
         }
         let settle = self.unsettled(self.loopback_users(&containers, nets).into_iter())?;
-        self.forget_and_settle(&containers, nets, &settle)?;
+        self.forget_and_settle(&containers, nets, &settle, Some(plan))?;
         self.release(nets)
     }
 

@@ -17,6 +17,7 @@ use wharf_core::publish::PortMapping;
 use crate::api::{Mode, ObjectName, Outcome};
 use crate::engine::flows::{flush_all, flush_udp};
 use crate::engine::host::{failed, failed_op};
+use crate::engine::shared::Withdrawn;
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
@@ -65,8 +66,11 @@ impl Engine {
             self.run.commit(txn)?;
             let done = self.carry_out(&plan, || format!("publish ports of container `{name}`"));
             let keep = if done.is_ok() { &after } else { &before };
-            let drop_ports: &[PortMapping] = if done.is_ok() { &[] } else { &new };
-            self.finish_ports(&after, keep, drop_ports, &nets, &key)?;
+            let withdrawn = Withdrawn {
+                ports: if done.is_ok() { &[] } else { &new },
+                plan: None,
+            };
+            self.finish_ports(&after, keep, withdrawn, &nets, &key)?;
             done?;
         } else {
             drop(txn);
@@ -122,7 +126,11 @@ impl Engine {
             if done.is_err() {
                 self.carry_out_all(&plan);
             }
-            self.finish_ports(&before, &after, ports, &nets, &key)?;
+            let withdrawn = Withdrawn {
+                ports,
+                plan: Some(&plan),
+            };
+            self.finish_ports(&before, &after, withdrawn, &nets, &key)?;
             done?;
         } else {
             drop(txn);
@@ -139,7 +147,7 @@ impl Engine {
         &mut self,
         was: &Container,
         is: &Container,
-        dropped: &[PortMapping],
+        dropped: Withdrawn<'_>,
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
@@ -148,8 +156,8 @@ impl Engine {
             self.loopback_networks(is, nets),
         );
         let carriers = [before.as_slice(), &after].concat();
-        self.write_last(&carriers, |engine, txn| {
-            for mapping in dropped {
+        self.write_last(&carriers, Some(dropped), |engine, txn| {
+            for mapping in dropped.ports {
                 engine.run.free_port(txn, mapping)?;
             }
             for name in before.iter().filter(|n| !after.contains(n)) {
@@ -428,15 +436,24 @@ impl Engine {
         })
     }
 
-    /// Ends a change: writes what became of it, and sets `route_localnet` as those who are left need it. Both in one,
-    /// since others come and go meanwhile: whoever counts himself in after this finds it off, and turns it on.
+    /// Ends a change: writes what became of it, and sets `route_localnet` and elements that several have as those who are
+    /// left need them. All in one, since others come and go meanwhile: whoever counts himself in after this finds it off,
+    /// and turns it on.
     pub(super) fn write_last(
         &mut self,
         carriers: &[NetworkName],
+        withdrawn: Option<Withdrawn<'_>>,
         write: impl FnOnce(&Self, &mut RwTxn) -> heed::Result<()>,
     ) -> Result<(), EngineError> {
         let mut txn = self.run.begin()?;
         write(self, &mut txn).map_err(|e| self.run.fail(e))?;
+        if let Some(withdrawn) = withdrawn {
+            let amiss = self.shared_amiss(&txn, withdrawn);
+            for op in amiss.map_err(|e| self.run.fail(e))? {
+                // Somebody may have flushed the rules: then it is for `repair`.
+                let _ = self.kernel.apply(&[&op]);
+            }
+        }
         for name in carriers {
             let live = self.run.networks.get(&txn, name.as_str());
             let Some(live) = live.map_err(|e| self.run.fail(e))? else {

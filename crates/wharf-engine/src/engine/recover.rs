@@ -10,6 +10,7 @@ use wharf_core::model::Netns;
 
 use crate::api::Note;
 use crate::engine::flows::flush_all;
+use crate::engine::shared::Withdrawn;
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
@@ -122,7 +123,11 @@ impl Engine {
                 let plan = diff(&resources(&after)?, &resources(&whole)?, "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(ports));
-                self.finish_ports(&whole, &after, ports, &nets, key)
+                let withdrawn = Withdrawn {
+                    ports,
+                    plan: Some(&plan),
+                };
+                self.finish_ports(&whole, &after, withdrawn, &nets, key)
             }
             Work::Attach => {
                 let mut after = container.clone();
@@ -135,7 +140,7 @@ impl Engine {
                 let plan = diff(&[], &all, "");
                 self.carry_out_all(&plan);
                 self.carry_out_all(&flush_all(&whole.ports));
-                self.forget_container(&whole, &nets)
+                self.forget_container(&whole, &nets, Some(&plan))
             }
         }
     }

@@ -8,10 +8,22 @@ use wharf_core::attach::Container;
 use wharf_core::compile;
 use wharf_core::model::Resource;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::nft::{Element, Field, Object};
-use wharf_core::publish::{PortRange, Protocol};
+use wharf_core::nft::{Change, Element, Field, Object};
+use wharf_core::op::Op;
+use wharf_core::plan::Plan;
+use wharf_core::publish::{PortMapping, PortRange, Protocol};
 
 use crate::engine::{Engine, Networks};
+
+/// Ports that were withdrawn.
+#[derive(Clone, Copy)]
+pub(super) struct Withdrawn<'a> {
+    /// The ports.
+    pub(super) ports: &'a [PortMapping],
+    /// By what they were, and so which elements went; none when publishing them failed and was taken back, with all of
+    /// theirs.
+    pub(super) plan: Option<&'a Plan>,
+}
 
 impl Engine {
     /// What is made for a container and goes with it.
@@ -49,6 +61,51 @@ impl Engine {
         all.retain(|r| shared(r).is_none_or(|e| !theirs.contains(&(e.set.clone(), e.key.clone()))));
         Ok(())
     }
+
+    /// What makes shared elements right where others came or went since the plan was made: two that went at once have
+    /// each left an element to the other, or one that came has found the element that was about to go. To be asked and
+    /// done where nobody else writes to the store: whoever comes later makes his elements later.
+    pub(super) fn shared_amiss(
+        &self,
+        txn: &RoTxn,
+        withdrawn: Withdrawn<'_>,
+    ) -> heed::Result<Vec<Op>> {
+        let gone = withdrawn.plan.map(gone_with);
+        let mut amiss = Vec::new();
+        for mapping in withdrawn.ports {
+            let own = compile::shared(mapping);
+            if own.is_empty() {
+                continue;
+            }
+            let there = self.run.ports_within(txn, mapping.protocol, mapping.host)?;
+            let theirs = there.iter().flat_map(|(_, other)| compile::shared(other));
+            let theirs: HashSet<_> = theirs.map(|e| (e.set, e.key)).collect();
+            for element in own {
+                let id = (element.set.clone(), element.key.clone());
+                let object = Object::Element(element);
+                let is_gone = gone.as_ref().is_none_or(|gone| gone.contains(&id));
+                match (theirs.contains(&id), is_gone) {
+                    (true, true) => amiss.push(Op::Nft(vec![Change::Add(object)])),
+                    (false, false) => amiss.push(Op::Nft(vec![Change::Del(object)])),
+                    _ => {}
+                }
+            }
+        }
+        Ok(amiss)
+    }
+}
+
+/// The shared elements that a plan removes.
+fn gone_with(plan: &Plan) -> HashSet<(String, Vec<Field>)> {
+    let changes = plan.steps.iter().filter_map(|step| match &step.op {
+        Op::Nft(changes) => Some(changes),
+        _ => None,
+    });
+    let removed = changes.flatten().filter_map(|change| match change {
+        Change::Del(Object::Element(e)) if compile::is_shared(e) => Some(e),
+        _ => None,
+    });
+    removed.map(|e| (e.set.clone(), e.key.clone())).collect()
 }
 
 /// The ports that the shared ones among `all` are about: of each protocol from the lowest to the highest.

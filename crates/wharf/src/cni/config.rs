@@ -296,13 +296,9 @@ impl Config {
         if !self.vlan_trunk.is_empty() {
             return Err(CniError::unsupported("vlanTrunk", "a list", own));
         }
-        if self.disable_container_interface {
-            let why = "wharf's container interfaces are up";
-            return Err(CniError::unsupported(
-                "disableContainerInterface",
-                true,
-                why,
-            ));
+        if self.disable_container_interface && !self.ipam.is_empty() {
+            let msg = "`disableContainerInterface` leaves the interface down: `ipam` has to be absent or empty";
+            return Err(CniError::config(msg));
         }
         let limits = self.limits();
         for (key, list) in [
@@ -404,6 +400,11 @@ mod tests {
             (r#""vlan":5"#, 2, "vlan"),
             (r#""conditionsV4":["-s","1.2.3.4"]"#, 2, "conditionsV4"),
             (r#""hairpinMode":true,"promiscMode":true"#, 7, "promiscMode"),
+            (
+                r#""disableContainerInterface":true,"ipam":{"type":"host-local"}"#,
+                7,
+                "disableContainerInterface",
+            ),
             (r#""ingressPolicy":"closed""#, 7, "ingressPolicy"),
             (r#""markMasqBit":32"#, 7, "markMasqBit"),
         ] {

@@ -135,6 +135,9 @@ fn options(config: &Config, internal: bool) -> BTreeMap<String, String> {
     if config.promisc_mode {
         options.push(("promisc", "true"));
     }
+    if config.disable_container_interface {
+        options.push(("interfaces-down", "true"));
+    }
     if config.masq_all {
         options.push(("masquerade-published", "true"));
     }

@@ -174,6 +174,39 @@ fn ports_of_one_number_at_two_addresses_are_guarded_each() {
     are(false, false, false);
 }
 
+/// Each of two leaves what both have to the other, if both go at once; and who comes finds what another takes away.
+#[test]
+fn ports_of_one_number_come_and_go_at_the_same_moment() {
+    require!();
+    let host = world("", "");
+    let published = ["10.0.2.2", "10.0.2.3"].map(|at| format!("-p {at}:8090:90/udp"));
+    let create = |n: usize| format!("create c{n} --network B {}", published[n]);
+    let bound = || host.sh("nft list set inet wharf taken4_bound");
+    for round in 0..25 {
+        for n in [0, 1] {
+            host.w(&create(n)).ok();
+        }
+        assert!(bound().contains("udp . 8090"), "round {round}");
+        std::thread::scope(|scope| {
+            let host = &host;
+            let gone = [0, 1].map(|n| scope.spawn(move || host.w(&format!("rm -f c{n}"))));
+            for gone in gone {
+                gone.join().expect("no panic").ok();
+            }
+        });
+        assert!(!bound().contains("8090"), "round {round}: nobody has it");
+        host.w(&create(0)).ok();
+        std::thread::scope(|scope| {
+            let gone = scope.spawn(|| host.w("rm -f c0"));
+            let come = scope.spawn(|| host.w(&create(1)));
+            gone.join().expect("no panic").ok();
+            come.join().expect("no panic").ok();
+        });
+        assert!(bound().contains("udp . 8090"), "round {round}: c1 has it");
+        host.w("rm -f c1").ok();
+    }
+}
+
 /// Where all other numbers are in use towards one peer, the kernel would give what is left: the published one.
 #[test]
 fn no_port_is_published_and_drawn() {

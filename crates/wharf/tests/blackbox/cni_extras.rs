@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
-use wharf_testkit::{Echo, Host, Netns, Snapshot, addr, require};
+use wharf_testkit::{Answer, Echo, Host, Netns, Snapshot, addr, require};
 
 fn no() -> Value {
     Value::Null
@@ -221,4 +221,52 @@ fn masq_all_has_strangers_answered_by_a_container_without_routes() {
         runtime.del(&list, id, "eth0", &ports).expect("DEL");
         host.w("network prune").ok();
     }
+}
+
+#[test]
+fn the_interface_is_left_down_where_that_is_asked_for() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let wish = json!({"disableContainerInterface": true});
+    runtime.netns("c1");
+    let refused = runtime.add(&list("1.0.0", &wish), "c1", "eth0", &no());
+    assert_eq!(code(refused), 7, "with addresses");
+    let wish =
+        json!({"disableContainerInterface": true, "isGateway": false, "ipMasq": false, "ipam": {}});
+    let alone = list("1.0.0", &wish);
+    let result = runtime.add(&alone, "c1", "eth0", &no()).expect("ADD");
+    assert_eq!(text(&result, "interfaces/2/name"), "eth0");
+    assert!(result.get("ips").is_none(), "{result}");
+    let c1 = host.container("c1");
+    let state = |c: &Netns| c.ip("link show dev eth0");
+    assert!(state(&c1).contains("state DOWN"), "{}", state(&c1));
+    let port = host.netns().ip(&format!(
+        "link show dev {}",
+        text(&result, "interfaces/1/name")
+    ));
+    assert!(
+        port.contains("master cni7") && port.contains(",UP"),
+        "{port}"
+    );
+    runtime.check(&alone, "c1", "eth0", &no()).expect("CHECK");
+    assert_eq!(host.w("doctor").ok().stdout.trim(), "nothing is wrong");
+    // Whoever set it up finds a cable that works.
+    runtime.netns("c2");
+    runtime.add(&alone, "c2", "eth0", &no()).expect("ADD");
+    let c2 = host.container("c2");
+    for (c, address) in [(&c1, "10.7.0.1/24"), (&c2, "10.7.0.2/24")] {
+        c.ip("link set eth0 up");
+        c.ip(&format!("addr add {address} dev eth0"));
+    }
+    assert_eq!(c1.ping(ip("10.7.0.2")), Answer::Replied);
+    host.w("repair").ok();
+    assert_eq!(c1.ping(ip("10.7.0.2")), Answer::Replied);
+    for container in ["c1", "c2"] {
+        runtime.del(&alone, container, "eth0", &no()).expect("DEL");
+        host.sh(&format!("ip netns del {container}"));
+    }
+    host.w("network prune").ok();
+    before.assert_same(&host, "interfaces left down");
 }

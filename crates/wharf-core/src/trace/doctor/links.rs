@@ -187,6 +187,10 @@ fn interface(scene: &Scene, member: &Member, found: &mut Findings) {
         }
         return;
     };
+    if !link.up && member.net.settings.interfaces_down {
+        // Whoever asked for it sets it up, and gives it what it needs.
+        return;
+    }
     if !link.up {
         let what = format!("{name} in {who} is down.");
         // With the link its routes went.
