@@ -58,7 +58,7 @@ impl Engine {
             let new = |n: &&IpNet| !believed.addresses.contains(n);
             all.addresses.extend(a.addresses.iter().filter(new));
             all.routes.extend(a.routes.iter().cloned());
-            self.check_inside(container, a, &all, &mut missing)?;
+            self.check_inside(container, (a, net), &all, &mut missing)?;
         }
         self.check_elements(container, &nets, &mut missing)?;
         self.check_surroundings(container, &nets, &mut missing)?;
@@ -151,7 +151,7 @@ impl Engine {
     fn check_inside(
         &mut self,
         container: &Container,
-        a: &Attachment,
+        (a, net): (&Attachment, &NetworkSpec),
         believed: &Believed,
         missing: &mut Vec<String>,
     ) -> Result<(), EngineError> {
@@ -164,7 +164,7 @@ impl Engine {
             missing.push(format!("interface `{}`", a.interface));
             return Ok(());
         };
-        if !link.up {
+        if !link.up && !net.settings.interfaces_down {
             missing.push(format!("`{}` up", a.interface));
         }
         if let Some(mac) = believed.mac.filter(|mac| link.mac != Some(*mac)) {

@@ -147,16 +147,20 @@ impl Engine {
 
     /// Routing rules and ways to nowhere of networks that are not there.
     fn lost_routing(&mut self, mode: Mode) -> Result<Garbage, EngineError> {
-        let mut wanted: Vec<Resource> = self.run.read(|txn| {
+        let wanted: Vec<Resource> = self.run.read(|txn| {
             let mut all = Vec::new();
+            let mut managed = false;
             for item in self.run.networks.iter(txn)? {
-                all.extend(compile::backstop::network(&item?.1.spec));
+                let net = item?.1.spec;
+                managed |= net.is_managed();
+                all.extend(compile::backstop::network(&net));
+            }
+            // A network without addresses of its own has only what all share.
+            if managed {
+                all.extend(backstop());
             }
             Ok(all)
         })?;
-        if !wanted.is_empty() {
-            wanted.extend(backstop());
-        }
         let there = self.kernel.own_routing(compile::backstop::TABLE);
         let there = there.map_err(|e| failed("look for routing rules", &e))?;
         let mut garbage = Garbage::default();
