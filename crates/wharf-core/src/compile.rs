@@ -460,6 +460,23 @@ pub fn port_carriers<'a, 'c>(
     Family::BOTH.into_iter().filter_map(carrier).collect()
 }
 
+/// A container's published ports as the host translates them in each family: bound to the address that the network binds
+/// them to; none where the network hands packets on untranslated.
+pub fn published<'a>(
+    c: &Container,
+    network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
+) -> Vec<(Family, PortMapping)> {
+    let carriers = port_carriers(c, network);
+    let carried = carriers.into_iter().flat_map(|(_, net, addr)| {
+        let family = Family::of(addr);
+        let translates = net.settings.gateway_mode(family) != GatewayMode::Routed;
+        let bound = c.ports.iter().map(|mapping| bind(net, mapping));
+        let served = bound.filter(move |m| translates && m.serves(family));
+        served.map(move |m| (family, m))
+    });
+    carried.collect()
+}
+
 /// The order in which kinds of resources are made. The sort by it is stable: within a kind the order stays.
 pub fn rank(resource: &Resource) -> u8 {
     match resource {

@@ -120,6 +120,17 @@ pub struct Link {
     pub up: bool,
 }
 
+impl Link {
+    /// The MTU of a bridge that has to be set when the bridge is there. One that it is made with, the kernel takes for the
+    /// bridge's own choice, and changes it with each port that comes or goes (`br_mtu_auto_adjust`), back to 1500 with the
+    /// last.
+    pub fn bridge_mtu(&self) -> Option<u32> {
+        const ETH_DATA_LEN: u32 = 1500;
+        let own = matches!(self.kind, LinkKind::Bridge);
+        self.mtu.filter(|mtu| own && *mtu != ETH_DATA_LEN)
+    }
+}
+
 /// The groups 01:80:c2:00:00:0X, by X, whose frames a port treats as any other's (`IFLA_BRPORT_GROUP_FWD_MASK`). A bridge
 /// else hands most of them to the port's own link, past the rules for bridged frames. :01 is dropped in any case, and the
 /// kernel refuses its bit.

@@ -387,6 +387,11 @@ fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
             why: "a bridge of wharf's own carries one network; with `mode=unmanaged` a bridge that filters VLANs may carry several",
         }));
     }
+    if spec.settings.interfaces_down && !spec.subnets.is_empty() {
+        return Err(NetworkError::Contradiction(
+            "interfaces that are left down have no routes: the option `interfaces-down` is for networks without subnets",
+        ));
+    }
     let isolated = Family::BOTH
         .iter()
         .any(|f| spec.settings.gateway_mode(*f) == GatewayMode::Isolated);

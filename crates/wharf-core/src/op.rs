@@ -97,7 +97,7 @@ pub enum Op {
         /// Whose address.
         addr: IpAddr,
     },
-    /// `bridge fdb add … static`
+    /// `bridge fdb replace … static`
     FdbAdd {
         /// The port.
         link: IfName,

@@ -29,7 +29,17 @@ pub fn command(op: &Op) -> String {
     match op {
         Op::NetnsAdd(path) => netns_add(path),
         Op::NetnsDel(path) => netns_del(path),
-        Op::LinkAdd(link) => link_add(link),
+        Op::LinkAdd(link) => match link.bridge_mtu() {
+            Some(mtu) => {
+                let set = format!(
+                    "{} link set dev {} mtu {mtu}",
+                    ip(&link.netns),
+                    quote(&link.name)
+                );
+                format!("{}\n{set}", link_add(link))
+            }
+            None => link_add(link),
+        },
         Op::LinkSet(link) => link_set(link),
         Op::LinkDel { netns, link } => format!("{} link del dev {}", ip(netns), quote(link)),
         Op::LinkUp { netns, link, up } => {
@@ -69,7 +79,7 @@ pub fn command(op: &Op) -> String {
         }
         Op::NeighDel { link, addr } => format!("ip neigh del {addr} dev {}", quote(link)),
         Op::FdbAdd { link, mac } => {
-            format!("bridge fdb add {mac} dev {} master static", quote(link))
+            format!("bridge fdb replace {mac} dev {} master static", quote(link))
         }
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
@@ -268,7 +278,7 @@ fn link_add(link: &Link) -> String {
     if link.up {
         word("up".to_owned());
     }
-    if let Some(mtu) = link.mtu {
+    if let Some(mtu) = link.mtu.filter(|_| link.bridge_mtu().is_none()) {
         word(format!("mtu {mtu}"));
     }
     if let Some(mac) = link.mac {

@@ -15,6 +15,7 @@ use serde::{Serialize, Serializer};
 
 use crate::addr::Family;
 use crate::attach::Phase;
+use crate::publish::PortMapping;
 use crate::trace::doctor::walked;
 use crate::trace::env::Ending;
 use crate::trace::query::{Query, Source, Target};
@@ -225,7 +226,15 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
                 a.phase == Phase::Active && a.address(family).is_some() && !internal
             })
         };
-        for mapping in &container.ports {
+        let translated = state.published(container);
+        for given in &container.ports {
+            let same = |m: &PortMapping| {
+                let is = |m: &PortMapping| (m.host, m.container, m.protocol);
+                is(m) == is(given) && given.host_ip.is_none_or(|ip| m.host_ip == Some(ip))
+            };
+            // Its network may bind it.
+            let mapping = translated.iter().map(|(_, m)| m).find(|m| same(m));
+            let mapping = mapping.unwrap_or(given);
             let bound = mapping.bound_to();
             let serves = |f: Family| mapping.serves(f) && has(f);
             all.push(PublishedPort {

@@ -10,7 +10,9 @@ use ipnet::IpNet;
 
 use crate::addr::{Family, Mac};
 use crate::attach::Container;
+use crate::name::NetworkName;
 use crate::network::NetworkSpec;
+use crate::publish::PortMapping;
 use crate::trace::packet::L4;
 use crate::trace::report::Owner;
 use crate::trace::ruleset::Ruleset;
@@ -498,6 +500,12 @@ impl ObservedState {
     /// A link by its place.
     pub fn link(&self, place: Place) -> Option<&Link> {
         self.spaces.get(place.space)?.link(place.index)
+    }
+
+    /// What the host translates for a wharf container.
+    pub fn published(&self, container: &Container) -> Vec<(Family, PortMapping)> {
+        let network = |name: &NetworkName| self.networks.iter().find(|n| n.name == *name);
+        crate::compile::published(container, network)
     }
 
     /// The space of a wharf container.

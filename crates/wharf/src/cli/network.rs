@@ -94,7 +94,7 @@ pub struct CreateArgs {
 
     /// Option by its Docker, Netavark or wharf name (may be given again)
     ///
-    /// For example host-access=all|dns|none, isolate=false, mtu=1400, masquerade-published=true, interfaces-down=true,
+    /// For example host-access=all|dns|none, isolate=false, mtu=1400, masquerade-published=true,
     /// com.docker.network.bridge.host_binding_ipv4=127.0.0.1.
     #[arg(short = 'o', long = "opt", alias = "option", value_name = "KEY=VALUE", value_parser = key_value)]
     options: Vec<(String, String)>,

@@ -361,6 +361,49 @@ fn networks_of_all_kinds_are_sound() {
     assert!(all.iter().any(|f| f["code"] == "not-listening"), "{all:#?}");
 }
 
+/// Each on a host of its own, with containers and without: nothing is wrong, missing or left.
+#[test]
+fn networks_of_each_kind_alone_are_sound() {
+    require!();
+    for options in [
+        "",
+        "--ipv6 --mtu 1280",
+        "--mtu 9000",
+        "--internal --ipv6",
+        "--icc=false --ipv6",
+        "--masquerade=false",
+        "--subnet fd00:77::/64",
+        "-o host-access=none --ipv6",
+        "-o isolate=false -o com.docker.network.bridge.gateway_mode_ipv4=nat-unprotected",
+        "-o com.docker.network.bridge.gateway_mode_ipv4=routed --ipv6",
+        "-o com.docker.network.bridge.gateway_mode_ipv6=routed --ipv6",
+        "-o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+        "-o com.docker.network.bridge.trusted_host_interfaces=eth0",
+        "-o com.docker.network.host_ipv4=10.0.2.3",
+        "-o hairpin=true -o promisc=true",
+        "-o masquerade-published=true --ipv6",
+    ] {
+        let host = host();
+        let sound = |when: &str| {
+            let found = faults(&host);
+            assert!(found.is_empty(), "{options} {when}: {found:#?}");
+            for what in ["repair", "gc"] {
+                let plan = host.w(&format!("{what} --dry-run --json")).ok().json();
+                let none = serde_json::json!([]);
+                assert_eq!(plan["steps"], none, "{options} {when}: {what}");
+            }
+        };
+        host.w(&format!("network create net {options}")).ok();
+        sound("without containers");
+        host.w("create a --network net -p 8080:80 -p 9000-9003:9000-9003/udp")
+            .ok();
+        host.w("create b --network net").ok();
+        sound("with containers");
+        host.w("rm -f a b").ok();
+        sound("without containers again");
+    }
+}
+
 #[test]
 fn people_read_it_at_a_glance() {
     require!();

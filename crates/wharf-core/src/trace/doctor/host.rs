@@ -188,10 +188,11 @@ fn published(scene: &Scene, flow: &Flow) -> bool {
     if !outlook::is_local(scene.host(), asked.dst) || outlook::is_local(scene.host(), asked.src) {
         return false;
     }
-    let mut all = scene.state.containers.iter().flat_map(|c| &c.ports);
-    all.any(|m| {
+    let state = scene.state;
+    let mut all = state.containers.iter().flat_map(|c| state.published(c));
+    all.any(|(family, m)| {
         m.protocol.number() == asked.protocol
-            && m.serves(Family::of(asked.dst))
+            && family == Family::of(asked.dst)
             && m.bound_to().is_none_or(|ip| ip == asked.dst)
             && (m.host.first()..=m.host.last()).contains(&asked.dport)
     })

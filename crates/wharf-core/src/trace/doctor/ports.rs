@@ -16,11 +16,13 @@ use super::{Finding, Findings, HostCode, Scene};
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
     for container in &scene.state.containers {
         let name = container.name.as_str();
-        for mapping in &container.ports {
-            listener(scene, name, mapping, found);
-            for family in Family::BOTH.into_iter().filter(|f| mapping.serves(*f)) {
-                bypass(scene, name, mapping, family, found);
+        let published = scene.state.published(container);
+        for (at, (family, mapping)) in published.iter().enumerate() {
+            let known = published[..at].iter().any(|(_, other)| other == mapping);
+            if !known {
+                listener(scene, name, mapping, found);
             }
+            bypass(scene, name, mapping, *family, found);
         }
     }
 }

@@ -38,10 +38,8 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
         }
     }
     for container in &scene.state.containers {
-        for mapping in &container.ports {
-            for family in Family::BOTH {
-                port(scene, container.name.as_str(), mapping, family, found);
-            }
+        for (family, mapping) in scene.state.published(container) {
+            port(scene, container.name.as_str(), &mapping, family, found);
         }
     }
 }
@@ -357,7 +355,7 @@ pub(in crate::trace) fn walked(protocol: Protocol) -> Option<L4> {
 
 /// A published port is reached from outside, or from the host where it is bound to loopback.
 fn port(scene: &Scene, name: &str, mapping: &PortMapping, family: Family, found: &mut Findings) {
-    let Some(l4) = walked(mapping.protocol).filter(|_| mapping.serves(family)) else {
+    let Some(l4) = walked(mapping.protocol) else {
         return;
     };
     let port = mapping.host.first();

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::addr::Family;
 use crate::options::GatewayMode;
+use crate::publish::{PortMapping, PortRange};
 use crate::trace::packet::L4;
 use crate::trace::query::Query;
 use crate::trace::report::{Code, Verdict};
@@ -142,13 +143,14 @@ pub(super) fn published(
     let name = state.spaces.get(id)?.container.as_deref()?;
     let container = state.containers.iter().find(|c| c.name.as_str() == name)?;
     let (port, l4) = (query.port, query.l4);
-    let fits = |m: &&crate::publish::PortMapping| {
+    let published = state.published(container);
+    let fits = |m: &&PortMapping| {
         l4 != L4::Icmp
             && m.protocol.number() == l4.number(Family::V4)
             && !m.bound_to().is_some_and(|ip| ip.is_loopback())
     };
-    let within = |r: crate::publish::PortRange| (r.first()..=r.last()).contains(&port);
-    let all: Vec<_> = container.ports.iter().filter(fits).collect();
+    let within = |r: PortRange| (r.first()..=r.last()).contains(&port);
+    let all: Vec<_> = published.iter().map(|(_, m)| m).filter(fits).collect();
     let inner = all.iter().find(|m| within(m.container));
     let outer = all.iter().find(|m| within(m.host));
     let (mapping, shown) = match (inner, outer) {

@@ -146,9 +146,9 @@ impl<'a> Walk<'a> {
         }
         let within = |r: PortRange| (r.first()..=r.last()).contains(&sent.dport);
         let container = self.state.containers.iter().find(|c| {
-            c.ports.iter().any(|m| {
+            self.state.published(c).iter().any(|(family, m)| {
                 m.protocol.number() == sent.protocol()
-                    && m.serves(sent.family())
+                    && *family == sent.family()
                     && m.bound_to().is_none_or(|ip| ip == sent.dst)
                     && within(m.host)
             })

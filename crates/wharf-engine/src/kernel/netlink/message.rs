@@ -62,7 +62,8 @@ pub(crate) fn link_add(link: &Link, other: Option<u32>, netns: Option<RawFd>) ->
     let attributes = &mut message.attributes;
     let mut info = Vec::new();
     attributes.extend(link.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
-    attributes.extend(link.mtu.map(LinkAttribute::Mtu));
+    let mtu = link.mtu.filter(|_| link.bridge_mtu().is_none());
+    attributes.extend(mtu.map(LinkAttribute::Mtu));
     attributes.extend(other.map(|index| match link.kind {
         LinkKind::Macvlan { .. } => LinkAttribute::Link(index),
         _ => LinkAttribute::Controller(index),
@@ -121,6 +122,13 @@ pub(crate) fn link_set(link: &Link, master: Option<u32>) -> Request {
     if link.up {
         set_up(&mut message, true);
     }
+    request(Message::NewLink(message), 0)
+}
+
+/// `RTM_NEWLINK` on one that is there: its MTU.
+pub(crate) fn mtu_set(name: &IfName, mtu: u32) -> Request {
+    let mut message = by_name(name);
+    message.attributes.push(LinkAttribute::Mtu(mtu));
     request(Message::NewLink(message), 0)
 }
 

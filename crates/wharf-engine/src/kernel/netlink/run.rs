@@ -272,7 +272,14 @@ impl<'a> Run<'a> {
                     inside = Some(space.netns.as_fd().as_raw_fd());
                 }
                 self.known.remove(&(link.netns.clone(), link.name.clone()));
-                message::link_add(link, needs(op).is_some().then_some(index), inside)
+                let add = message::link_add(link, needs(op).is_some().then_some(index), inside);
+                match link.bridge_mtu() {
+                    Some(mtu) => {
+                        self.waiting.push((at, add));
+                        message::mtu_set(&link.name, mtu)
+                    }
+                    None => add,
+                }
             }
             Op::LinkSet(link) => message::link_set(link, link.master.is_some().then_some(index)),
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
