@@ -44,18 +44,19 @@ pub(crate) type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
 
 type Bench = fn(&Context) -> Result<Vec<Section>>;
 
+/// What leaves few namespaces behind comes first: `trace` and `doctor` look into all that there are.
 const BENCHES: [(&str, Bench); 11] = [
     ("attach", lifecycle::attach),
     ("ports", lifecycle::ports),
-    ("scale", scale::run),
+    ("explain", explain::run),
+    ("guards", guards::run),
+    ("datapath", datapath::run),
+    ("exec", exec::run),
     ("network-rm", network_rm::run),
     ("connect", connect::run),
-    ("datapath", datapath::run),
-    ("guards", guards::run),
-    ("exec", exec::run),
-    ("explain", explain::run),
-    ("peers", peers::run),
+    ("scale", scale::run),
     ("storms", storms::run),
+    ("peers", peers::run),
 ];
 
 /// What every bench gets to know.

@@ -11,7 +11,7 @@ usage: cargo xtask bench [BENCH]… [--report DIR] [--rounds N] [--pause MS] [--
 
 benches (when none is named: all but peers; for a report all, for a quick one the main ones):
   attach      an existing namespace onto an existing network with one published port, and off again;
-              beside the CNI plugins and Netavark too, where Debian's packages have put them
+              beside the CNI plugins, Netavark and dockerd too, where Debian's packages have put them
   ports       the same with 1 port, 20 ports and a range of 20
   scale       the same with 0, 100, 500 and 1000 containers attached already
   network-rm  a network with 100 containers, all of it removed
