@@ -332,6 +332,29 @@ impl Container {
             .find(|a| a.default_routes.contains(&family));
         by_default.or_else(|| self.attachments.iter().find(usable))
     }
+
+    /// Puts the newest attachment before those whose interfaces have a higher number. Who leaves a network and comes back
+    /// gets the free interface, and is where he was: the default route does not depend on who changed what, in which order.
+    pub fn put_last_in_place(&mut self) {
+        let Some(newest) = self.attachments.pop() else {
+            return;
+        };
+        let is_behind = |a: &Attachment| match (numbered(&a.interface), numbered(&newest.interface))
+        {
+            (Some((prefix, number)), Some((same, lower))) => prefix == same && number > lower,
+            _ => false,
+        };
+        let at = self.attachments.iter().position(is_behind);
+        self.attachments
+            .insert(at.unwrap_or(self.attachments.len()), newest);
+    }
+}
+
+/// A name's digits at the end, and what is before them: `eth1` is 1 of `eth`.
+fn numbered(name: &IfName) -> Option<(&str, u32)> {
+    let name = name.as_str();
+    let prefix = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    Some((prefix, name[prefix.len()..].parse().ok()?))
 }
 
 /// Gives each family's default route to one attachment: the highest priority, then the earliest.

@@ -12,7 +12,7 @@ use crate::addr::Family;
 use crate::attach::{Attachment, Container};
 use crate::extras::Traits;
 use crate::model::{Link, LinkKind, Netns, Resource};
-use crate::network::NetworkSpec;
+use crate::network::{IPV6_MIN_MTU, NetworkSpec};
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
 use crate::publish::{PortMapping, PortRange, Protocol};
@@ -187,7 +187,7 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
         ] {
             all.push(bridge_sysctl(net, "ipv6", name, value));
         }
-    } else {
+    } else if net.mtu >= IPV6_MIN_MTU {
         all.push(bridge_sysctl(net, "ipv6", "disable_ipv6", "1"));
     }
     all

@@ -152,6 +152,8 @@ pub struct Port {
     pub isolated: bool,
     /// The one VLAN of the port, untagged in the container.
     pub vlan: Option<u16>,
+    /// The link may have IPv6, and then gives itself no address. With an MTU below IPv6's it has none.
+    pub ipv6: bool,
     /// The link's alias (`IFLA_IFALIAS`), which tells whose it is.
     pub alias: String,
 }

@@ -35,7 +35,9 @@ pub const DEFAULT_NETWORK: &str = "default";
 /// The bridge of the default network.
 pub const DEFAULT_BRIDGE: &str = "wharf0";
 /// Smallest MTU: IPv4 needs 68 (RFC 791), IPv6 1280 (RFC 8200, section 5).
-const MTU_MIN: (u32, u32) = (68, 1280);
+const MTU_MIN: (u32, u32) = (68, IPV6_MIN_MTU);
+/// `IPV6_MIN_MTU` (`net/ipv6.h`): links with less have no IPv6 at all, nor its sysctls.
+pub const IPV6_MIN_MTU: u32 = 1280;
 /// Largest MTU of a bridge and a veth (`ETH_MAX_MTU`).
 const MTU_MAX: u32 = 65535;
 

@@ -382,8 +382,9 @@ fn port_set(port: &Port) -> String {
         };
         format!("bridge vlan add dev {link} vid {id} pvid untagged\n{leave}")
     });
+    let unnumbered = if port.ipv6 { " addrgenmode none" } else { "" };
     let text = format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {} isolated {}\nip link set dev {link} up addrgenmode none alias {}{groups}",
+        "bridge link set dev {link} locked {} learning {} hairpin {} isolated {}\nip link set dev {link} up{unnumbered} alias {}{groups}",
         on(port.locked),
         on(port.learning),
         on(port.hairpin),

@@ -95,6 +95,14 @@ pub enum EngineError {
         /// Whose it is.
         by: ContainerName,
     },
+    /// A hardware address is the bridge's: nobody would reach the gateway any more.
+    #[error("MAC address {mac} is that of network `{network}` itself")]
+    MacOfNetwork {
+        /// The hardware address.
+        mac: wharf_core::addr::Mac,
+        /// The network.
+        network: NetworkName,
+    },
     /// Every address is taken.
     #[error("network `{network}` has no free address in {pool}")]
     PoolEmpty {
@@ -257,6 +265,7 @@ impl EngineError {
             | Self::Attached { .. }
             | Self::AddressTaken { .. }
             | Self::MacTaken { .. }
+            | Self::MacOfNetwork { .. }
             | Self::PoolEmpty { .. }
             | Self::PortTaken { .. }
             | Self::PortListening { .. }

@@ -9,7 +9,7 @@ use crate::attach::{Attachment, Container};
 use crate::model::{
     Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource, RouteMore,
 };
-use crate::network::{Driver, NetworkSpec, Subnet};
+use crate::network::{Driver, IPV6_MIN_MTU, NetworkSpec, Subnet};
 use crate::nft::{Element, Field, Object, Table};
 
 use super::{by_family, element, port_alias};
@@ -38,6 +38,7 @@ pub fn attachment(
                 hairpin: false,
                 isolated: false,
                 vlan: net.settings.vlan,
+                ipv6: net.mtu >= IPV6_MIN_MTU,
                 alias: port_alias(container, a),
             }),
         ],
@@ -160,6 +161,7 @@ pub fn port(net: &NetworkSpec, container: &Container, a: &Attachment, hairpin: b
         hairpin,
         isolated: !(net.icc || hairpin && net.bridged_as_routed),
         vlan: None,
+        ipv6: net.mtu >= IPV6_MIN_MTU,
         alias: port_alias(container, a),
     })
 }
@@ -199,7 +201,9 @@ fn own_routes<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = 
 /// Before the container's end is up: no router is believed, and no IPv6 where the network has none.
 fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Resource> {
     let own_addresses = net.subnets.is_empty() || !net.is_managed();
-    let values: &[(&str, &str)] = if own_addresses && !net.has_v6() {
+    let values: &[(&str, &str)] = if net.mtu < IPV6_MIN_MTU {
+        &[]
+    } else if own_addresses && !net.has_v6() {
         match net.subnets.is_empty() {
             true => &[],
             // Who numbers the containers does so alone.

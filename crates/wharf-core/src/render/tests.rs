@@ -52,6 +52,7 @@ fn a_port_in_a_vlan_leaves_the_first() {
             hairpin: false,
             isolated: false,
             vlan,
+            ipv6: true,
             alias: "wharf:web:lan".to_owned(),
         }))
     };

@@ -41,6 +41,13 @@ pub(super) struct Borrowed {
     key: String,
     was: String,
     value: String,
+    /// What the kernel changes along with it, and what that was.
+    along: Vec<(String, String)>,
+}
+
+/// Whether a sysctl is one of those that turn forwarding on and off for the host.
+fn is_forwarding(key: &str) -> bool {
+    Family::BOTH.map(forwarding).contains(&key)
 }
 
 /// What must be done to the host before a network can be.
@@ -144,9 +151,14 @@ impl Engine {
                 key: b.key.clone(),
                 value: value.to_owned(),
             };
+            let along = b.along.iter().map(|(key, was)| Op::SysctlSet {
+                netns: Netns::Host,
+                key: key.clone(),
+                value: was.clone(),
+            });
             part.plan.push(
                 set(&b.value),
-                Undo::Ops(vec![set(&b.was)]),
+                Undo::Ops(std::iter::once(set(&b.was)).chain(along).collect()),
                 "the host is the containers' router",
             );
         }
@@ -163,9 +175,11 @@ impl Engine {
             self.run.meta.put(txn, key::HOST_LINKS, &text.join(" "))?;
         }
         for b in &part.borrowed {
-            self.run
-                .meta
-                .put(txn, &format!("{}{}", key::SYSCTL, b.key), &b.was)?;
+            let own = std::iter::once((&b.key, &b.was));
+            for (key, was) in own.chain(b.along.iter().map(|(key, was)| (key, was))) {
+                let name = format!("{}{key}", key::SYSCTL);
+                self.run.meta.put(txn, &name, was)?;
+            }
         }
         Ok(())
     }
@@ -202,11 +216,13 @@ impl Engine {
             key: forwarding(*family).to_owned(),
             was: "0".to_owned(),
             value: "1".to_owned(),
+            along: Vec::new(),
         };
         let hear = |key: &String| Borrowed {
             key: key.clone(),
             was: "1".to_owned(),
             value: "2".to_owned(),
+            along: Vec::new(),
         };
         let part = HostPart {
             plan: Plan::default(),
@@ -243,10 +259,11 @@ impl Engine {
         let borrowed = self.borrowed_sysctls()?;
         let needed_by = self.other_bridges()?;
         for (sysctl, was) in borrowed {
-            let is_forwarding = [Family::V4, Family::V6]
-                .map(forwarding)
-                .contains(&sysctl.as_str());
-            if is_forwarding && !needed_by.is_empty() {
+            let along = !is_forwarding(&sysctl) && !sysctl.ends_with("accept_ra");
+            if along && !needed_by.is_empty() {
+                continue;
+            }
+            if is_forwarding(&sysctl) && !needed_by.is_empty() {
                 self.notes.push(Note::ForwardingLeftOn(
                     needed_by.iter().map(IfName::to_string).collect(),
                 ));
@@ -255,7 +272,8 @@ impl Engine {
             let Some(is) = self.sysctl(&sysctl) else {
                 continue;
             };
-            if is != was {
+            // What changes along is right only until forwarding is turned off.
+            if is != was || along {
                 let set = |value: String| Op::SysctlSet {
                     netns: Netns::Host,
                     key: sysctl.clone(),
@@ -313,6 +331,7 @@ impl Engine {
                             key,
                             was: "1".to_owned(),
                             value: "2".to_owned(),
+                            along: Vec::new(),
                         });
                     }
                 }
@@ -321,9 +340,35 @@ impl Engine {
                 key: sysctl.to_owned(),
                 was: "0".to_owned(),
                 value: "1".to_owned(),
+                along: self.changed_along(family)?,
             });
         }
         Ok(borrowed)
+    }
+
+    /// What is not as it was when forwarding has been turned on and off again: single links, and those to come, are like
+    /// all then, and redirects are believed again (`inet_forward_change`, `addrconf_forward_change`).
+    fn changed_along(&mut self, family: Family) -> Result<Vec<(String, String)>, EngineError> {
+        let dir = match family {
+            Family::V4 => "net/ipv4/conf",
+            Family::V6 => "net/ipv6/conf",
+        };
+        let mut links = self.foreign_links()?;
+        links.push(IfName::loopback());
+        links.dedup();
+        let single = links.iter().map(|name| format!("{dir}/{name}/forwarding"));
+        let redirects = (family == Family::V4).then(|| format!("{dir}/all/accept_redirects"));
+        let others = single
+            .chain([format!("{dir}/default/forwarding")])
+            .map(|key| (key, "1"))
+            .chain(redirects.map(|key| (key, "0")));
+        let mut along = Vec::new();
+        for (key, unlike) in others {
+            if self.sysctl(&key).as_deref() == Some(unlike) {
+                along.push((key, unlike.to_owned()));
+            }
+        }
+        Ok(along)
     }
 
     /// `accept_ra` of the links a router may be heard on: not loopback, not wharf's bridges, not ports of bridges.
@@ -345,11 +390,11 @@ impl Engine {
     pub(super) fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {
         self.run.read(|txn| {
             let all = self.run.meta.prefix_iter(txn, key::SYSCTL)?;
-            // Forwarding first: while it is on, `accept_ra` 1 would be deaf.
+            // Forwarding first: while it is on, `accept_ra` 1 would be deaf, and it changes others along.
             let mut all: Vec<(String, String)> = all
                 .map(|item| item.map(|(k, v)| (k[key::SYSCTL.len()..].to_owned(), v.to_owned())))
                 .collect::<heed::Result<_>>()?;
-            all.sort_by_key(|(k, _)| k.ends_with("accept_ra"));
+            all.sort_by_key(|(k, _)| !is_forwarding(k));
             Ok(all)
         })
     }

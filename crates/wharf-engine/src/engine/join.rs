@@ -105,6 +105,12 @@ impl Engine {
         if live.is_some_and(|l| l.busy) {
             return Err(EngineError::Busy(ObjectName::Network(net.name.clone())));
         }
+        if let Some(mac) = request.mac.filter(|mac| *mac == net.bridge_mac) {
+            return Err(EngineError::MacOfNetwork {
+                mac,
+                network: net.name.clone(),
+            });
+        }
         if let Some(mac) = request.mac
             && let Some(by) = self
                 .mac_owner(txn, &net.name, mac)

@@ -346,6 +346,7 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
                 hairpin: is.hairpin,
                 isolated: is.isolated,
                 vlan: port.vlan,
+                ipv6: port.ipv6,
                 alias: link.alias.clone().unwrap_or_default(),
             }));
         }

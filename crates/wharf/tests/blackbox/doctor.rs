@@ -369,6 +369,7 @@ fn networks_of_each_kind_alone_are_sound() {
         "",
         "--ipv6 --mtu 1280",
         "--mtu 9000",
+        "--mtu 576",
         "--internal --ipv6",
         "--icc=false --ipv6",
         "--masquerade=false",

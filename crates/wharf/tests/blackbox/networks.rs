@@ -2,7 +2,7 @@
 
 use crate::common::*;
 use std::time::Instant;
-use wharf_testkit::{Echo, Snapshot, addr, require};
+use wharf_testkit::{Answer, Echo, Snapshot, addr, require};
 
 #[test]
 fn create_inspect_ls_rm() {
@@ -268,4 +268,59 @@ fn a_network_made_after_a_flush_brings_back_the_rules_of_all() {
     assert_eq!(rules.matches("10.88.2.0/24").count(), 1, "{rules}");
     host.w("network rm B").ok();
     before.assert_same(&host, "a network made after a flush");
+}
+
+/// The kernel changes other settings along with forwarding: a host that was hardened, or routed by single links, is so
+/// again.
+#[test]
+fn what_forwarding_changes_along_is_as_it_was() {
+    require!();
+    let host = host();
+    let settings = [
+        ("net.ipv4.conf.all.accept_redirects", "0"),
+        ("net.ipv4.conf.default.forwarding", "1"),
+        ("net.ipv6.conf.default.forwarding", "1"),
+        ("net.ipv6.conf.up0.forwarding", "1"),
+    ];
+    for (key, value) in settings {
+        host.sh(&format!("sysctl -qw {key}={value}"));
+    }
+    let are_as_set = || {
+        for (key, value) in settings {
+            assert_eq!(host.netns().sysctl(key).as_deref(), Some(value), "{key}");
+        }
+    };
+    host.w("network create N --ipv6").ok();
+    assert_eq!(
+        host.netns().sysctl("net.ipv4.ip_forward").as_deref(),
+        Some("1")
+    );
+    let plan = host.w("repair --dry-run --json").ok().json();
+    assert_eq!(plan["steps"], serde_json::json!([]));
+    host.w("network rm N").ok();
+    assert_eq!(
+        host.netns().sysctl("net.ipv4.ip_forward").as_deref(),
+        Some("0")
+    );
+    are_as_set();
+}
+
+/// Who had the bridge's hardware address would be taken for the gateway by everybody.
+#[test]
+fn the_networks_own_hardware_address_is_nobody_elses() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a", "A", 1, 11, "");
+    let bridge = text(&host.inspect_network("A"), "bridge");
+    let mac = host.sh(&format!("cat /sys/class/net/{bridge}/address"));
+    let out = host.w(&format!("create b --network A:mac={}", mac.trim()));
+    assert_eq!(out.code, Some(1), "{}", out.transcript());
+    assert!(
+        out.stderr.contains("is that of network `A` itself"),
+        "{}",
+        out.transcript()
+    );
+    assert_eq!(host.container("a").ping(ip("10.88.1.1")), Answer::Replied);
+    host.w("create b --network A:mac=02:00:00:00:00:77").ok();
 }

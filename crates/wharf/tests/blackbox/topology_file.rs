@@ -160,3 +160,38 @@ fn completions_and_man_page_name_the_commands() {
     let page = host.w("man").ok().stdout;
     assert!(page.contains(".TH") || page.contains("NAME"), "{page}");
 }
+
+/// What a container's way out is depends on the file, not on what was changed to get there, or was taken back.
+#[test]
+fn the_default_route_is_that_of_the_file() {
+    require!();
+    let host = host();
+    let write = |blue: &str, more: &str| {
+        let text = format!(
+            "[networks.blue]\nsubnet = \"10.70.0.0/24\"\n[networks.green]\nsubnet = \"10.71.0.0/24\"\n\
+             [containers.a]\nnetworks = [\"{blue}\", \"green\"]\nports = [\"80:80\"]\n{more}"
+        );
+        host.dir().write("net.toml", &text)
+    };
+    let way_out = || {
+        let route = host.container("a").ip("route show default");
+        assert!(route.contains("via 10.70.0.1 dev eth0"), "{route}");
+        let published = host.sh("nft list map inet wharf publish4");
+        assert!(published.contains(": 10.70.0."), "{published}");
+    };
+    let file = write("blue", "");
+    host.w(&format!("apply {file}")).ok();
+    way_out();
+    host.w(&format!("apply {}", write("blue:ip=10.70.0.50", "")))
+        .ok();
+    way_out();
+    // Something else fails: all of it is taken back.
+    let file = write(
+        "blue:ip=10.70.0.60",
+        "[containers.z]\nports = [\"203.0.113.7:99:99\"]\n",
+    );
+    let out = host.w(&format!("apply {file}"));
+    assert_eq!(out.code, Some(1), "{}", out.transcript());
+    way_out();
+    assert_eq!(host.container("a").addresses("eth0"), [ip("10.70.0.50")]);
+}

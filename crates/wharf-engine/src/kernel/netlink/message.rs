@@ -203,7 +203,7 @@ pub(crate) fn port_set(port: &Port, ipv6: bool) -> Request {
             LinkInfo::PortData(InfoPortData::BridgePort(settings)),
         ]),
     ]);
-    if ipv6 {
+    if ipv6 && port.ipv6 {
         message
             .attributes
             .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
