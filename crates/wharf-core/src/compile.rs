@@ -25,7 +25,7 @@ mod outward;
 mod rules;
 
 pub use attachment::{attachment, default_routes, port};
-pub use base::{base, transit};
+pub use base::{Unforwarded, base, transit};
 pub use outward::{is_shared, shared};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.

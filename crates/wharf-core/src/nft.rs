@@ -174,6 +174,8 @@ pub enum Key {
 
 /// Connection tracking state bits (`NF_CT_STATE_BIT`, `linux/netfilter/nf_conntrack_common.h`).
 pub mod ct_state {
+    /// INVALID: of no flow, and beginning none.
+    pub const INVALID: u32 = 1;
     /// ESTABLISHED.
     pub const ESTABLISHED: u32 = 2;
     /// RELATED.
@@ -445,6 +447,14 @@ pub mod build {
         Match {
             keys: vec![Key::CtState],
             test: Test::AnyBit(ct_state::ESTABLISHED | ct_state::RELATED),
+        }
+    }
+
+    /// `ct state invalid`.
+    pub fn stray() -> Match {
+        Match {
+            keys: vec![Key::CtState],
+            test: Test::AnyBit(ct_state::INVALID),
         }
     }
 

@@ -46,7 +46,11 @@ fn blocks(listing: &str) -> BTreeMap<String, String> {
 #[test]
 fn the_page_shows_the_rules_as_they_are() {
     let mut state = compile::base();
-    let transit = compile::transit(Some(&["eth0".parse().unwrap()]));
+    let transit = compile::transit(Some(&compile::Unforwarded {
+        links: vec!["eth0".parse().unwrap()],
+        families: wharf_core::addr::Family::BOTH.to_vec(),
+        routing: Vec::new(),
+    }));
     state.retain(|r| !transit.iter().any(|t| t.key() == r.key()));
     state.extend(transit);
     state.extend(common::state(example()));

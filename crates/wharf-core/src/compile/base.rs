@@ -7,7 +7,7 @@ use super::backstop::MARK_SEEN;
 use crate::addr::Family;
 use crate::model::Resource;
 use crate::name::IfName;
-use crate::nft::build::{answers, daddr, is, not, rule, saddr, translated, within};
+use crate::nft::build::{answers, daddr, is, not, rule, saddr, stray, translated, within};
 use crate::nft::{
     Action, Base, Chain, Element, Field, FieldType, Hook, Key, Match, Object, Rule, Set, Table,
     Test, Value,
@@ -151,6 +151,7 @@ fn inet_chains() -> Vec<Chain> {
     };
     let mut all = seen_chains();
     all.extend(super::outward::chains());
+    all.push(chain(Table::Inet, "strays", None, strays()));
     all.extend(vec![
         publish(Family::V6),
         publish(Family::V4),
@@ -183,6 +184,7 @@ fn inet_chains() -> Vec<Chain> {
             vec![
                 rule([is(Key::Iif, Value::U32(1))], Action::Accept),
                 rule([answers()], Action::Accept),
+                rule([stray()], jump("strays")),
                 rule([], Action::Vmap(vec![Key::IifName], "host_in")),
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
                 rule([within(&[Key::IpSaddr], "inside4")], Action::Drop),
@@ -199,6 +201,15 @@ fn inet_chains() -> Vec<Chain> {
             Some((false, Hook::Forward, 0)),
             vec![
                 rule([answers()], Action::Accept),
+                // Of no flow, and so with nobody's address but the container's own.
+                rule(
+                    [stray(), within(&[Key::IpSaddr], "masquerade4")],
+                    Action::Drop,
+                ),
+                rule(
+                    [stray(), within(&[Key::Ip6Saddr], "masquerade6")],
+                    Action::Drop,
+                ),
                 rule([], Action::Vmap(vec![Key::IifName], "forward_out")),
                 // Container addresses come from the containers' bridges only.
                 rule(
@@ -222,6 +233,15 @@ fn inet_chains() -> Vec<Chain> {
         ),
     ]);
     all
+}
+
+/// Packets for the host that belong to no flow. Containers have none to send: errors about flows that do not exist would
+/// change the host's routes. To a published port it was not the host that was spoken to: its refusal would end the client's
+/// connection.
+fn strays() -> Vec<Rule> {
+    let mut rules = vec![rule([within(&[Key::IifName], "bridges")], Action::Drop)];
+    rules.extend(super::outward::published().map(|m| rule(m, Action::Drop)));
+    rules
 }
 
 fn nat_rules() -> Vec<Rule> {
@@ -354,13 +374,24 @@ pub(super) fn loopback(family: Family) -> IpNet {
     })
 }
 
+/// What the host did not forward before wharf turned that on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unforwarded {
+    /// The links that there were.
+    pub links: Vec<IfName>,
+    /// The families for which it was turned on; not empty.
+    pub families: Vec<Family>,
+    /// Links for which forwarding was on by itself: what comes in by them was forwarded.
+    pub routing: Vec<(Family, IfName)>,
+}
+
 /// While wharf has forwarding turned on, flows that have nothing to do with wharf stay unforwarded, as they
 /// were: between links that were there when it was turned on, and between any links that are not bridges (a
 /// bridge that appears later belongs to a tool which forwards by its own will).
 ///
-/// `host_links` are the links there were; `None` when forwarding was on without wharf: nothing is held back.
-pub fn transit(host_links: Option<&[IfName]>) -> Vec<Resource> {
-    let Some(host_links) = host_links else {
+/// `None` when forwarding was on without wharf: nothing is held back.
+pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
+    let Some(held) = held else {
         return vec![Resource::Nft(Object::Chain(chain(
             Table::Inet,
             "transit",
@@ -368,24 +399,36 @@ pub fn transit(host_links: Option<&[IfName]>) -> Vec<Resource> {
             vec![],
         )))];
     };
+    let of = |family| is(Key::NfProto, Value::Family(family));
+    let routed = held.routing.iter().map(|(family, link)| {
+        let from = is(Key::IifName, Value::Name(link.clone()));
+        rule([of(*family), from], Action::Accept)
+    });
+    let mut rules: Vec<Rule> = routed.collect();
     let kind = |key| not(key, Value::Kind("bridge"));
-    let rules = vec![
-        rule(
-            [
-                within(&[Key::IifName], "host_links"),
-                within(&[Key::OifName], "host_links"),
-            ],
-            Action::Drop,
-        ),
-        rule([kind(Key::IifKind), kind(Key::OifKind)], Action::Drop),
-    ];
+    let both = Family::BOTH.iter().all(|f| held.families.contains(f));
+    let which = match (both, held.families.first()) {
+        (false, Some(family)) => Some(of(*family)),
+        _ => None,
+    };
+    let drop = |matches: [Match; 2]| {
+        let all = which.clone().into_iter().chain(matches);
+        rule(all, Action::Drop)
+    };
+    rules.extend([
+        drop([
+            within(&[Key::IifName], "host_links"),
+            within(&[Key::OifName], "host_links"),
+        ]),
+        drop([kind(Key::IifKind), kind(Key::OifKind)]),
+    ]);
     let mut all = vec![Resource::Nft(Object::Chain(chain(
         Table::Inet,
         "transit",
         None,
         rules,
     )))];
-    all.extend(host_links.iter().map(|name| {
+    all.extend(held.links.iter().map(|name| {
         let key = vec![Field::Name(name.clone())];
         Resource::Nft(Object::Element(Element {
             table: Table::Inet,

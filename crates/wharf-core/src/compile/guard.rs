@@ -134,6 +134,8 @@ fn ip6() -> Vec<Rule> {
 /// The same for ICMPv6 (RFC 4861, RFC 2710, RFC 4286); neighbour discovery has chains of its own.
 fn of_routers() -> Vec<Rule> {
     vec![
+        // Nobody answers solicitations of routers here; by their hardware address the host would be told a lie.
+        drop([icmpv6(133)]),
         drop([icmpv6(134)]),
         drop([icmpv6(137)]),
         drop([icmpv6(130)]),

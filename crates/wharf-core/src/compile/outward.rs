@@ -95,6 +95,15 @@ pub(super) fn move_on() -> Vec<Rule> {
         .collect()
 }
 
+/// What is for a published port, whoever's address it is published at.
+pub(super) fn published() -> impl Iterator<Item = [Match; 2]> {
+    Family::BOTH.into_iter().flat_map(|family| {
+        let n = names(family);
+        let asked = |set| within(&[Key::L4Proto, Key::ThDport], set);
+        [n.taken, n.taken_range, n.bound].map(|set| [of(family), asked(set)])
+    })
+}
+
 /// The chains: who calls comes after who is called.
 pub(super) fn chains() -> Vec<Chain> {
     let outside = Match {

@@ -194,10 +194,10 @@ fn direct(net: &NetworkSpec, family: Family) -> Vec<Rule> {
         GatewayMode::NatUnprotected => vec![rule([of_family(), foreign()], Action::Accept)],
         GatewayMode::Routed => vec![
             rule(
-                [of_family(), is(Key::L4Proto, Value::U8(icmp))],
+                [of_family(), is(Key::L4Proto, Value::U8(icmp)), foreign()],
                 Action::Accept,
             ),
-            rule([published()], Action::Accept),
+            rule([published(), foreign()], Action::Accept),
         ],
         GatewayMode::Nat | GatewayMode::Isolated => {
             let from = |name: &crate::name::IfName| {
@@ -211,15 +211,18 @@ fn direct(net: &NetworkSpec, family: Family) -> Vec<Rule> {
     }
 }
 
-/// Sources of packets that leave by the network's bridge. Who comes in by a published port and sits on the
-/// same network, or on the host's loopback, would get the answer past the host: he appears as the gateway.
-/// Everybody else keeps his address, unless the network is set to have nobody keep it.
+/// Sources of packets that leave by the network's bridge. Who comes in by a published port and sits on the same network, on
+/// another that the container is on too, or on the host's loopback, would get the answer past the host: he appears as the
+/// gateway. Everybody else keeps his address, unless the network is set to have nobody keep it.
 fn nat(net: &NetworkSpec) -> Vec<Rule> {
     let mut rules = Vec::new();
     for subnet in &net.subnets {
         let whose = match net.settings.masquerade_published {
             true => is(Key::NfProto, Value::Family(subnet.family())),
-            false => saddr(subnet.subnet),
+            false => match subnet.family() {
+                Family::V4 => within(&[Key::IpSaddr], "inside4"),
+                Family::V6 => within(&[Key::Ip6Saddr], "inside6"),
+            },
         };
         rules.push(rule([translated(), whose], Action::Masquerade));
         if subnet.family() == Family::V4 {

@@ -294,6 +294,7 @@ fn in_twin(m: &Match) -> bool {
 fn bit_names(key: Option<Key>, bits: u32) -> Vec<String> {
     let known: &[(u32, &str)] = match key {
         Some(Key::CtState) => &[
+            (ct_state::INVALID, "invalid"),
             (ct_state::ESTABLISHED, "established"),
             (ct_state::RELATED, "related"),
             (ct_state::NEW, "new"),

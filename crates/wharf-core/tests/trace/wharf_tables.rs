@@ -141,7 +141,7 @@ fn what_does_not() {
         "outside",
         "172.18.0.1",
         22,
-        "dropped not-published host inet wharf host handle 8",
+        "dropped not-published host inet wharf host handle 9",
     );
 }
 

@@ -12,7 +12,7 @@ use wharf_core::nft::{Element, Object, Table};
 use wharf_nft::SetRef;
 
 use crate::engine::findings::compare;
-use crate::engine::host::{backstop, failed, shared_rules};
+use crate::engine::host::{HostPart, backstop, failed, shared_rules};
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
 use crate::kernel::netlink::nft_encode;
@@ -91,7 +91,8 @@ impl Engine {
         let managed = specs.iter().any(NetworkSpec::is_managed);
         let mut wanted: Vec<Resource> = Vec::new();
         if managed {
-            wanted.extend(shared_rules(self.host_links()?.as_deref()));
+            let held = self.held(&HostPart::default())?;
+            wanted.extend(shared_rules(held.as_ref()));
             wanted.extend(backstop());
             wanted.extend(self.host_needs(&specs)?.sysctls());
         }

@@ -5,6 +5,7 @@ use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::plan::Plan;
 
 use crate::api::{Mode, ObjectName, Outcome};
+use crate::engine::flows::flush_udp;
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::Work;
@@ -40,6 +41,7 @@ impl Engine {
             &nets,
             &format!("container `{name}` joins network `{}`", request.network),
         )?);
+        own.append(flush_udp(&before.ports));
         if applies(mode) {
             self.count_new_loopback(
                 &mut txn,
@@ -172,7 +174,9 @@ impl Engine {
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
         let because = format!("container `{name}` leaves network `{network}`");
         let txn = self.run.begin()?;
-        let plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
+        let mut plan = self.change_plan(&txn, &before, &after, &nets, &because)?;
+        // Flows go on to where they were translated to, which may be what is left.
+        plan.append(flush_udp(&before.ports));
         if !applies(mode) {
             return Ok(plan);
         }

@@ -287,7 +287,7 @@ impl Engine {
                 return Err(EngineError::Running(name.clone()));
             }
             removed.push(name.clone());
-            containers.push(container);
+            containers.push(identity::without_anothers(container));
         }
         let nets = self.networks_of(&containers)?;
         let mut all: Vec<_> = containers
@@ -310,7 +310,7 @@ impl Engine {
         }
         let off = self
             .run
-            .read(|txn| self.loopback_off_plan(txn, &containers, &nets))?;
+            .read(|txn| self.loopback_off_plan(txn, &containers, &nets, &[]))?;
         if applies(mode) {
             self.remove_for_real(containers, &nets, &plan)?;
             if !lost.is_empty() {

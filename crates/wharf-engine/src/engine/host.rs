@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use wharf_core::addr::Family;
-use wharf_core::compile;
+use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::IfName;
@@ -43,6 +43,18 @@ pub(super) struct Borrowed {
     value: String,
     /// What the kernel changes along with it, and what that was.
     along: Vec<(String, String)>,
+}
+
+/// The link whose own forwarding a sysctl is.
+fn routes_alone(key: &str) -> Option<(Family, IfName)> {
+    let rest = key.strip_suffix("/forwarding")?;
+    let (family, name) = match rest.strip_prefix("net/ipv4/conf/") {
+        Some(name) => (Family::V4, name),
+        None => (Family::V6, rest.strip_prefix("net/ipv6/conf/")?),
+    };
+    let all = ["all", "default"].contains(&name);
+    let name = name.parse().ok().filter(|_| !all)?;
+    Some((family, name))
 }
 
 /// Whether a sysctl is one of those that turn forwarding on and off for the host.
@@ -91,8 +103,8 @@ pub(super) fn learn_of_host<'a>(nets: impl Iterator<Item = &'a mut NetworkSpec>)
 }
 
 /// The rules that all networks share, with those that hold back other flows.
-pub(super) fn shared_rules(host_links: Option<&[IfName]>) -> Vec<Resource> {
-    let transit = compile::transit(host_links);
+pub(super) fn shared_rules(held: Option<&Unforwarded>) -> Vec<Resource> {
+    let transit = compile::transit(held);
     let keys: BTreeSet<_> = transit.iter().map(Resource::key).collect();
     let mut all: Vec<Resource> = compile::base()
         .into_iter()
@@ -130,18 +142,17 @@ impl Engine {
         {
             part.host_links = Some(self.foreign_links()?);
         }
-        let transit = compile::transit(part.host_links.as_deref().or(known_links.as_deref()));
+        let (before, held) = (self.held(&HostPart::default())?, self.held(&part)?);
         if base_there {
-            if part.host_links.is_some() {
+            if held != before {
                 part.plan = diff(
-                    &transit,
-                    &compile::transit(None),
+                    &compile::transit(held.as_ref()),
+                    &compile::transit(before.as_ref()),
                     "forwarding is turned on: other flows stay as they were",
                 );
             }
         } else {
-            let all = shared_rules(part.host_links.as_deref().or(known_links.as_deref()));
-            let mut all = all;
+            let mut all = shared_rules(held.as_ref());
             all.extend(backstop());
             part.plan = diff(&all, &[], "the rules all networks share are not there yet");
         }
@@ -402,6 +413,30 @@ impl Engine {
     /// A sysctl of the host; `None` if there is none of that name.
     pub(super) fn sysctl(&mut self, key: &str) -> Option<String> {
         self.kernel.sysctl(&Netns::Host, key).ok().flatten()
+    }
+
+    /// What is held back, with what is about to be turned on.
+    pub(super) fn held(&self, part: &HostPart) -> Result<Option<Unforwarded>, EngineError> {
+        let Some(links) = part.host_links.clone().or(self.host_links()?) else {
+            return Ok(None);
+        };
+        let known = self.borrowed_sysctls()?.into_iter().map(|(key, _)| key);
+        let new = part.borrowed.iter().flat_map(|b| {
+            let along = b.along.iter().map(|(key, _)| key.clone());
+            along.chain([b.key.clone()])
+        });
+        let keys: BTreeSet<String> = known.chain(new).collect();
+        let families = Family::BOTH.into_iter();
+        let families: Vec<Family> = families.filter(|f| keys.contains(forwarding(*f))).collect();
+        if families.is_empty() {
+            return Ok(None);
+        }
+        let routing = keys.iter().filter_map(|key| routes_alone(key)).collect();
+        Ok(Some(Unforwarded {
+            links,
+            families,
+            routing,
+        }))
     }
 
     pub(super) fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {

@@ -66,6 +66,15 @@ pub(super) fn namespace_lives(container: &Container) -> bool {
     }
 }
 
+/// A container whose namespace somebody else has made anew at the same place: it is not wharf's to remove.
+pub(super) fn without_anothers(mut container: Container) -> Container {
+    let is = netns::netns_inode(&container.netns.path);
+    if let (Ok(is), Some((_, was))) = (is, container.netns.identity) {
+        container.netns.made_by_wharf &= is == was;
+    }
+    container
+}
+
 impl Engine {
     /// A run store of another boot, or of a namespace that is gone, holds ghosts: it is cleared. One of
     /// another namespace that lives is somebody else's.

@@ -189,12 +189,7 @@ impl Engine {
         plan.append(diff(&resources(after)?, &resources(before)?, because));
         if !old.is_empty() {
             let new = self.loopback_networks(after, nets);
-            let left: Networks = nets
-                .iter()
-                .filter(|(n, _)| !new.contains(n))
-                .map(|(n, s)| (n.clone(), s.clone()))
-                .collect();
-            let off = self.loopback_off_plan(txn, std::slice::from_ref(before), &left);
+            let off = self.loopback_off_plan(txn, std::slice::from_ref(before), nets, &new);
             plan.append(off.map_err(|e| self.run.fail(e))?);
         }
         Ok(plan)
@@ -340,15 +335,19 @@ impl Engine {
         Ok(plan)
     }
 
-    /// The steps that turn `route_localnet` off where these containers are the last that need it.
+    /// The steps that turn `route_localnet` off where these containers are the last that need it, and do not stay.
     pub(super) fn loopback_off_plan(
         &self,
         txn: &RoTxn,
         leaving: &[Container],
         nets: &Networks,
+        stay: &[NetworkName],
     ) -> heed::Result<Plan> {
         let mut plan = Plan::default();
         for (name, count) in self.loopback_users(leaving, nets) {
+            if stay.contains(&name) {
+                continue;
+            }
             let Some(net) = nets.get(&name) else { continue };
             let live = self.run.networks.get(txn, name.as_str())?;
             let users = live.map_or(0, |l| l.loopback_users);

@@ -9,10 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use heed::RoTxn;
 use wharf_core::attach::{Container, Phase};
-use wharf_core::compile;
+use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
 use wharf_core::model::{Resource, ResourceKey};
-use wharf_core::name::{IfName, NetworkName};
+use wharf_core::name::NetworkName;
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::Op;
@@ -47,8 +47,8 @@ struct Desired {
 
 impl Desired {
     /// With what all networks share.
-    fn share(&mut self, host_links: Option<&[IfName]>, part: &HostPart) {
-        self.rules.splice(0..0, shared_rules(host_links));
+    fn share(&mut self, held: Option<&Unforwarded>, part: &HostPart) {
+        self.rules.splice(0..0, shared_rules(held));
         self.rest.splice(0..0, part.sysctls());
         self.rest.splice(0..0, backstop());
     }
@@ -133,11 +133,14 @@ impl Engine {
         if live.is_empty() {
             return Ok(false);
         }
-        let links = part.host_links.clone().or(self.host_links()?);
+        let held = self.held(&part)?;
         let view = self.run.view()?;
         let mut desired = self.desired(&view)?;
         drop(view);
-        desired.share(links.as_deref(), &part);
+        // Networks of others' bridges need none of it.
+        if live.iter().any(NetworkSpec::is_managed) {
+            desired.share(held.as_ref(), &part);
+        }
         let repairs = self.compare_with_kernel(&desired)?;
         Ok(!repairs.findings.is_empty())
     }
@@ -169,13 +172,16 @@ impl Engine {
     /// `None` if the ruleset changed between looking and mending.
     fn repair_once(&mut self, mode: Mode) -> Result<Option<(Plan, Vec<Finding>)>, EngineError> {
         let (live, part) = self.live_networks()?;
-        let links = part.host_links.clone().or(self.host_links()?);
+        let held = self.held(&part)?;
         if live.is_empty() {
             return Ok(Some((Plan::default(), Vec::new())));
         }
         let mut txn = self.run.begin()?;
         let mut desired = self.desired(&txn)?;
-        desired.share(links.as_deref(), &part);
+        // Networks of others' bridges need none of it.
+        if live.iter().any(NetworkSpec::is_managed) {
+            desired.share(held.as_ref(), &part);
+        }
         let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
         let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
         let seen = seen.map_err(read)?;

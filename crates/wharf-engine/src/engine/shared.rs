@@ -2,8 +2,10 @@
 //! (`core/compile/outward.rs`). Such an element comes with the first of them and goes with the last.
 
 use std::collections::{HashMap, HashSet};
+use std::net::IpAddr;
 
 use heed::RoTxn;
+use wharf_core::addr::{Family, Mac};
 use wharf_core::attach::Container;
 use wharf_core::compile;
 use wharf_core::model::Resource;
@@ -59,6 +61,32 @@ impl Engine {
             }
         }
         all.retain(|r| shared(r).is_none_or(|e| !theirs.contains(&(e.set.clone(), e.key.clone()))));
+        self.keep_link_local(txn, containers, all)
+    }
+
+    /// Takes out of `all` what the guard knows of link-local addresses that others have as well: on different networks two
+    /// may have one hardware address. One that follows from the container's IPv4 address is nobody else's.
+    fn keep_link_local(
+        &self,
+        txn: &RoTxn,
+        containers: &[&ContainerName],
+        all: &mut Vec<Resource>,
+    ) -> heed::Result<()> {
+        let derived: HashSet<Mac> = all.iter().filter_map(follows_from_ipv4).collect();
+        let asked = |r: &Resource| link_local_of(r).filter(|mac| !derived.contains(mac));
+        if !all.iter().any(|r| asked(r).is_some()) {
+            return Ok(());
+        }
+        let mut theirs = HashSet::new();
+        for item in self.run.containers.iter(txn)? {
+            let (_, other) = item?;
+            if !containers.contains(&&other.name) {
+                let joined = other.attachments.iter();
+                let numbered = joined.filter(|a| a.address(Family::V6).is_some());
+                theirs.extend(numbered.map(|a| a.mac));
+            }
+        }
+        all.retain(|r| asked(r).is_none_or(|mac| !theirs.contains(&mac)));
         Ok(())
     }
 
@@ -118,6 +146,32 @@ fn asked_for(all: &[Resource]) -> HashMap<Protocol, PortRange> {
         }
     }
     asked
+}
+
+/// The hardware address, where it was made of the IPv4 address that the guard knows with it ([`Mac::from_ip`]).
+fn follows_from_ipv4(resource: &Resource) -> Option<Mac> {
+    let Resource::Nft(Object::Element(e)) = resource else {
+        return None;
+    };
+    match e.key[..] {
+        [Field::Mac(mac), Field::Addr(IpAddr::V4(addr))] => {
+            (mac == Mac::from_ip(addr.into(), mac.0[1])).then_some(mac)
+        }
+        _ => None,
+    }
+}
+
+/// The hardware address of which an element is the link-local address.
+fn link_local_of(resource: &Resource) -> Option<Mac> {
+    let Resource::Nft(Object::Element(e)) = resource else {
+        return None;
+    };
+    match e.key[..] {
+        [Field::Mac(mac), Field::Addr(IpAddr::V6(addr))] => {
+            addr.is_unicast_link_local().then_some(mac)
+        }
+        _ => None,
+    }
 }
 
 fn shared(resource: &Resource) -> Option<&Element> {

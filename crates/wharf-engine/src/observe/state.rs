@@ -339,16 +339,19 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
         Resource::Port(port) => {
             let link = host?.links.get(port.link.as_str())?;
             let is = link.port.unwrap_or_default();
-            return Some(Resource::Port(Port {
-                link: port.link.clone(),
-                locked: is.locked,
-                learning: is.learning,
-                hairpin: is.hairpin,
-                isolated: is.isolated,
-                vlan: port.vlan,
-                ipv6: port.ipv6,
-                alias: link.alias.clone().unwrap_or_default(),
-            }));
+            // Setting a port raises it: one that is down has not been set.
+            return link.up.then(|| {
+                Resource::Port(Port {
+                    link: port.link.clone(),
+                    locked: is.locked,
+                    learning: is.learning,
+                    hairpin: is.hairpin,
+                    isolated: is.isolated,
+                    vlan: port.vlan,
+                    ipv6: port.ipv6,
+                    alias: link.alias.clone().unwrap_or_default(),
+                })
+            });
         }
         Resource::Up { netns, link } => places.get(netns)?.links.get(link.as_str())?.up,
         Resource::Addr { netns, link, addr } => {

@@ -2,6 +2,7 @@
 
 use std::process::{Command, Stdio};
 
+use wharf_core::addr::Family;
 use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::model::Resource;
@@ -67,9 +68,12 @@ networks = ["a.part_x", "six"]
 
 fn everything() -> Vec<Resource> {
     let topology: Topology = toml::from_str(ALL_KINDS).unwrap();
-    let links = ["eth0".parse().unwrap(), "wlan*".parse().unwrap()];
     let mut all = compile::base();
-    let transit = compile::transit(Some(&links));
+    let transit = compile::transit(Some(&compile::Unforwarded {
+        links: vec!["eth0".parse().unwrap(), "wlan*".parse().unwrap()],
+        families: vec![Family::V6],
+        routing: vec![(Family::V4, "eth0".parse().unwrap())],
+    }));
     all.retain(|r| !transit.iter().any(|t| t.key() == r.key()));
     all.extend(transit);
     all.extend(state::state(topology));

@@ -123,7 +123,7 @@ pub struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub struct RmArgs {
-    /// Remove the containers on it as well
+    /// Take the containers on it off first; they stay
     #[arg(short, long)]
     force: bool,
 

@@ -217,7 +217,8 @@ impl Input {
                 "config is {version:?}, plugin supports {VERSIONS:?}"
             ))
         })?;
-        let prev = map.remove("prevResult").filter(|v| !v.is_null());
+        let mut prev = map.remove("prevResult").filter(|v| !v.is_null());
+        prev.iter_mut().for_each(without_nulls_within);
         without_nulls(&mut map);
         let bad = |e: serde_json::Error| {
             CniError::config("the configuration cannot be read").with(e.to_string())
@@ -245,10 +246,14 @@ impl Input {
 /// Go reads `null` as if the key were absent.
 fn without_nulls(map: &mut Map<String, Value>) {
     map.retain(|_, value| !value.is_null());
-    for value in map.values_mut() {
-        if let Value::Object(inner) = value {
-            without_nulls(inner);
-        }
+    map.values_mut().for_each(without_nulls_within);
+}
+
+fn without_nulls_within(value: &mut Value) {
+    match value {
+        Value::Object(inner) => without_nulls(inner),
+        Value::Array(all) => all.iter_mut().for_each(without_nulls_within),
+        _ => {}
     }
 }
 

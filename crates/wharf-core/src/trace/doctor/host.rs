@@ -13,6 +13,7 @@ use super::{Finding, Findings, Scene, host_place};
 
 /// `IPS_DST_NAT` (`linux/netfilter/nf_conntrack_common.h`).
 const DST_NAT: u32 = 1 << 5;
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 /// Parts of a hundred from which a table counts as nearly full.
 const NEARLY: u64 = 90;
@@ -141,7 +142,9 @@ fn stale(scene: &Scene, found: &mut Findings) {
         let translated = flow.status & DST_NAT != 0;
         let nobody = translated && in_subnet(scene, answers.src) && !has(scene, answers.src);
         let before = asked.protocol == UDP && !translated && published(scene, flow);
-        if !nobody && !before {
+        // One that is ending is nobody's any more.
+        let ends = asked.protocol == TCP && !flow.text.contains("ESTABLISHED");
+        if ends || !nobody && !before {
             continue;
         }
         let end = outlook::show_end(asked.dst, asked.dport);
