@@ -219,6 +219,8 @@ fn nat(net: &NetworkSpec) -> Vec<Rule> {
     for subnet in &net.subnets {
         let whose = match net.settings.masquerade_published {
             true => is(Key::NfProto, Value::Family(subnet.family())),
+            // Another program's network is not among wharf's.
+            false if net.adopted => saddr(subnet.subnet),
             false => match subnet.family() {
                 Family::V4 => within(&[Key::IpSaddr], "inside4"),
                 Family::V6 => within(&[Key::Ip6Saddr], "inside6"),

@@ -143,3 +143,29 @@ fn what_is_in_no_record_is_removed() {
     host.sh("ip netns del mine");
     before.assert_same(&host, "gc");
 }
+
+/// Somebody else has made a namespace where a container's was: it is his.
+#[test]
+fn a_namespace_made_anew_by_another_stays() {
+    require!();
+    let host = host();
+    host.w("network create N --subnet 10.88.9.0/24").ok();
+    for (name, command) in [("a", "rm -f a"), ("b", "gc")] {
+        host.w(&format!("create {name} --network N")).ok();
+        host.sh(&format!("ip netns del {name}; ip netns add {name}"));
+        host.sh(&format!(
+            "ip -n {name} link add keep type veth peer name keep2"
+        ));
+        // The kernel takes its time to end the old one, and until then it may be somebody's.
+        eventually("the container is gone", || {
+            host.w(command).ok();
+            let left = names(&host.w("ps --all --json").json());
+            (!left.contains(&name.to_owned())).then_some(())
+        });
+        assert!(
+            host.sh(&format!("ip -n {name} link show keep"))
+                .contains("keep")
+        );
+        host.sh(&format!("ip netns del {name}"));
+    }
+}

@@ -324,3 +324,44 @@ fn the_networks_own_hardware_address_is_nobody_elses() {
     assert_eq!(host.container("a").ping(ip("10.88.1.1")), Answer::Replied);
     host.w("create b --network A:mac=02:00:00:00:00:77").ok();
 }
+
+/// Forwarding is turned on for one family: what the host forwards in the other, or by single links, it goes on forwarding.
+#[test]
+fn what_was_forwarded_before_still_is() {
+    require!();
+    let host = host();
+    host.sh(
+        "ip netns add virt; ip link add virbr0 type bridge; ip addr add 10.5.0.1/24 dev virbr0; ip link set virbr0 up
+         ip link add vv type veth peer name eth0 netns virt; ip link set vv master virbr0 up
+         ip -n virt addr add 10.5.0.2/24 dev eth0; ip -n virt link set eth0 up
+         ip -n virt route add default via 10.5.0.1",
+    );
+    host.outside()
+        .ip(&format!("route add 10.5.0.0/24 via {}", addr::HOST4));
+    let virt = host.container("virt");
+    assert!(!virt.ping_brief(addr::OUTSIDE4).reached());
+    for (on, off, create) in [
+        ("net.ipv4.ip_forward=1", "net.ipv4.ip_forward=0", "--ipv6"),
+        (
+            "net.ipv4.conf.virbr0.forwarding=1 net.ipv4.conf.up0.forwarding=1",
+            "net.ipv4.conf.virbr0.forwarding=0 net.ipv4.conf.up0.forwarding=0",
+            "",
+        ),
+    ] {
+        host.sh(&format!("sysctl -qw {on}"));
+        for step in [
+            format!("network create N {create}"),
+            "network rm N".to_owned(),
+        ] {
+            assert_eq!(virt.ping(addr::OUTSIDE4), Answer::Replied, "before {step}");
+            host.w(&step).ok();
+            assert_eq!(virt.ping(addr::OUTSIDE4), Answer::Replied, "after {step}");
+            let plan = host.w("repair --dry-run --json").ok().json();
+            assert_eq!(plan["steps"], serde_json::json!([]), "after {step}");
+        }
+        host.sh(&format!("sysctl -qw {off}"));
+    }
+    // What was not forwarded is not.
+    host.w("network create N").ok();
+    assert!(!virt.ping_brief(addr::OUTSIDE4).reached());
+}

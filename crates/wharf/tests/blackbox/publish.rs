@@ -267,3 +267,62 @@ fn an_established_connection_ends_or_lives_but_never_moves() {
         assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
     }
 }
+
+/// A container on two networks answers whoever comes by its port from either, and its changes leave others' ports alone.
+#[test]
+fn ports_of_a_container_on_two_networks() {
+    require!();
+    let host = host();
+    for (name, net) in [("m", 1), ("n", 2)] {
+        network(&host, name, net, "");
+    }
+    container(&host, "e", "n", 2, 11, "-p 8080:80");
+    host.w("create c --network m --network n -p 8082:80 -p 8083:83/udp")
+        .ok();
+    container(&host, "s", "n", 2, 12, "");
+    let _e = Echo::tcp(&host.container("e"), "e", 80);
+    let _c = Echo::tcp(&host.container("c"), "c", 80);
+    let _u = Echo::udp(&host.container("c"), "c", 83);
+    let sibling = host.container("s");
+    for at in [addr::HOST4, addr::HOST6] {
+        assert_eq!(sibling.tcp(at, 8082).by(), Some("c"));
+        assert_eq!(sibling.udp(at, 8083).by(), Some("c"));
+    }
+    let loopback = || {
+        host.netns()
+            .tcp(ip("127.0.0.1"), 8080)
+            .by()
+            .map(str::to_owned)
+    };
+    assert_eq!(loopback().as_deref(), Some("e"));
+    for change in [
+        "port add c 8090:90",
+        "port rm c 8090:90",
+        "network disconnect n c",
+    ] {
+        host.w(change).ok();
+        assert_eq!(loopback().as_deref(), Some("e"), "{change}");
+    }
+    let plan = host.w("repair --dry-run --json").ok().json();
+    assert_eq!(plan["steps"], serde_json::json!([]));
+}
+
+/// Two containers on networks without IPv4 may have one hardware address: one goes, and the other is guarded still.
+#[test]
+fn link_local_addresses_that_two_have_stay_with_the_other() {
+    require!();
+    let host = host();
+    for (name, subnet) in [("one", "fd81::/64"), ("two", "fd82::/64")] {
+        host.w(&format!(
+            "network create {name} --ipv4=false --subnet {subnet}"
+        ))
+        .ok();
+    }
+    host.w("create x --network one").ok();
+    host.w("create y --network two").ok();
+    host.w("rm y").ok();
+    let plan = host.w("repair --dry-run --json").ok().json();
+    assert_eq!(plan["steps"], serde_json::json!([]));
+    host.w("rm x").ok();
+    assert!(!host.sh("nft list set bridge wharf guard6").contains("fe80"));
+}
