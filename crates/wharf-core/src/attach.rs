@@ -301,6 +301,9 @@ pub struct Container {
     /// The command wharf started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub command: Vec<String>,
+    /// It goes with that process (`run --rm`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transient: bool,
     /// Its attachments, in the order of joining.
     pub attachments: Vec<Attachment>,
     /// Its published ports.

@@ -317,6 +317,12 @@ pub fn resolve(
         return Err(NetworkError::Exists(request.name.clone()));
     }
     let settings = NetworkOptions::parse(&request.options)?;
+    let is_v4 = |s: &IpNet| Family::of_net(*s) == Family::V4;
+    if request.ipv4 == Some(false) && request.subnets.iter().any(is_v4) {
+        return Err(NetworkError::Contradiction(
+            "an IPv4 subnet is given, and no IPv4 is asked for",
+        ));
+    }
     let id = match &request.id {
         Some(id) => id.clone(),
         None => host.id.iter().map(|b| format!("{b:02x}")).collect(),

@@ -67,6 +67,8 @@ pub struct ContainerRequest {
     pub ports_held: bool,
     /// The command that will run in it, for showing.
     pub command: Vec<String>,
+    /// It goes with that command, also if nobody is left to see it end.
+    pub transient: bool,
 }
 
 /// A network and who is on it.

@@ -98,6 +98,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         process: None,
         exit_status: None,
         command: Vec::new(),
+        transient: false,
         attachments,
         ports: spec.ports.clone(),
         created: 0,

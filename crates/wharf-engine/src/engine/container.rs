@@ -32,6 +32,36 @@ impl Engine {
         request: &ContainerRequest,
         mode: Mode,
     ) -> Result<Outcome<Container>, EngineError> {
+        let made = self.makes_default(request, mode)?;
+        let result = self.create_or_mend(request, mode);
+        if result.is_err() && made {
+            // It was made for this container; who came meanwhile keeps it.
+            let default = DEFAULT_NETWORK.parse().expect("a valid name");
+            let _ = self.network_remove(&[default], false, mode);
+        }
+        result
+    }
+
+    /// Whether the default network is made by the way.
+    fn makes_default(
+        &mut self,
+        request: &ContainerRequest,
+        mode: Mode,
+    ) -> Result<bool, EngineError> {
+        let default: NetworkName = DEFAULT_NETWORK.parse().expect("a valid name");
+        let asked =
+            request.networks.is_empty() || request.networks.iter().any(|a| a.network == default);
+        if !asked || !applies(mode) || self.live(&default)?.is_some() {
+            return Ok(false);
+        }
+        Ok(self.state()?.network(DEFAULT_NETWORK)?.is_none())
+    }
+
+    fn create_or_mend(
+        &mut self,
+        request: &ContainerRequest,
+        mode: Mode,
+    ) -> Result<Outcome<Container>, EngineError> {
         match self.try_create(request, mode) {
             // What is taken may be a dead owner's.
             Err(error) if is_shortage(&error) && applies(mode) && self.reclaim_dead()? => {
@@ -72,6 +102,7 @@ impl Engine {
             process: None,
             exit_status: None,
             command: request.command.clone(),
+            transient: request.transient,
             attachments: Vec::new(),
             ports: request.ports.clone(),
             created: now(),
@@ -387,6 +418,11 @@ impl Engine {
         Ok(entry
             .filter(|e| e.process != self.me && identity::lives(e.process))
             .map(|_| EngineError::Busy(object())))
+    }
+
+    /// Whether a container's namespace is still the one it was made with.
+    pub fn is_there(&self, container: &Container) -> bool {
+        identity::namespace_lives(container)
     }
 
     /// Records a container's process, and how it ended.

@@ -51,6 +51,11 @@ impl Engine {
         {
             return Ok(false);
         }
+        // Whoever waited for its process to end was killed.
+        let ended = container.process.is_some_and(|p| !identity::lives(p));
+        if container.transient && ended {
+            return Ok(true);
+        }
         if identity::namespace_lives(container) {
             return Ok(false);
         }

@@ -366,6 +366,7 @@ fn container(name: &ContainerName, space: &Space) -> Container {
         process: members.first().map(|p| identity::process_ref(*p)),
         exit_status: None,
         command: Vec::new(),
+        transient: false,
         attachments: Vec::new(),
         ports: Vec::new(),
         created: now(),

@@ -20,6 +20,7 @@ fn container(name: &str, path: &str) -> Container {
         process: None,
         exit_status: None,
         command: Vec::new(),
+        transient: false,
         attachments: Vec::new(),
         ports: Vec::new(),
         created: 0,

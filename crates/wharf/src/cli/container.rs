@@ -84,6 +84,7 @@ pub fn create(args: CreateArgs, ctx: &Context) -> Done {
         id: None,
         ports_held: false,
         command: Vec::new(),
+        transient: false,
     };
     let mode = args.change.mode();
     let outcome = ctx.engine()?.create(&request, mode)?;

@@ -158,6 +158,7 @@ fn create(
             id: None,
             ports_held: false,
             command: command.clone(),
+            transient: args.rm,
         };
         match engine.create(&request, mode) {
             Err(EngineError::Exists(_)) if args.name.is_none() && attempt < NAME_ATTEMPTS => {

@@ -146,6 +146,7 @@ impl Work<'_> {
                 networks: vec![attach],
                 ports: ports.clone(),
                 command: Vec::new(),
+                transient: false,
             }
         };
         let (spec, container) = network::create(engine, &request, container)?;

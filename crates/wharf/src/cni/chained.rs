@@ -124,6 +124,7 @@ fn attach(
         networks: vec![attach],
         ports: wishes.ports,
         command: Vec::new(),
+        transient: false,
     };
     let (_, container) = network::create(engine, adopted, |_| request.clone())?;
     let done = result(engine, &container, call, input, prev);

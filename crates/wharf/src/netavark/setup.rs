@@ -255,6 +255,7 @@ impl Work<'_> {
             ports: self.ports.clone(),
             ports_held: true,
             command: Vec::new(),
+            transient: false,
         };
         let mut taken = None;
         for name in names {

@@ -52,6 +52,7 @@ fn adopt(
         id: None,
         ports_held: false,
         command: Vec::new(),
+        transient: false,
     };
     let outcome = engine.create(&request, Mode::Apply)?;
     stage.show(&outcome.plan);

@@ -293,3 +293,24 @@ fn damaged_state_is_named_and_not_deleted() {
     );
     assert!(file.exists(), "it may be all somebody has");
 }
+
+/// The default network is made for the first container; where that cannot be, it is not made either.
+#[test]
+fn a_container_that_cannot_be_leaves_no_default_network() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    for line in [
+        "create c -p 203.0.113.1:80:80",
+        "create c --ip 1.2.3.4",
+        "create c --netns /nope",
+    ] {
+        host.w(line).exits(1);
+        before.assert_same(&host, line);
+        assert_eq!(
+            host.w("network ls --json").ok().json(),
+            serde_json::json!([]),
+            "{line}"
+        );
+    }
+}

@@ -323,3 +323,36 @@ fn check_gone(host: &Host, name: &str) {
     let left = names(&host.w("ps --json").json());
     assert!(!left.contains(&name.to_owned()), "{left:?}");
 }
+
+/// The one that waited for it is killed: what it would have removed is free for the next, and `gc` removes it.
+#[test]
+fn a_transient_container_whose_waiter_was_killed_is_nobodys() {
+    require!();
+    let host = host();
+    host.w("network create N --subnet 10.88.9.0/24").ok();
+    let run = |name: &str| {
+        let mut running = host.w_spawn(&format!(
+            "run --rm --name {name} --network N -p 7070:70 -- sleep 40"
+        ));
+        eventually("it runs", || {
+            let all = host.w("ps --json").ok().json();
+            let one = all.as_array()?.iter().find(|c| c["name"] == name)?.clone();
+            (one["status"] == "running").then_some(())
+        });
+        running.signal(9);
+        let _ = running.wait();
+    };
+    run("one");
+    eventually("the port is free", || {
+        (host.w("create other --network N -p 7070:70").code == Some(0)).then_some(())
+    });
+    assert_eq!(names(&host.w("ps --all --json").json()), ["other"]);
+    host.w("rm -f other").ok();
+    run("two");
+    eventually("it is removed", || {
+        host.w("gc").ok();
+        names(&host.w("ps --all --json").json())
+            .is_empty()
+            .then_some(())
+    });
+}

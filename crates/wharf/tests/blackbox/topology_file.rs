@@ -1,7 +1,7 @@
 //! `plan`, `apply`, `destroy`: a whole topology in a file.
 
 use crate::common::*;
-use wharf_testkit::{Echo, Host, Snapshot, addr, require};
+use wharf_testkit::{Answer, Echo, Host, Snapshot, addr, require};
 
 const TOML: &str = r#"
 [networks.front]
@@ -194,4 +194,21 @@ fn the_default_route_is_that_of_the_file() {
     assert_eq!(out.code, Some(1), "{}", out.transcript());
     way_out();
     assert_eq!(host.container("a").addresses("eth0"), [ip("10.70.0.50")]);
+}
+
+/// A container whose namespace somebody deleted is made anew, as it is in the file.
+#[test]
+fn a_container_whose_namespace_is_gone_is_made_anew() {
+    require!();
+    let host = host();
+    let text = "[networks.blue]\nsubnet = \"10.70.0.0/24\"\n[containers.a]\nnetworks = [\"blue\"]\nports = [\"80:80\"]\n";
+    let file = host.dir().write("net.toml", text);
+    host.w(&format!("apply {file}")).ok();
+    host.sh("ip netns del a");
+    let plan = host.w(&format!("plan {file}")).ok().stdout;
+    assert!(plan.contains("its namespace is gone"), "{plan}");
+    host.w(&format!("apply {file}")).ok();
+    assert_eq!(host.container("a").ping(ip("10.70.0.1")), Answer::Replied);
+    let plan = host.w(&format!("plan {file}")).ok().stdout;
+    assert!(plan.contains("nothing to do"), "{plan}");
 }

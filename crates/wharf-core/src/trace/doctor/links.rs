@@ -1,6 +1,7 @@
 //! Bridges, cables and interfaces of containers: are they there, up, plugged in, and do they have their addresses?
 
 use crate::addr::Family;
+use crate::attach::Container;
 use crate::trace::report::{Code, Owner};
 use crate::trace::state::{Link, RouteKind};
 use crate::trace::walk::outlook;
@@ -45,7 +46,13 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
     }
     for container in &scene.state.containers {
         let name = container.name.as_str();
-        if scene.state.container_space(name).is_none() {
+        let state = scene.state;
+        // Several attachments of one namespace may be containers of their own (CNI), of which it bears one's name.
+        let there = |other: &Container| {
+            other.netns.path == container.netns.path
+                && state.container_space(other.name.as_str()).is_some()
+        };
+        if !state.containers.iter().any(there) {
             let path = container.netns.path.display();
             let what = format!("The namespace of {name} is not at {path} any more.");
             found.add(

@@ -36,6 +36,14 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
     }
     for spec in &wanted.containers {
         match containers.iter().find(|c| c.name == spec.name) {
+            Some(container) if !engine.is_there(container) => {
+                actions.push(Action {
+                    change: Change::Remove(vec![spec.name.clone()], true),
+                    undo: None,
+                    because: format!("- container `{}`: its namespace is gone", spec.name),
+                });
+                actions.push(container_new(spec, "is made anew"));
+            }
             Some(container) => actions.extend(container_again(spec, container)),
             None => actions.push(container_new(spec, "is not there")),
         }
@@ -180,6 +188,7 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
         id: None,
         ports_held: false,
         command: Vec::new(),
+        transient: false,
     };
     Action {
         change: Change::Create(request),
