@@ -175,6 +175,7 @@ mod tests {
             process: None,
             exit_status: None,
             command: Vec::new(),
+            transient: false,
             attachments: networks.iter().map(attach).collect(),
             ports: Vec::new(),
             created: 0,

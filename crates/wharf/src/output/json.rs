@@ -210,6 +210,7 @@ mod tests {
             process: None,
             exit_status: None,
             command: Vec::new(),
+            transient: false,
             attachments: vec![Attachment {
                 network: "blue".parse().unwrap(),
                 interface: "eth0".parse().unwrap(),
