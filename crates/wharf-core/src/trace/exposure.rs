@@ -228,12 +228,13 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
         };
         let translated = state.published(container);
         for given in &container.ports {
-            let same = |m: &PortMapping| {
-                let is = |m: &PortMapping| (m.host, m.container, m.protocol);
-                is(m) == is(given) && given.host_ip.is_none_or(|ip| m.host_ip == Some(ip))
-            };
             // Its network may bind it.
-            let mapping = translated.iter().map(|(_, m)| m).find(|m| same(m));
+            let same = |m: &&PortMapping| {
+                let numbers = |m: &PortMapping| (m.host, m.container, m.protocol);
+                numbers(m) == numbers(given)
+                    && (given.host_ip.is_none() || m.host_ip == given.host_ip)
+            };
+            let mapping = translated.iter().map(|(_, m)| m).find(same);
             let mapping = mapping.unwrap_or(given);
             let bound = mapping.bound_to();
             let serves = |f: Family| mapping.serves(f) && has(f);

@@ -30,9 +30,9 @@ impl Engine {
         self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &foreign)?;
-        after.put_last_in_place();
         let joined = after.attachments.get_mut(before.attachments.len()..);
         let mut own = self.forget_old_owners(&mut txn, joined.unwrap_or_default(), &nets)?;
+        after.put_last_in_place();
         assign_default_routes(&mut after.attachments, |name| nets.get(name));
         own.append(self.change_plan(
             &txn,
