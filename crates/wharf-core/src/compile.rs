@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::addr::Family;
 use crate::attach::{Attachment, Container};
 use crate::extras::Traits;
-use crate::model::{Link, LinkKind, Netns, Resource};
+use crate::model::{BRIDGE_GROUP, Link, LinkKind, Netns, Resource};
 use crate::network::{IPV6_MIN_MTU, NetworkSpec};
 use crate::nft::{Data, Element, Field, Object, Table, Verdict};
 use crate::options::{GatewayMode, Isolation};
@@ -56,7 +56,10 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         mac: Some(net.bridge_mac),
         mtu: Some(net.mtu),
         master: None,
-        group: 0,
+        group: match net.found {
+            Some(_) => 0,
+            None => BRIDGE_GROUP,
+        },
         up: false,
     }));
     if net.settings.promisc {

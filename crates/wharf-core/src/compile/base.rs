@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::backstop::MARK_SEEN;
 use crate::addr::Family;
-use crate::model::Resource;
+use crate::model::{BRIDGE_GROUP, Resource};
 use crate::name::IfName;
 use crate::nft::build::{answers, daddr, is, not, rule, saddr, stray, translated, within};
 use crate::nft::{
@@ -299,6 +299,10 @@ fn seen_chains() -> Vec<Chain> {
             "seen",
             Some((false, Hook::Prerouting, SEEN)),
             vec![
+                rule(
+                    [is(Key::IifGroup, Value::U32(BRIDGE_GROUP))],
+                    goto("seen_out"),
+                ),
                 rule([within(&[Key::IifName], "bridges")], goto("seen_out")),
                 rule([within(&[Key::IpDaddr], "inside4")], goto("seen_in")),
                 rule([within(&[Key::Ip6Daddr], "inside6")], goto("seen_in")),

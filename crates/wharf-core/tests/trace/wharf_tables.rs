@@ -217,7 +217,7 @@ fn spoofed_addresses() {
 #[test]
 fn whose_link_it_is() {
     let mut w = two();
-    let cable = |l: &&mut Link| l.group != 0;
+    let cable = |l: &&mut Link| l.port.is_some();
     let links = &mut w.state.spaces[HOST].links;
     let name = {
         let link = links.iter_mut().find(cable).unwrap();

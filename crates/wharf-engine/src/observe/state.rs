@@ -466,7 +466,11 @@ fn link_as_it_is(wanted: &Link, places: &HashMap<Netns, Place>) -> Option<Link> 
         mac: wanted.mac.and(is.mac),
         mtu: wanted.mtu.map(|_| is.mtu),
         master,
-        group: is.group,
+        // A bridge's group may be somebody else's, and wharf does without.
+        group: match wanted.kind {
+            LinkKind::Bridge => wanted.group,
+            _ => is.group,
+        },
         // A bridge is raised by itself.
         up: wanted.up && is.up,
         ..wanted.clone()
