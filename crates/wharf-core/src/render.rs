@@ -5,21 +5,18 @@
 
 use std::path::Path;
 
-use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::addr::Family;
-use crate::extras::Traits;
-use crate::model::{
-    FIRST_VLAN, Hop, Link, LinkKind, Netns, PORT_GROUPS, PolicyRule, Port, RuleAction,
-};
-use crate::name::IfName;
-use crate::op::{Op, RouteOp};
+use crate::model::Netns;
+use crate::op::Op;
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
 
+mod link;
 mod listing;
 mod nft;
+mod route;
 
 pub use listing::ruleset;
 pub use nft::{object, rule, transaction};
@@ -36,17 +33,17 @@ pub fn command(op: &Op) -> String {
                     ip(&link.netns),
                     quote(&link.name)
                 );
-                format!("{}\n{set}", link_add(link))
+                format!("{}\n{set}", link::add(link))
             }
-            None => link_add(link),
+            None => link::add(link),
         },
-        Op::LinkSet(link) => link_set(link),
+        Op::LinkSet(link) => link::set(link),
         Op::LinkDel { netns, link } => format!("{} link del dev {}", ip(netns), quote(link)),
         Op::LinkUp { netns, link, up } => {
             let way = if *up { "up" } else { "down" };
             format!("{} link set dev {} {way}", ip(netns), quote(link))
         }
-        Op::PortSet(port) => port_set(port),
+        Op::PortSet(port) => link::port_set(port),
         Op::AddrAdd { netns, link, addr } => {
             let nodad = match Family::of_net(*addr) {
                 Family::V4 => "",
@@ -63,11 +60,11 @@ pub fn command(op: &Op) -> String {
                 (false, true) => "prepend",
                 (false, false) => "add",
             };
-            route(verb, r)
+            route::route(verb, r)
         }
-        Op::RouteDel(r) => route("del", r),
-        Op::RuleAdd(r) => policy_rule("add", r),
-        Op::RuleDel(r) => policy_rule("del", r),
+        Op::RouteDel(r) => route::route("del", r),
+        Op::RuleAdd(r) => route::rule("add", r),
+        Op::RuleDel(r) => route::rule("del", r),
         Op::BlackholeAdd { dst, table } => format!(
             "ip route add blackhole {dst} table {table} proto {}",
             crate::model::ROUTE_PROTOCOL
@@ -89,13 +86,13 @@ pub fn command(op: &Op) -> String {
             limit.rate.saturating_mul(8),
             limit.burst
         ),
-        Op::Detour { from, by } => detour(from, by),
+        Op::Detour { from, by } => link::detour(from, by),
         Op::LinkTraits {
             netns,
             link,
             traits,
             ..
-        } => link_traits(netns, link, traits),
+        } => link::traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
         Op::ConntrackFlush {
             protocol,
@@ -261,220 +258,6 @@ fn netns_del(path: &Path) -> String {
             let path = quote_path(path);
             format!("umount {path} && rm {path}")
         }
-    }
-}
-
-/// The kernel gives each end of a cable one queue by itself only for the end that is not asked about; both
-/// are named, since more queues cost memory and time to make.
-fn link_add(link: &Link) -> String {
-    if let LinkKind::Macvlan { parent, mode } = &link.kind {
-        return macvlan_add(link, parent, mode.as_str());
-    }
-    let mut text = format!("{} link add name {}", ip(&link.netns), quote(&link.name));
-    let mut word = |w: String| {
-        text.push(' ');
-        text.push_str(&w);
-    };
-    if link.up {
-        word("up".to_owned());
-    }
-    if let Some(mtu) = link.mtu.filter(|_| link.bridge_mtu().is_none()) {
-        word(format!("mtu {mtu}"));
-    }
-    if let Some(mac) = link.mac {
-        word(format!("address {mac}"));
-    }
-    if matches!(link.kind, LinkKind::Veth { .. }) {
-        word("numtxqueues 1 numrxqueues 1".to_owned());
-    }
-    if link.group != 0 {
-        word(format!("group {:#x}", link.group));
-    }
-    if let Some(master) = &link.master {
-        word(format!("master {}", quote(master)));
-    }
-    match &link.kind {
-        LinkKind::Bridge => word("type bridge".to_owned()),
-        LinkKind::Macvlan { .. } => {}
-        LinkKind::Ifb => word("type ifb".to_owned()),
-        LinkKind::Veth {
-            peer,
-            peer_netns,
-            peer_mac,
-        } => {
-            word(format!("type veth peer name {}", quote(peer)));
-            if let Some(mtu) = link.mtu {
-                word(format!("mtu {mtu}"));
-            }
-            if let Some(mac) = peer_mac {
-                word(format!("address {mac}"));
-            }
-            word("numtxqueues 1 numrxqueues 1".to_owned());
-            if *peer_netns != link.netns {
-                word(peer_place(peer_netns));
-            }
-        }
-    }
-    text
-}
-
-/// A sub-interface is made beside its parent and put into its namespace at once.
-fn macvlan_add(link: &Link, parent: &IfName, mode: &str) -> String {
-    let mut text = format!(
-        "ip link add link {} name {}",
-        quote(parent),
-        quote(&link.name)
-    );
-    if let Some(mtu) = link.mtu {
-        text += &format!(" mtu {mtu}");
-    }
-    if let Some(mac) = link.mac {
-        text += &format!(" address {mac}");
-    }
-    if link.netns != Netns::Host {
-        text += &format!(" {}", peer_place(&link.netns));
-    }
-    text + &format!(" type macvlan mode {mode}")
-}
-
-/// What can be changed of a link that is there.
-fn link_set(link: &Link) -> String {
-    let mut text = format!("{} link set dev {}", ip(&link.netns), quote(&link.name));
-    if let Some(mtu) = link.mtu {
-        text += &format!(" mtu {mtu}");
-    }
-    if let Some(mac) = link.mac {
-        text += &format!(" address {mac}");
-    }
-    text += &format!(" group {:#x}", link.group);
-    if let Some(master) = &link.master {
-        text += &format!(" master {}", quote(master));
-    }
-    if link.up {
-        text += " up";
-    }
-    text
-}
-
-/// `netns` of a cable's other end; the shell itself is in the host's namespace.
-fn peer_place(netns: &Netns) -> String {
-    match netns {
-        Netns::Host => "netns $$".to_owned(),
-        Netns::Path(path) => match netns_name(path) {
-            Some(name) => format!("netns {}", quote(name)),
-            None => format!("netns {}", quote_path(path)),
-        },
-    }
-}
-
-fn port_set(port: &Port) -> String {
-    let on = |yes| if yes { "on" } else { "off" };
-    let link = quote(&port.link);
-    let groups = match port.locked {
-        true => format!(" type bridge_slave group_fwd_mask {PORT_GROUPS:#x}"),
-        false => String::new(),
-    };
-    let vlan = port.vlan.map(|id| {
-        // Only then is the port no longer in the bridge's first VLAN.
-        let leave = match id {
-            FIRST_VLAN => String::new(),
-            _ => format!("bridge vlan del dev {link} vid {FIRST_VLAN}\n"),
-        };
-        format!("bridge vlan add dev {link} vid {id} pvid untagged\n{leave}")
-    });
-    let unnumbered = if port.ipv6 { " addrgenmode none" } else { "" };
-    let text = format!(
-        "bridge link set dev {link} locked {} learning {} hairpin {} isolated {}\nip link set dev {link} up{unnumbered} alias {}{groups}",
-        on(port.locked),
-        on(port.learning),
-        on(port.hairpin),
-        on(port.isolated),
-        quote(&port.alias),
-    );
-    vlan.unwrap_or_default() + &text
-}
-
-fn detour(from: &IfName, by: &IfName) -> String {
-    let (from, by) = (quote(from), quote(by));
-    format!(
-        "tc qdisc add dev {from} ingress\ntc filter add dev {from} parent ffff: protocol all prio 1 u32 match u32 0 0 action mirred egress redirect dev {by}"
-    )
-}
-
-fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
-    let on = |yes| if yes { "on" } else { "off" };
-    let mut text = format!("{} link set dev {}", ip(netns), quote(link));
-    if let Some(promisc) = traits.promisc {
-        text += &format!(" promisc {}", on(promisc));
-    }
-    if let Some(allmulti) = traits.allmulti {
-        text += &format!(" allmulticast {}", on(allmulti));
-    }
-    if let Some(length) = traits.tx_queue {
-        text += &format!(" txqueuelen {length}");
-    }
-    if let Some(mac) = traits.mac {
-        text += &format!(" address {mac}");
-    }
-    if let Some(mtu) = traits.mtu {
-        text += &format!(" mtu {mtu}");
-    }
-    text
-}
-
-fn route(verb: &str, r: &RouteOp) -> String {
-    let (dst, dev) = (destination(r.dst), quote(&r.link));
-    let way = match r.hop {
-        Hop::Via(gateway) if r.more.any_link => format!("{dst} via {gateway}"),
-        Hop::Via(gateway) => format!("{dst} via {gateway} dev {dev}"),
-        Hop::Link => format!("{dst} dev {dev}"),
-        hop => format!("{} {dst}", hop.refusal().unwrap_or_default()),
-    };
-    let protocol = crate::model::ROUTE_PROTOCOL;
-    let mut text = format!("{} route {verb} {way} proto {protocol}", ip(&r.netns));
-    let scope = r.more.scope.map(u32::from);
-    for (word, value) in [
-        ("scope", scope),
-        ("table", r.more.table),
-        ("metric", r.metric),
-        ("mtu", r.more.mtu),
-        ("advmss", r.more.advmss),
-    ] {
-        if let Some(value) = value {
-            text += &format!(" {word} {value}");
-        }
-    }
-    text
-}
-
-fn policy_rule(verb: &str, r: &PolicyRule) -> String {
-    let family = match r.family {
-        Family::V4 => "-4",
-        Family::V6 => "-6",
-    };
-    let mut text = format!("ip {family} rule {verb} priority {}", r.priority);
-    if let Some(from) = r.from {
-        text += &format!(" from {from}");
-    }
-    if let Some(mark) = r.mark {
-        text += &format!(" fwmark {mark:#x}/{mark:#x}");
-    }
-    if let Some(iif) = &r.iif {
-        text += &format!(" iif {}", quote(iif));
-    }
-    text += &match r.action {
-        RuleAction::Goto(to) => format!(" goto {to}"),
-        RuleAction::Lookup(table) => format!(" lookup {table}"),
-        RuleAction::Nop => " nop".to_owned(),
-        RuleAction::Blackhole => " blackhole".to_owned(),
-    };
-    text + &format!(" protocol {}", crate::model::ROUTE_PROTOCOL)
-}
-
-fn destination(dst: IpNet) -> String {
-    match dst.prefix_len() {
-        0 => "default".to_owned(),
-        _ => dst.to_string(),
     }
 }
 

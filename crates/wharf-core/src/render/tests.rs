@@ -1,5 +1,6 @@
 use super::*;
-use crate::model::{LinkKind, RouteMore};
+use crate::model::{Hop, Link, LinkKind, Port, RouteMore};
+use crate::op::RouteOp;
 
 fn link(netns: &str) -> Link {
     Link {

@@ -9,11 +9,11 @@ use crate::trace::ruleset::Hook;
 use crate::trace::state::{Link, Place, SpaceId};
 
 use super::Walk;
+use super::arrival::Arrived;
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::Out;
 use super::owner;
-use super::reply::Arrived;
 use super::route;
 use super::rules::object;
 use super::segment::{Leg, is_bridge};
