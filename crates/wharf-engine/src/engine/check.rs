@@ -85,6 +85,7 @@ impl Engine {
                     | Resource::Shaper { .. }
                     | Resource::Detour { .. }
                     | Resource::Traits { .. }
+                    | Resource::Rule(_)
             )
         };
         let specs: Vec<NetworkSpec> = nets.values().cloned().collect();
@@ -188,10 +189,8 @@ impl Engine {
         let there = self.kernel.routes(&place).map_err(read)?;
         for route in &believed.routes {
             let same = |r: &crate::observe::RouteInfo| {
-                // A route by several interfaces names none.
-                let several = r.gateway.is_none() && r.oif.is_none();
                 r.dst == route.dst.trunc()
-                    && (route.via.is_none() || r.gateway == route.via || several)
+                    && (route.via.is_none() || r.gateway == route.via)
                     && route.more.table.is_none_or(|t| t == r.table)
                     && route.metric.is_none_or(|m| r.metric == Some(m))
             };

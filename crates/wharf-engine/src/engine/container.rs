@@ -110,18 +110,18 @@ impl Engine {
         if !request.ports_held {
             self.check_listeners(&container.ports, &nets)?;
         }
-        let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
+        let found = self.found_inside(&container, wanted, &nets)?;
         let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         self.check_live(&txn, &names, mode)?;
         for a in wanted {
-            self.join(&mut txn, &mut container, a, &nets, &foreign)?;
+            self.join(&mut txn, &mut container, a, &nets, &found)?;
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
         let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
-        own.append(self.create_plan(&txn, &container, &nets, loopback)?);
+        own.append(self.create_plan(&txn, &container, &nets, found.loopback_is_up)?);
         settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);

@@ -403,6 +403,7 @@ fn attachment(
         gw_priority: 0,
         aliases: Vec::new(),
         routes: Vec::new(),
+        own_table: None,
         extras: Box::default(),
         announce: false,
         phase: Phase::Active,

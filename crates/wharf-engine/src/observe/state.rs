@@ -20,12 +20,10 @@ use wharf_core::model::{
 };
 use wharf_core::name::IfName;
 
-use super::{LinkInfo, RouteInfo};
+use super::{LinkInfo, MAIN, RouteInfo};
 use crate::kernel::netlink::NetlinkKernel;
 use crate::process::netns;
 
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
 /// `RTN_BLACKHOLE`.
 const BLACKHOLE: u8 = 6;
 /// `RTN_UNREACHABLE`.
@@ -60,7 +58,7 @@ impl NetlinkKernel {
     pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
         let mut places: HashMap<Netns, Place> = HashMap::new();
         let mut seen = Vec::new();
-        let mut rules: Option<Vec<PolicyRule>> = None;
+        let mut rules: HashMap<Netns, Vec<PolicyRule>> = HashMap::new();
         // Ends of cables that are there, but not under their name where they were put: their owner's doing.
         let mut hidden: HashSet<(Netns, IfName)> = HashSet::new();
         for resource in wanted {
@@ -80,11 +78,16 @@ impl NetlinkKernel {
                 Resource::Nft(_) => None,
                 Resource::Netns(path) => netns::open(path).is_ok().then(|| resource.clone()),
                 Resource::Rule(rule) => {
-                    if rules.is_none() {
-                        rules = Some(self.rules()?);
-                    }
-                    let there = rules.iter().flatten().any(|is| is == rule);
-                    there.then(|| resource.clone())
+                    let all = match rules.entry(rule.netns.clone()) {
+                        Entry::Occupied(all) => all.into_mut(),
+                        Entry::Vacant(entry) => {
+                            let all = self.rules(entry.key());
+                            // A namespace that is gone has none.
+                            let gone = rule.netns != Netns::Host && all.is_err();
+                            entry.insert(if gone { Vec::new() } else { all? })
+                        }
+                    };
+                    all.contains(rule).then(|| resource.clone())
                 }
                 Resource::Sysctl {
                     netns, key, link, ..
@@ -160,7 +163,8 @@ impl NetlinkKernel {
     /// # Errors
     /// If the kernel refuses to tell.
     pub fn own_routing(&mut self, table: u32) -> io::Result<Vec<Resource>> {
-        let rules = self.rules()?.into_iter().map(Resource::Rule);
+        let rules = self.rules(&Netns::Host)?.into_iter();
+        let rules = rules.map(Resource::Rule);
         let routes = self.routes(&Netns::Host)?.into_iter();
         let ours =
             routes.filter(|r| (r.table, r.kind, r.protocol) == (table, BLACKHOLE, ROUTE_PROTOCOL));
@@ -168,18 +172,18 @@ impl NetlinkKernel {
         Ok(rules.chain(ours).collect())
     }
 
-    /// Wharf's rules of policy routing.
-    fn rules(&mut self) -> io::Result<Vec<PolicyRule>> {
+    /// Wharf's rules of policy routing in one namespace.
+    fn rules(&mut self, place: &Netns) -> io::Result<Vec<PolicyRule>> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut ask = RuleMessage::default();
             ask.header.family = family;
-            let answers = match self.rt(&Netns::Host)?.dump(&Message::GetRule(ask)) {
+            let answers = match self.rt(place)?.dump(&Message::GetRule(ask)) {
                 Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
                 other => other?,
             };
             all.extend(answers.iter().filter_map(|m| match m {
-                Message::NewRule(message) => policy_rule(message),
+                Message::NewRule(message) => policy_rule(place, message),
                 _ => None,
             }));
         }
@@ -208,7 +212,7 @@ impl NetlinkKernel {
 }
 
 /// A rule of wharf's, by its protocol number.
-fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
+fn policy_rule(place: &Netns, message: &RuleMessage) -> Option<PolicyRule> {
     let family = match message.header.family {
         AddressFamily::Inet => Family::V4,
         AddressFamily::Inet6 => Family::V6,
@@ -239,6 +243,7 @@ fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
         _ => return None,
     };
     ours.then_some(PolicyRule {
+        netns: place.clone(),
         family,
         priority,
         from,
