@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
 use crate::model::{
-    Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, PolicyRule, Port, Resource, RouteMore,
-    RuleAction,
+    Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, PolicyRule, Port, Resource,
+    RouteMore, RuleAction,
 };
 use crate::network::{Driver, IPV6_MIN_MTU, NetworkSpec, Subnet};
 use crate::nft::{Element, Field, Object, Table};

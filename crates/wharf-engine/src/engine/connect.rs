@@ -109,7 +109,7 @@ impl Engine {
                     .iter()
                     .filter(|a| before.attachment(&a.network).is_none())
                 {
-                    engine.release_addresses(txn, a)?;
+                    engine.release_addresses(txn, &before.name, a)?;
                 }
                 engine
                     .run
@@ -228,7 +228,7 @@ impl Engine {
                 .iter()
                 .filter(|a| after.attachment(&a.network).is_none())
             {
-                engine.release_addresses(txn, a)?;
+                engine.release_addresses(txn, &before.name, a)?;
             }
             engine.run.containers.put(txn, after.name.as_str(), after)?;
             engine.run.journal.delete(txn, key).map(|_| ())
