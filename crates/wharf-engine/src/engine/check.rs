@@ -172,6 +172,14 @@ impl Engine {
         if let Some(mac) = believed.mac.filter(|mac| link.mac != Some(*mac)) {
             missing.push(format!("hardware address {mac} of `{}`", a.interface));
         }
+        // A plugin behind wharf may set another one; the guard does not know it.
+        let known = link.mac.is_none_or(|mac| mac == a.mac) || !net.has_own_bridge();
+        if !known && believed.mac.is_none_or(|mac| link.mac == Some(mac)) {
+            missing.push(format!(
+                "hardware address {} of `{}`, from which alone wharf takes frames: give `mac` to the object of type wharf",
+                a.mac, a.interface
+            ));
+        }
         if let Some(mtu) = believed.mtu.filter(|mtu| link.mtu != *mtu) {
             missing.push(format!("MTU {mtu} of `{}`", a.interface));
         }

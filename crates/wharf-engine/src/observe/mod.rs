@@ -38,6 +38,8 @@ pub use own_rules::{NOBODYS, RulesSeen};
 
 /// `RT_TABLE_MAIN`.
 pub(crate) const MAIN: u32 = 254;
+/// `RT_TABLE_LOCAL`.
+pub(crate) const LOCAL: u32 = 255;
 /// `RTN_UNICAST`.
 pub(crate) const UNICAST: u8 = 1;
 

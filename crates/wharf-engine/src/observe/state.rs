@@ -20,7 +20,7 @@ use wharf_core::model::{
 };
 use wharf_core::name::IfName;
 
-use super::{LinkInfo, MAIN, RouteInfo};
+use super::{LOCAL, LinkInfo, MAIN, RouteInfo};
 use crate::kernel::netlink::NetlinkKernel;
 use crate::process::netns;
 
@@ -58,6 +58,7 @@ impl NetlinkKernel {
     pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
         let mut places: HashMap<Netns, Place> = HashMap::new();
         let mut seen = Vec::new();
+        let tables: HashSet<u32> = wanted.iter().filter_map(own_table).collect();
         let mut rules: HashMap<Netns, Vec<PolicyRule>> = HashMap::new();
         // Ends of cables that are there, but not under their name where they were put: their owner's doing.
         let mut hidden: HashSet<(Netns, IfName)> = HashSet::new();
@@ -100,7 +101,7 @@ impl NetlinkKernel {
                         link: link.clone(),
                     })
                 }
-                other => find(other, &places),
+                other => find(other, &places, &tables),
             };
             if let (Some(_), Some((netns, peer))) = (&found, far_end(resource))
                 && places.get(&netns).is_none_or(|p| p.index(&peer).is_none())
@@ -337,7 +338,11 @@ fn forwarding(message: &NeighbourMessage) -> Option<(u32, Mac)> {
     Some((message.header.ifindex, hardware(message)?))
 }
 
-fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
+fn find(
+    wanted: &Resource,
+    places: &HashMap<Netns, Place>,
+    tables: &HashSet<u32>,
+) -> Option<Resource> {
     let host = places.get(&Netns::Host);
     let there = match wanted {
         Resource::Link(link) => return link_as_it_is(link, places).map(Resource::Link),
@@ -363,7 +368,7 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
             let place = places.get(netns)?;
             place.addrs.contains(&(place.index(link)?, *addr))
         }
-        Resource::Route { netns, .. } => has_route(places.get(netns)?, wanted),
+        Resource::Route { netns, .. } => has_route(places.get(netns)?, wanted, tables),
         Resource::Shaper { link, .. } => {
             host?.links.get(link.as_str())?.qdisc.as_deref() == Some("tbf")
         }
@@ -410,15 +415,24 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
     there.then(|| wanted.clone())
 }
 
-/// Whether a route is there: to the same destination, the same way, in the same table.
-fn has_route(place: &Place, wanted: &Resource) -> bool {
+/// The table that a route is wanted in, where that is not the main one.
+fn own_table(resource: &Resource) -> Option<u32> {
+    match resource {
+        Resource::Route { more, .. } => more.table,
+        _ => None,
+    }
+}
+
+/// Whether a route is there: to the same destination, the same way, in the same table. One of a container may have been
+/// moved from the main table to one of those that are not wharf's: source-based routing does so.
+fn has_route(place: &Place, wanted: &Resource, tables: &HashSet<u32>) -> bool {
     let Resource::Route {
+        netns,
         dst,
         hop,
         link,
         metric,
         more,
-        ..
     } = wanted
     else {
         return false;
@@ -432,8 +446,13 @@ fn has_route(place: &Place, wanted: &Resource) -> bool {
         Hop::Unreachable => r.kind == UNREACHABLE,
         Hop::Prohibit => r.kind == PROHIBIT,
     };
+    let table = more.table.unwrap_or(MAIN);
+    let moved = |r: &RouteInfo| {
+        table == MAIN && *netns != Netns::Host && r.table != LOCAL && !tables.contains(&r.table)
+    };
     place.routes.iter().any(|r| {
-        (r.table, r.dst) == (more.table.unwrap_or(MAIN), *dst)
+        r.dst == *dst
+            && (r.table == table || moved(r))
             && way(r)
             && metric.is_none_or(|m| r.metric == Some(m))
     })

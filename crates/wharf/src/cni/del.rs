@@ -23,7 +23,14 @@ pub fn del(call: &Call, input: &Input) -> Done<()> {
     let mut engine = super::engine()?;
     let found = find(&mut engine, &key)?;
     let done = match &found {
-        Some(container) => remove(&mut engine, container),
+        Some(container) => remove(&mut engine, container).and_then(|()| {
+            // A record made again from the kernel does not know the way round.
+            let again = container.client.as_ref();
+            match again.is_some_and(ClientKey::is_made_again) {
+                true => remove_lost(&mut engine, &key),
+                false => Ok(()),
+            }
+        }),
         None => {
             forget_host_local(call, &ipam::records_of_host_local(config));
             remove_lost(&mut engine, &key)
