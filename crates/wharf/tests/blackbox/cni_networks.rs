@@ -2,6 +2,7 @@
 
 use crate::cni_runtime::*;
 use crate::common::*;
+use crate::netavark::{bridge, input, namespaces, setup, teardown};
 use serde_json::{Value, json};
 use wharf_testkit::{Echo, Snapshot, addr, require};
 
@@ -130,4 +131,56 @@ fn ways_of_one_route_are_each_seen() {
         .expect_err("its own way is gone");
     host.w("repair").ok();
     runtime.check(&list, "pod", "eth0", &no()).expect("CHECK");
+}
+
+/// Podman's network and the runtime's have one name, whoever comes first.
+#[test]
+fn a_network_of_podmans_has_the_same_name() {
+    require!();
+    for podman_first in [true, false] {
+        let host = host();
+        let runtime = Runtime::new(&host);
+        let list = list("1.1.0", &json!({}));
+        let theirs = input("box", 10, &[bridge("mynet", 1)]);
+        namespaces(&host, &["box"]);
+        for id in ["c1", "c2"] {
+            runtime.netns(id);
+        }
+        let before = Snapshot::of(&host);
+        if podman_first {
+            setup(&host, "box", &theirs);
+        }
+        runtime.add(&list, "c1", "eth0", &port(8080)).expect("ADD");
+        if !podman_first {
+            setup(&host, "box", &theirs);
+        }
+        let (c1, in_box) = (host.container("c1"), host.container("box"));
+        let servers = (Echo::tcp(&c1, "c1", 80), Echo::tcp(&in_box, "box", 80));
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("c1"));
+        assert_eq!(host.netns().tcp(ip("10.88.1.10"), 80).by(), Some("box"));
+        runtime
+            .check(&list, "c1", "eth0", &port(8080))
+            .expect("CHECK");
+        // What one of them does is nothing to the other, and stays so when Podman's is gone.
+        teardown(&host, "box", &theirs);
+        runtime.add(&list, "c2", "eth0", &no()).expect("ADD");
+        assert_eq!(
+            host.container("c2").tcp(ip("10.44.0.2"), 80).by(),
+            Some("c1")
+        );
+        setup(&host, "box", &theirs);
+        runtime.gc(&list, &[("c1", "eth0")]).expect("GC");
+        assert_eq!(host.container("c2").interfaces(), ["lo"]);
+        assert_eq!(host.netns().tcp(ip("10.88.1.10"), 80).by(), Some("box"));
+        teardown(&host, "box", &theirs);
+        // Also without the store.
+        host.sh("rm -r /run/wharf");
+        runtime.del(&list, "c1", "eth0", &port(8080)).expect("DEL");
+        assert_eq!(c1.interfaces(), ["lo"]);
+        runtime.gc(&list, &[]).expect("GC");
+        drop(servers);
+        let left = host.w("network ls --json").json();
+        assert_eq!(left, json!([]), "{left:#}");
+        before.assert_same(&host, "Podman's and the runtime's");
+    }
 }
