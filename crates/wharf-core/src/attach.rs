@@ -75,6 +75,13 @@ pub struct RouteSpec {
     pub more: RouteMore,
 }
 
+impl RouteSpec {
+    /// A default route of the table that is asked when none is named.
+    pub fn is_usual_default(&self) -> bool {
+        self.dst.prefix_len() == 0 && self.more.table.is_none()
+    }
+}
+
 impl AttachRequest {
     /// A request that leaves everything open.
     pub fn new(network: NetworkName) -> Self {
@@ -210,6 +217,9 @@ pub struct Attachment {
     /// Routes beside the default route.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub routes: Vec<RouteSpec>,
+    /// The table of routes for what comes from its addresses, where the container has a default route by another program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_table: Option<u32>,
     /// Limits and settings.
     #[serde(default, skip_serializing_if = "no_extras")]
     pub extras: Box<Extras>,

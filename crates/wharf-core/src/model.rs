@@ -198,9 +198,11 @@ pub enum RuleAction {
     Blackhole,
 }
 
-/// A rule of policy routing on the host.
+/// A rule of policy routing.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PolicyRule {
+    /// Where.
+    pub netns: Netns,
     /// IPv4 or IPv6.
     pub family: Family,
     /// Lower ones come first.

@@ -329,13 +329,19 @@ pub fn resolve(
     };
     let bridge = choose_bridge(request, &settings, &id, existing, host)?;
     let subnets = choose_subnets(request, existing, host)?;
-    let (found, force_address) = match &request.if_there {
+    let (mut found, force_address) = match &request.if_there {
         IfThere::Found {
             bridge,
             force_address,
         } => (Some(bridge.clone()), *force_address),
         _ => (None, false),
     };
+    // A bridge has no address after its last port left.
+    let has = found.as_ref().map(|f| f.mac).filter(|m| *m != Mac([0; 6]));
+    let mac = has.unwrap_or_else(|| bridge_mac(&subnets, &id));
+    if let Some(found) = &mut found {
+        found.mac = mac;
+    }
     let spec = NetworkSpec {
         name: request.name.clone(),
         owner: request.owner.clone(),
@@ -343,10 +349,7 @@ pub fn resolve(
         routes: request.routes.clone(),
         dns_port: request.dns_port,
         bridge,
-        bridge_mac: match &found {
-            Some(found) => found.mac,
-            None => bridge_mac(&subnets, &id),
-        },
+        bridge_mac: mac,
         adopted: request.kind == NetworkKind::Adopted,
         internal: request.internal,
         icc: request.icc.or(settings.icc).unwrap_or(true),

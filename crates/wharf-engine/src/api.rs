@@ -1,5 +1,6 @@
 //! What the verbs of the engine take and give.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wharf_core::attach::{AttachRequest, ClientKey};
@@ -105,6 +106,15 @@ pub enum Note {
     MissingFeature(String),
     /// Work that a dead process had left was finished or undone.
     Recovered(String),
+    /// Two containers have one address: it was handed out again while the store was lost.
+    AddressShared {
+        /// The address.
+        addr: IpAddr,
+        /// On which network.
+        network: NetworkName,
+        /// Whose it stays, and who needs another.
+        containers: [String; 2],
+    },
 }
 
 /// What a verb did, or would do.

@@ -7,12 +7,16 @@ use ipnet::IpNet;
 use crate::addr::{Family, Mac, link_local};
 use crate::attach::{Attachment, Container};
 use crate::model::{
-    Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, Port, Resource, RouteMore,
+    Hop, Link, LinkKind, Netns, PORT_GROUP, PORT_GROUP_APART, PolicyRule, Port, Resource,
+    RouteMore, RuleAction,
 };
 use crate::network::{Driver, IPV6_MIN_MTU, NetworkSpec, Subnet};
 use crate::nft::{Element, Field, Object, Table};
 
 use super::{by_family, element, port_alias};
+
+/// The priority of rules for an attachment's own table: before the main table, behind what others ask for.
+const OWN_TABLE_RULE: u32 = 32_700;
 
 /// What of a container's attachment the host and the container hold, published ports apart.
 ///
@@ -84,6 +88,7 @@ pub fn attachment(
         },
     }));
     all.extend(own_routes(&inside, a));
+    all.extend(own_table(&inside, a));
     all
 }
 
@@ -196,6 +201,49 @@ fn own_routes<'a>(inside: &'a Netns, a: &'a Attachment) -> impl Iterator<Item = 
         metric: route.metric,
         more: route.more.clone(),
     })
+}
+
+/// Where the container's default route leads elsewhere, answers leave by the network that was asked: no other one takes
+/// them with these addresses. What is not for the outside goes by the attachment's own subnets all the same.
+fn own_table(inside: &Netns, a: &Attachment) -> Vec<Resource> {
+    let Some(table) = a.own_table else {
+        return Vec::new();
+    };
+    let route = |dst: IpNet, hop: Hop, more: &RouteMore| Resource::Route {
+        netns: inside.clone(),
+        dst,
+        hop,
+        link: a.interface.clone(),
+        metric: None,
+        more: RouteMore {
+            table: Some(table),
+            ..more.clone()
+        },
+    };
+    let mut all = Vec::new();
+    for default in a.routes.iter().filter(|r| r.is_usual_default()) {
+        let family = Family::of_net(default.dst);
+        let own = a.addresses.iter().filter(|x| Family::of_net(**x) == family);
+        for addr in own.clone() {
+            let subnet = route(addr.trunc(), Hop::Link, &RouteMore::default());
+            if !all.contains(&subnet) {
+                all.push(subnet);
+            }
+        }
+        all.push(route(default.dst, default.via.into(), &default.more));
+        all.extend(own.map(|addr| {
+            Resource::Rule(PolicyRule {
+                netns: inside.clone(),
+                family,
+                priority: OWN_TABLE_RULE,
+                from: Some(addr.addr().into()),
+                iif: None,
+                mark: None,
+                action: RuleAction::Lookup(table),
+            })
+        }));
+    }
+    all
 }
 
 /// Before the container's end is up: no router is believed, and no IPv6 where the network has none.

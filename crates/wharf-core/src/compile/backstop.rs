@@ -13,7 +13,7 @@
 use ipnet::IpNet;
 
 use crate::addr::Family;
-use crate::model::{PolicyRule, Resource, RuleAction};
+use crate::model::{Netns, PolicyRule, Resource, RuleAction};
 use crate::network::NetworkSpec;
 
 /// The routing table without ways.
@@ -34,6 +34,7 @@ pub fn shared(families: &[Family]) -> Vec<Resource> {
 /// In the order of making: nothing is held before there is a way past it.
 fn of_family(family: Family) -> Vec<Resource> {
     let rule = |at: u32, action| PolicyRule {
+        netns: Netns::Host,
         family,
         priority: FIRST + at,
         from: None,
@@ -76,6 +77,7 @@ pub fn network(net: &NetworkSpec) -> Vec<Resource> {
         .collect();
     if net.has_v6() {
         all.push(Resource::Rule(PolicyRule {
+            netns: Netns::Host,
             family: Family::V6,
             priority: FIRST + 4,
             from: None,

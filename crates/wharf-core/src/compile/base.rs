@@ -390,8 +390,8 @@ pub struct Unforwarded {
 }
 
 /// While wharf has forwarding turned on, flows that have nothing to do with wharf stay unforwarded, as they
-/// were: between links that were there when it was turned on, and between any links that are not bridges (a
-/// bridge that appears later belongs to a tool which forwards by its own will).
+/// were: between links that were there when it was turned on, and between any links that are neither bridges nor cables
+/// to other namespaces (one that appears later belongs to a tool which forwards by its own will).
 ///
 /// `None` when forwarding was on without wharf: nothing is held back.
 pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
@@ -409,22 +409,22 @@ pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
         rule([of(*family), from], Action::Accept)
     });
     let mut rules: Vec<Rule> = routed.collect();
-    let kind = |key| not(key, Value::Kind("bridge"));
+    let others = |key| ["bridge", "veth"].map(|kind| not(key, Value::Kind(kind)));
     let both = Family::BOTH.iter().all(|f| held.families.contains(f));
     let which = match (both, held.families.first()) {
         (false, Some(family)) => Some(of(*family)),
         _ => None,
     };
-    let drop = |matches: [Match; 2]| {
+    let drop = |matches: Vec<Match>| {
         let all = which.clone().into_iter().chain(matches);
         rule(all, Action::Drop)
     };
     rules.extend([
-        drop([
+        drop(vec![
             within(&[Key::IifName], "host_links"),
             within(&[Key::OifName], "host_links"),
         ]),
-        drop([kind(Key::IifKind), kind(Key::OifKind)]),
+        drop([others(Key::IifKind), others(Key::OifKind)].concat()),
     ]);
     let mut all = vec![Resource::Nft(Object::Chain(chain(
         Table::Inet,

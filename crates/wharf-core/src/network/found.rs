@@ -64,6 +64,18 @@ impl NetworkSpec {
             .collect()
     }
 
+    /// What is there when the network begins. The kernel has a bridge's hardware address follow its ports until somebody
+    /// sets it: then neighbours would send to nobody, and results of before would not be true any more.
+    pub fn found_at_first(&self, all: &[Resource]) -> Vec<Resource> {
+        let mut there = self.found_resources(all);
+        for resource in &mut there {
+            if let Resource::Link(link) = resource {
+                link.mac = None;
+            }
+        }
+        there
+    }
+
     /// What of the bridge was there before the network, of all that the network has; then what is in its way.
     pub fn found_resources(&self, all: &[Resource]) -> Vec<Resource> {
         let Some(found) = &self.found else {

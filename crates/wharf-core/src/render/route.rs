@@ -37,7 +37,11 @@ pub(super) fn rule(verb: &str, r: &PolicyRule) -> String {
         Family::V4 => "-4",
         Family::V6 => "-6",
     };
-    let mut text = format!("ip {family} rule {verb} priority {}", r.priority);
+    let mut text = format!(
+        "{} {family} rule {verb} priority {}",
+        ip(&r.netns),
+        r.priority
+    );
     if let Some(from) = r.from {
         text += &format!(" from {from}");
     }

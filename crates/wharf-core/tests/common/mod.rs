@@ -78,6 +78,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
             gw_priority: request.gw_priority,
             aliases: Vec::new(),
             routes: Vec::new(),
+            own_table: None,
             announce: false,
             phase: Phase::Active,
         });

@@ -85,6 +85,7 @@ impl Engine {
                     | Resource::Shaper { .. }
                     | Resource::Detour { .. }
                     | Resource::Traits { .. }
+                    | Resource::Rule(_)
             )
         };
         let specs: Vec<NetworkSpec> = nets.values().cloned().collect();
@@ -171,6 +172,14 @@ impl Engine {
         if let Some(mac) = believed.mac.filter(|mac| link.mac != Some(*mac)) {
             missing.push(format!("hardware address {mac} of `{}`", a.interface));
         }
+        // A plugin behind wharf may set another one; the guard does not know it.
+        let known = link.mac.is_none_or(|mac| mac == a.mac) || !net.has_own_bridge();
+        if !known && believed.mac.is_none_or(|mac| link.mac == Some(mac)) {
+            missing.push(format!(
+                "hardware address {} of `{}`, from which alone wharf takes frames: give `mac` to the object of type wharf",
+                a.mac, a.interface
+            ));
+        }
         if let Some(mtu) = believed.mtu.filter(|mtu| link.mtu != *mtu) {
             missing.push(format!("MTU {mtu} of `{}`", a.interface));
         }
@@ -188,10 +197,8 @@ impl Engine {
         let there = self.kernel.routes(&place).map_err(read)?;
         for route in &believed.routes {
             let same = |r: &crate::observe::RouteInfo| {
-                // A route by several interfaces names none.
-                let several = r.gateway.is_none() && r.oif.is_none();
                 r.dst == route.dst.trunc()
-                    && (route.via.is_none() || r.gateway == route.via || several)
+                    && (route.via.is_none() || r.gateway == route.via)
                     && route.more.table.is_none_or(|t| t == r.table)
                     && route.metric.is_none_or(|m| r.metric == Some(m))
             };

@@ -87,6 +87,33 @@ impl Engine {
         Err(EngineError::Busy(ObjectName::Network(request.name.clone())))
     }
 
+    /// Which of two names a client's network has: the one of the description, unless a front end that defines its networks
+    /// itself has another network of that name, or had one when the client's was made.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn client_network_name(
+        &mut self,
+        request: &NetworkRequest,
+        other: NetworkName,
+    ) -> Result<NetworkName, EngineError> {
+        let client = request.labels.get(CLIENT_LABEL);
+        let live = self.live(&request.name)?.map(|live| live.spec);
+        if live
+            .as_ref()
+            .is_some_and(|n| n.labels.get(CLIENT_LABEL) == client)
+        {
+            return Ok(request.name.clone());
+        }
+        let anothers = live.is_some_and(|spec| {
+            spec.is_transient() && !differences(&spec, request, false).is_empty()
+        });
+        match anothers || self.known_network(&other)?.is_some() {
+            true => Ok(other),
+            false => Ok(request.name.clone()),
+        }
+    }
+
     /// Whether the same client made this network, and nobody is on it: the client does not say when it needs one no
     /// more, so that it is in nobody's way.
     fn is_idle_of_client(
@@ -275,16 +302,23 @@ impl Engine {
         self.remove_cables(&plan)
     }
 
-    /// Makes the store again if a cable on this network is marked as a container's that it does not know: whoever
-    /// decides what goes must know of all that is there.
+    /// Makes the store again if a cable on this network is marked as a container's of this client that it does not know:
+    /// whoever decides what goes must know of all that is there.
     ///
     /// # Errors
     /// The kernel's or the store's.
-    pub fn rebuild_if_lost(&mut self, network: &NetworkName) -> Result<(), EngineError> {
+    pub fn rebuild_if_lost(
+        &mut self,
+        client: &str,
+        network: &NetworkName,
+    ) -> Result<(), EngineError> {
         let links = self.host_links_now()?;
         let known = self.container_names()?;
-        let is_lost =
-            |mark: CableMark| mark.network == *network && !known.contains(&mark.container);
+        let is_lost = |mark: CableMark| {
+            mark.client.as_deref() == Some(client)
+                && mark.network == *network
+                && !known.contains(&mark.container)
+        };
         if links.iter().any(|l| cable_mark(l).is_some_and(is_lost)) {
             self.rebuild()?;
         }

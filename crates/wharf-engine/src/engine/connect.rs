@@ -25,11 +25,11 @@ impl Engine {
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
-        let (foreign, _) = self.found_inside(&before, std::slice::from_ref(request), &nets)?;
+        let found = self.found_inside(&before, std::slice::from_ref(request), &nets)?;
         let mut txn = self.run.begin()?;
         self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();
-        self.join(&mut txn, &mut after, request, &nets, &foreign)?;
+        self.join(&mut txn, &mut after, request, &nets, &found)?;
         let joined = after.attachments.get_mut(before.attachments.len()..);
         let mut own = self.forget_old_owners(&mut txn, joined.unwrap_or_default(), &nets)?;
         after.put_last_in_place();
@@ -109,7 +109,7 @@ impl Engine {
                     .iter()
                     .filter(|a| before.attachment(&a.network).is_none())
                 {
-                    engine.release_addresses(txn, a)?;
+                    engine.release_addresses(txn, &before.name, a)?;
                 }
                 engine
                     .run
@@ -228,7 +228,7 @@ impl Engine {
                 .iter()
                 .filter(|a| after.attachment(&a.network).is_none())
             {
-                engine.release_addresses(txn, a)?;
+                engine.release_addresses(txn, &before.name, a)?;
             }
             engine.run.containers.put(txn, after.name.as_str(), after)?;
             engine.run.journal.delete(txn, key).map(|_| ())

@@ -110,18 +110,18 @@ impl Engine {
         if !request.ports_held {
             self.check_listeners(&container.ports, &nets)?;
         }
-        let (foreign, loopback) = self.found_inside(&container, wanted, &nets)?;
+        let found = self.found_inside(&container, wanted, &nets)?;
         let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
         let mut txn = self.run.begin()?;
         self.check_new(&txn, &container)?;
         self.check_live(&txn, &names, mode)?;
         for a in wanted {
-            self.join(&mut txn, &mut container, a, &nets, &foreign)?;
+            self.join(&mut txn, &mut container, a, &nets, &found)?;
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
         self.take_ports(&mut txn, &container.name, &container.ports)?;
         let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
-        own.append(self.create_plan(&txn, &container, &nets, loopback)?);
+        own.append(self.create_plan(&txn, &container, &nets, found.loopback_is_up)?);
         settings::give_back(&mut own, &sysctls);
         if !applies(mode) {
             drop(txn);
@@ -247,7 +247,7 @@ impl Engine {
         self.write_last(settle, Some(withdrawn), |engine, txn| {
             for container in containers {
                 for a in &container.attachments {
-                    engine.release_addresses(txn, a)?;
+                    engine.release_addresses(txn, &container.name, a)?;
                 }
                 for mapping in &container.ports {
                     engine.run.free_port(txn, mapping)?;
@@ -263,10 +263,18 @@ impl Engine {
         })
     }
 
-    pub(super) fn release_addresses(&self, txn: &mut RwTxn, a: &Attachment) -> heed::Result<()> {
-        for addr in &a.addresses {
-            self.run
-                .release(txn, &a.network, addr.addr(), Some(a.mac))?;
+    /// Gives an attachment's addresses back, but for those that are another's: a lost store had them handed out again.
+    pub(super) fn release_addresses(
+        &self,
+        txn: &mut RwTxn,
+        container: &ContainerName,
+        a: &Attachment,
+    ) -> heed::Result<()> {
+        for addr in a.addresses.iter().map(|net| net.addr()) {
+            let by = self.run.lease_owner(txn, &a.network, addr)?;
+            if by.is_none_or(|by| by == container.as_str()) {
+                self.run.release(txn, &a.network, addr, Some(a.mac))?;
+            }
         }
         Ok(())
     }

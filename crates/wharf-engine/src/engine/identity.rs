@@ -88,7 +88,41 @@ impl Engine {
             })?
             .inode();
         self.own_netns = inode;
-        let known: Option<(String, u64)> = self.run.read(|txn| {
+        let known = self.known_place()?;
+        match known {
+            Some((b, n)) if b == boot && n == inode => Ok(()),
+            Some((b, n)) if b == boot && self.in_use()? && !liveness::members(n).is_empty() => {
+                Err(EngineError::Store {
+                    path: self.dirs.run.clone(),
+                    detail: "it belongs to another network namespace, which is in use; set WHARF_RUN_DIR".to_owned(),
+                })
+            }
+            known => {
+                // One of several that come at once takes over; the others find it done.
+                let _lock = self.wait_for_host()?;
+                if self.known_place()? != known {
+                    return Ok(());
+                }
+                if known.is_some() {
+                    self.run.clear()?;
+                }
+                self.take_over()?;
+                self.own_place(&boot, inode)
+            }
+        }
+    }
+
+    /// The store is this boot's and this namespace's from now on.
+    fn own_place(&self, boot: &str, inode: u64) -> Result<(), EngineError> {
+        self.run.write(|txn| {
+            self.run.meta.put(txn, "boot", boot)?;
+            self.run.meta.put(txn, "netns", &inode.to_string())
+        })
+    }
+
+    /// The boot and the namespace that the store is of.
+    fn known_place(&self) -> Result<Option<(String, u64)>, EngineError> {
+        self.run.read(|txn| {
             let boot = self.run.meta.get(txn, "boot")?.map(str::to_owned);
             let netns = self
                 .run
@@ -96,22 +130,6 @@ impl Engine {
                 .get(txn, "netns")?
                 .and_then(|text| text.parse().ok());
             Ok(boot.zip(netns))
-        })?;
-        match known {
-            Some((b, n)) if b == boot && n == inode => return Ok(()),
-            Some((b, n)) if b == boot && self.in_use()? && !liveness::members(n).is_empty() => {
-                return Err(EngineError::Store {
-                    path: self.dirs.run.clone(),
-                    detail: "it belongs to another network namespace, which is in use; set WHARF_RUN_DIR".to_owned(),
-                });
-            }
-            Some(_) => self.run.clear()?,
-            None => {}
-        }
-        self.take_over()?;
-        self.run.write(|txn| {
-            self.run.meta.put(txn, "boot", &boot)?;
-            self.run.meta.put(txn, "netns", &inode.to_string())
         })
     }
 

@@ -18,11 +18,47 @@ use crate::api::{ContainerRequest, NetnsRequest, ObjectName};
 use crate::engine::host::failed;
 use crate::engine::{Engine, Networks};
 use crate::error::EngineError;
+use crate::observe::{MAIN, RouteInfo, UNICAST};
 use crate::process::netns::{self, NetnsError};
 use crate::store::LeaseError;
 
 /// An address with its prefix length, and its gateway.
 type Leased = (IpNet, Option<IpAddr>);
+
+/// What an adopted namespace has before anything is made in it.
+#[derive(Default)]
+pub(super) struct Found {
+    /// Names of interfaces that a request may lead to, and that are taken.
+    names: Vec<IfName>,
+    /// Loopback needs nothing.
+    pub(super) loopback_is_up: bool,
+    /// All routes, where a default route is asked for.
+    routes: Vec<RouteInfo>,
+}
+
+impl Found {
+    /// A default route that is there stays the first: new ones of its family come behind it, and what has the new addresses
+    /// goes by a table of their own. Its number, if there is need of one.
+    fn give_way(&self, routes: &mut [RouteSpec]) -> Option<u32> {
+        /// Numbers below are the kernel's and others', by custom.
+        const FIRST: u32 = 100;
+        let mut behind = false;
+        for route in routes.iter_mut().filter(|r| r.is_usual_default()) {
+            let there = self.routes.iter().filter(|r| {
+                (r.table, r.kind) == (MAIN, UNICAST)
+                    && r.dst.prefix_len() == 0
+                    && Family::of_net(r.dst) == Family::of_net(route.dst)
+            });
+            let last = there.map(|r| r.metric.unwrap_or(0)).max();
+            if let Some(last) = last {
+                route.metric.get_or_insert(last.saturating_add(1));
+                behind = true;
+            }
+        }
+        let used = |table: &u32| self.routes.iter().any(|r| r.table == *table);
+        (FIRST..).find(|table| !used(table)).filter(|_| behind)
+    }
+}
 
 impl Engine {
     pub(super) fn choose_netns(
@@ -86,7 +122,7 @@ impl Engine {
         container: &mut Container,
         request: &AttachRequest,
         nets: &Networks,
-        foreign: &[IfName],
+        found: &Found,
     ) -> Result<(), EngineError> {
         let net = nets
             .get(&request.network)
@@ -122,7 +158,7 @@ impl Engine {
                 by,
             });
         }
-        let interface = choose_interface(container, request, net, foreign)?;
+        let interface = choose_interface(container, request, net, &found.names)?;
         let leased = self.addresses(txn, container, request, net)?;
         let addresses: Vec<IpNet> = leased.iter().map(|(addr, _)| *addr).collect();
         let mac = match (request.mac, addresses.first()) {
@@ -130,6 +166,11 @@ impl Engine {
             (None, Some(first)) => Mac::from_ip(first.addr(), net.mac_salt()),
             (None, None) => Mac::from_text(&container.id, net.mac_salt()),
         };
+        let routes = request.routes.iter();
+        let mut routes: Vec<RouteSpec> = routes
+            .map(|r| with_gateway(r, &leased, net))
+            .filter(|r| !offered(r, net))
+            .collect();
         container.attachments.push(Attachment {
             network: net.name.clone(),
             interface,
@@ -148,12 +189,8 @@ impl Engine {
             default_routes: Vec::new(),
             gw_priority: request.gw_priority,
             aliases: request.aliases.clone(),
-            routes: request
-                .routes
-                .iter()
-                .map(|r| with_gateway(r, &leased, net))
-                .filter(|r| !offered(r, net))
-                .collect(),
+            own_table: found.give_way(&mut routes),
+            routes,
             extras: request.extras.clone(),
             announce: false,
             phase: Phase::Joining,
@@ -176,29 +213,29 @@ impl Engine {
         Ok(None)
     }
 
-    /// What an adopted namespace has already: of the names that the requests may lead to those that are taken, and
-    /// whether loopback is up. Only these are asked for, since a list of all links costs more than a cable.
+    /// What an adopted namespace has already. Only what matters to the requests is asked for, since a list of all links
+    /// costs more than a cable.
     pub(super) fn found_inside(
         &mut self,
         container: &Container,
         requests: &[AttachRequest],
         nets: &Networks,
-    ) -> Result<(Vec<IfName>, bool), EngineError> {
+    ) -> Result<Found, EngineError> {
         let netns = &container.netns;
         if netns.made_by_wharf {
-            return Ok((Vec::new(), false));
+            return Ok(Found::default());
         }
         let needed = container.attachments.len() + requests.len();
         let found = self
             .kernel
             .rt(&Netns::Path(netns.path.clone()))
             .and_then(|rt| {
-                let mut taken = Vec::new();
+                let mut found = Found::default();
                 for request in requests {
                     let mut free = 0;
                     for name in candidates(request, nets.get(&request.network)) {
                         if rt.index(&name)?.is_some() {
-                            taken.push(name);
+                            found.names.push(name);
                         } else {
                             free += 1;
                             if free == needed {
@@ -207,8 +244,16 @@ impl Engine {
                         }
                     }
                 }
-                Ok((taken, rt.is_up(&IfName::loopback())?.unwrap_or(false)))
+                found.loopback_is_up = rt.is_up(&IfName::loopback())?.unwrap_or(false);
+                Ok(found)
             });
+        let asks_for_default = |r: &AttachRequest| r.routes.iter().any(RouteSpec::is_usual_default);
+        let found = found.and_then(|mut found| {
+            if requests.iter().any(asks_for_default) {
+                found.routes = self.kernel.routes(&Netns::Path(netns.path.clone()))?;
+            }
+            Ok(found)
+        });
         found.map_err(|e| failed(&format!("look into {}", netns.path.display()), &e))
     }
 

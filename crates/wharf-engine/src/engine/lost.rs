@@ -9,7 +9,8 @@ use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
-use crate::api::{Mode, Note};
+use crate::api::{Finding, Mode, Note};
+use crate::engine::gc::cable_mark;
 use crate::engine::host::{failed, forwarding};
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
@@ -164,15 +165,13 @@ impl Engine {
     }
 
     /// With an empty run store, what the kernel still holds of wharf is taken over: networks whose bridge is
-    /// there, with the hardware address they were given, and forwarding that wharf turned on.
+    /// there, with the hardware address they were given, forwarding that wharf turned on, and the containers on them, so
+    /// that nobody gets an address or a port that one of them has.
     pub(super) fn take_over(&mut self) -> Result<(), EngineError> {
-        if !self.has_own_tables() {
+        let links = self.host_links_now()?;
+        if !self.has_own_tables() && !links.iter().any(|l| cable_mark(l).is_some()) {
             return Ok(());
         }
-        let links = self
-            .kernel
-            .links(&Netns::Host)
-            .map_err(|e| failed("list links", &e))?;
         let is_there = |n: &NetworkSpec| {
             links
                 .iter()
@@ -200,6 +199,10 @@ impl Engine {
             nets.iter()
                 .map(|n| Note::Recovered(format!("network/{}", n.name))),
         );
+        let containers = self.take_over_containers(&links, |c| !c.attachments.is_empty())?;
+        let name = |f: Finding| f.object.replacen(' ', "/", 1);
+        let notes = containers.into_iter().map(|f| Note::Recovered(name(f)));
+        self.notes.extend(notes);
         Ok(())
     }
 }

@@ -191,7 +191,7 @@ impl Engine {
         let all = compile::network(spec);
         plan.append(diff(
             &all,
-            &spec.found_resources(&all),
+            &spec.found_at_first(&all),
             &format!("network `{}` is new on this host", spec.name),
         ));
         if !applies(mode) {

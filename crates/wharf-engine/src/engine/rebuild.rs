@@ -19,7 +19,7 @@ use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridg
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
-use crate::api::{Dirs, Finding, Mode, Outcome};
+use crate::api::{Dirs, Finding, Mode, Note, Outcome};
 use crate::engine::gc::{Space, are_ends, cable_mark};
 use crate::engine::host::failed;
 use crate::engine::network::{now, random_id};
@@ -59,30 +59,9 @@ impl Engine {
     /// The kernel's or the store's.
     pub fn rebuild(&mut self) -> Result<Outcome<Vec<Finding>>, EngineError> {
         let _lock = self.lock_host()?;
-        let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
-        let links = self.kernel.links(&Netns::Host).map_err(read)?;
-        let spaces = self.spaces();
+        let links = self.host_links_now()?;
         let mut findings = self.rebuild_networks(&links)?;
-        let ports = self.kernel.own_ports().map_err(read)?;
-        let nets: Networks = self.run.read(|txn| {
-            let all = self.run.networks.iter(txn)?;
-            all.map(|i| i.map(|(_, n)| (n.spec.name.clone(), n.spec)))
-                .collect()
-        })?;
-        let mut found = self.cables(&links, &spaces, &nets).map_err(read)?;
-        for container in found.values_mut() {
-            container.ports = ports_of(container, &ports);
-        }
-        let mut txn = self.run.begin()?;
-        for container in found.values() {
-            if self.take_over_container(&mut txn, container)? {
-                findings.push(Finding {
-                    object: format!("container {}", container.name),
-                    was: "missing in the store".to_owned(),
-                });
-            }
-        }
-        self.run.commit(txn)?;
+        findings.extend(self.take_over_containers(&links, |_| true)?);
         let (plan, mended) = self.mend(Mode::Apply)?;
         findings.extend(mended);
         Ok(Outcome {
@@ -90,6 +69,42 @@ impl Engine {
             plan,
             notes: self.take_notes(),
         })
+    }
+
+    /// Takes over into the store the containers on its networks that it does not know, of those that are `wanted`.
+    pub(super) fn take_over_containers(
+        &mut self,
+        links: &[LinkInfo],
+        wanted: impl Fn(&Container) -> bool,
+    ) -> Result<Vec<Finding>, EngineError> {
+        let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
+        let spaces = self.spaces();
+        let ports = self.kernel.own_ports().map_err(read)?;
+        let nets: Networks = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| (n.spec.name.clone(), n.spec)))
+                .collect()
+        })?;
+        let mut found = self.cables(links, &spaces, &nets).map_err(read)?;
+        found.retain(|_, container| wanted(container));
+        for container in found.values_mut() {
+            container.ports = ports_of(container, &ports);
+        }
+        let mut txn = self.run.begin()?;
+        let mut findings = Vec::new();
+        let mut shared = Vec::new();
+        for container in found.values() {
+            if self.take_over_container(&mut txn, container, &mut shared)? {
+                self.count_new_loopback(&mut txn, &[], container, &nets)?;
+                findings.push(Finding {
+                    object: format!("container {}", container.name),
+                    was: "missing in the store".to_owned(),
+                });
+            }
+        }
+        self.run.commit(txn)?;
+        self.notes.extend(shared);
+        Ok(findings)
     }
 
     /// Networks that the rules or the cables name, and whose bridge is there.
@@ -215,13 +230,15 @@ impl Engine {
         Ok(found)
     }
 
-    /// Writes a container that the store does not know. Whether it did not.
+    /// Writes a container that the store does not know. Whether it did not. An address that another one has too is told,
+    /// and is whose it was found at first.
     fn take_over_container(
         &self,
         txn: &mut RwTxn,
         container: &Container,
+        shared: &mut Vec<Note>,
     ) -> Result<bool, EngineError> {
-        let write = |txn: &mut RwTxn| -> heed::Result<bool> {
+        let mut write = |txn: &mut RwTxn| -> heed::Result<bool> {
             if self
                 .run
                 .containers
@@ -232,8 +249,18 @@ impl Engine {
             }
             for a in &container.attachments {
                 for net in &a.addresses {
-                    self.run
-                        .put_lease(txn, &a.network, net.addr(), &container.name)?;
+                    let by = self.run.lease_owner(txn, &a.network, net.addr())?;
+                    match by.filter(|by| *by != container.name.as_str()) {
+                        None => {
+                            self.run
+                                .put_lease(txn, &a.network, net.addr(), &container.name)?;
+                        }
+                        Some(by) => shared.push(Note::AddressShared {
+                            addr: net.addr(),
+                            network: a.network.clone(),
+                            containers: [by, container.name.to_string()],
+                        }),
+                    }
                 }
             }
             for mapping in &container.ports {
@@ -403,6 +430,7 @@ fn attachment(
         gw_priority: 0,
         aliases: Vec::new(),
         routes: Vec::new(),
+        own_table: None,
         extras: Box::default(),
         announce: false,
         phase: Phase::Active,

@@ -5,7 +5,7 @@
 //! first. Meanwhile no other process can begin a change; of those that are in the middle of one, what they may have is
 //! left alone.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use heed::RoTxn;
 use wharf_core::attach::{Container, Phase};
@@ -21,8 +21,9 @@ use wharf_core::plan::{Plan, Step, Undo};
 use crate::api::{Finding, Mode, Note, Outcome};
 use crate::engine::findings::compare;
 use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
-use crate::engine::{Engine, Networks, applies, identity, journal_key};
+use crate::engine::{CLIENT_LABEL, Engine, Networks, applies, identity, journal_key};
 use crate::error::EngineError;
+use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::{Kernel, PlanError};
 use crate::observe::{NOBODYS, RulesSeen};
 use crate::store::LiveNetwork;
@@ -41,6 +42,8 @@ struct Desired {
     /// Rules that may be there or not: of changes that others are making, and of containers that are dead.
     allowed: Vec<Resource>,
     rest: Vec<Resource>,
+    /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
+    left_open: HashMap<ResourceKey, Resource>,
     /// Networks whose count of users of the host's loopback is wrong, with the right one.
     miscounted: Vec<LiveNetwork>,
 }
@@ -51,6 +54,27 @@ impl Desired {
         self.rules.splice(0..0, shared_rules(held));
         self.rest.splice(0..0, part.sysctls());
         self.rest.splice(0..0, backstop());
+    }
+
+    /// What a container has besides rules.
+    fn add_rest(&mut self, container: &Container, rest: Vec<Resource>) {
+        let of_interface = |r: &&Resource| matches!(r, Resource::Sysctl { link: Some(_), .. });
+        if container.client.is_some() {
+            let open = rest.iter().filter(of_interface);
+            self.left_open.extend(open.map(|r| (r.key(), r.clone())));
+        }
+        self.rest.extend(rest);
+    }
+
+    /// What is there of it, where settings that were left open are right as they are.
+    fn seen(&self, kernel: &mut NetlinkKernel) -> std::io::Result<Vec<Resource>> {
+        let mut there = kernel.observe(&self.rest)?;
+        for resource in &mut there {
+            if let Some(wanted) = self.left_open.get(&resource.key()) {
+                resource.clone_from(wanted);
+            }
+        }
+        Ok(there)
     }
 }
 
@@ -165,7 +189,7 @@ impl Engine {
         let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
         let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
         let seen = seen.map_err(read)?;
-        let there = self.kernel.observe(&desired.rest).map_err(read)?;
+        let there = desired.seen(&mut self.kernel).map_err(read)?;
         Ok(repairs(desired, seen, &there))
     }
 
@@ -185,7 +209,7 @@ impl Engine {
         let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
         let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
         let seen = seen.map_err(read)?;
-        let there = self.kernel.observe(&desired.rest).map_err(read)?;
+        let there = desired.seen(&mut self.kernel).map_err(read)?;
         let repairs = repairs(&desired, seen, &there);
         let mut plan = Plan::default();
         if !repairs.rules.is_empty() {
@@ -270,7 +294,7 @@ impl Engine {
             let (rules, rest) = halves(compile::container(&settled, network));
             desired.rules.extend(rules);
             if !at_work {
-                desired.rest.extend(rest);
+                desired.add_rest(container, rest);
             }
         }
         if journal.is_empty() {
@@ -295,9 +319,11 @@ impl Engine {
         }
         for live in networks {
             let count = users.get(&live.spec.name).copied().unwrap_or(0);
-            desired
-                .rest
-                .push(compile::route_localnet(&live.spec, count > 0));
+            // Plugins behind wharf turn it on as well.
+            if count > 0 || !live.spec.labels.contains_key(CLIENT_LABEL) {
+                let wanted = compile::route_localnet(&live.spec, count > 0);
+                desired.rest.push(wanted);
+            }
             if count != live.loopback_users {
                 desired.miscounted.push(LiveNetwork {
                     loopback_users: count,

@@ -22,7 +22,7 @@ use netlink_packet_route::link::{
     InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info,
     LinkMessage,
 };
-use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
+use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHop};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::{Family, Mac};
 use wharf_core::extras::Traits;
@@ -35,6 +35,13 @@ pub use firewall::ForwardDrop;
 pub use listen::Listener;
 pub use own::{OwnNetwork, Published};
 pub use own_rules::{NOBODYS, RulesSeen};
+
+/// `RT_TABLE_MAIN`.
+pub(crate) const MAIN: u32 = 254;
+/// `RT_TABLE_LOCAL`.
+pub(crate) const LOCAL: u32 = 255;
+/// `RTN_UNICAST`.
+pub(crate) const UNICAST: u8 = 1;
 
 /// How a bridge treats a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -191,6 +198,29 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// A route, or one for each of its ways.
+fn ways(message: &RouteMessage) -> Vec<RouteInfo> {
+    let Some(info) = route(message) else {
+        return Vec::new();
+    };
+    let several = message.attributes.iter().find_map(|a| match a {
+        RouteAttribute::MultiPath(ways) => Some(ways),
+        _ => None,
+    });
+    let Some(several) = several else {
+        return vec![info];
+    };
+    let way = |way: &RouteNextHop| RouteInfo {
+        oif: Some(way.interface_index),
+        gateway: way.attributes.iter().find_map(|a| match a {
+            RouteAttribute::Gateway(addr) => ip(addr),
+            _ => None,
+        }),
+        ..info.clone()
+    };
+    several.iter().map(way).collect()
+}
+
 fn route(message: &RouteMessage) -> Option<RouteInfo> {
     let family = match message.header.address_family {
         AddressFamily::Inet => Family::V4,
@@ -268,7 +298,7 @@ impl NetlinkKernel {
             .collect())
     }
 
-    /// All routes of all tables.
+    /// All routes of all tables; one with several ways is several.
     ///
     /// # Errors
     /// If the namespace cannot be entered or the kernel refuses.
@@ -277,9 +307,9 @@ impl NetlinkKernel {
         let answers = self.rt(place)?.dump(&ask)?;
         Ok(answers
             .iter()
-            .filter_map(|m| match m {
-                Message::NewRoute(message) => route(message),
-                _ => None,
+            .flat_map(|m| match m {
+                Message::NewRoute(message) => ways(message),
+                _ => Vec::new(),
             })
             .collect())
     }
@@ -289,11 +319,10 @@ impl NetlinkKernel {
     /// # Errors
     /// If the kernel refuses.
     pub fn default_link(&mut self) -> io::Result<Option<LinkInfo>> {
-        let unicast: u8 = RouteType::Unicast.into();
         let routes = self.routes(&Netns::Host)?;
         let best = routes
             .iter()
-            .filter(|r| r.dst.prefix_len() == 0 && r.kind == unicast && r.oif.is_some())
+            .filter(|r| r.dst.prefix_len() == 0 && r.kind == UNICAST && r.oif.is_some())
             .min_by_key(|r| (r.metric.unwrap_or(0), r.dst.addr().is_ipv6()));
         let Some(oif) = best.and_then(|r| r.oif) else {
             return Ok(None);

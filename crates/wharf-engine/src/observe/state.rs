@@ -20,12 +20,10 @@ use wharf_core::model::{
 };
 use wharf_core::name::IfName;
 
-use super::{LinkInfo, RouteInfo};
+use super::{LOCAL, LinkInfo, MAIN, RouteInfo};
 use crate::kernel::netlink::NetlinkKernel;
 use crate::process::netns;
 
-/// `RT_TABLE_MAIN`.
-const MAIN: u32 = 254;
 /// `RTN_BLACKHOLE`.
 const BLACKHOLE: u8 = 6;
 /// `RTN_UNREACHABLE`.
@@ -60,7 +58,8 @@ impl NetlinkKernel {
     pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
         let mut places: HashMap<Netns, Place> = HashMap::new();
         let mut seen = Vec::new();
-        let mut rules: Option<Vec<PolicyRule>> = None;
+        let tables: HashSet<u32> = wanted.iter().filter_map(own_table).collect();
+        let mut rules: HashMap<Netns, Vec<PolicyRule>> = HashMap::new();
         // Ends of cables that are there, but not under their name where they were put: their owner's doing.
         let mut hidden: HashSet<(Netns, IfName)> = HashSet::new();
         for resource in wanted {
@@ -80,11 +79,16 @@ impl NetlinkKernel {
                 Resource::Nft(_) => None,
                 Resource::Netns(path) => netns::open(path).is_ok().then(|| resource.clone()),
                 Resource::Rule(rule) => {
-                    if rules.is_none() {
-                        rules = Some(self.rules()?);
-                    }
-                    let there = rules.iter().flatten().any(|is| is == rule);
-                    there.then(|| resource.clone())
+                    let all = match rules.entry(rule.netns.clone()) {
+                        Entry::Occupied(all) => all.into_mut(),
+                        Entry::Vacant(entry) => {
+                            let all = self.rules(entry.key());
+                            // A namespace that is gone has none.
+                            let gone = rule.netns != Netns::Host && all.is_err();
+                            entry.insert(if gone { Vec::new() } else { all? })
+                        }
+                    };
+                    all.contains(rule).then(|| resource.clone())
                 }
                 Resource::Sysctl {
                     netns, key, link, ..
@@ -97,7 +101,7 @@ impl NetlinkKernel {
                         link: link.clone(),
                     })
                 }
-                other => find(other, &places),
+                other => find(other, &places, &tables),
             };
             if let (Some(_), Some((netns, peer))) = (&found, far_end(resource))
                 && places.get(&netns).is_none_or(|p| p.index(&peer).is_none())
@@ -160,7 +164,8 @@ impl NetlinkKernel {
     /// # Errors
     /// If the kernel refuses to tell.
     pub fn own_routing(&mut self, table: u32) -> io::Result<Vec<Resource>> {
-        let rules = self.rules()?.into_iter().map(Resource::Rule);
+        let rules = self.rules(&Netns::Host)?.into_iter();
+        let rules = rules.map(Resource::Rule);
         let routes = self.routes(&Netns::Host)?.into_iter();
         let ours =
             routes.filter(|r| (r.table, r.kind, r.protocol) == (table, BLACKHOLE, ROUTE_PROTOCOL));
@@ -168,18 +173,18 @@ impl NetlinkKernel {
         Ok(rules.chain(ours).collect())
     }
 
-    /// Wharf's rules of policy routing.
-    fn rules(&mut self) -> io::Result<Vec<PolicyRule>> {
+    /// Wharf's rules of policy routing in one namespace.
+    fn rules(&mut self, place: &Netns) -> io::Result<Vec<PolicyRule>> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut ask = RuleMessage::default();
             ask.header.family = family;
-            let answers = match self.rt(&Netns::Host)?.dump(&Message::GetRule(ask)) {
+            let answers = match self.rt(place)?.dump(&Message::GetRule(ask)) {
                 Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => continue,
                 other => other?,
             };
             all.extend(answers.iter().filter_map(|m| match m {
-                Message::NewRule(message) => policy_rule(message),
+                Message::NewRule(message) => policy_rule(place, message),
                 _ => None,
             }));
         }
@@ -208,7 +213,7 @@ impl NetlinkKernel {
 }
 
 /// A rule of wharf's, by its protocol number.
-fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
+fn policy_rule(place: &Netns, message: &RuleMessage) -> Option<PolicyRule> {
     let family = match message.header.family {
         AddressFamily::Inet => Family::V4,
         AddressFamily::Inet6 => Family::V6,
@@ -239,6 +244,7 @@ fn policy_rule(message: &RuleMessage) -> Option<PolicyRule> {
         _ => return None,
     };
     ours.then_some(PolicyRule {
+        netns: place.clone(),
         family,
         priority,
         from,
@@ -332,7 +338,11 @@ fn forwarding(message: &NeighbourMessage) -> Option<(u32, Mac)> {
     Some((message.header.ifindex, hardware(message)?))
 }
 
-fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
+fn find(
+    wanted: &Resource,
+    places: &HashMap<Netns, Place>,
+    tables: &HashSet<u32>,
+) -> Option<Resource> {
     let host = places.get(&Netns::Host);
     let there = match wanted {
         Resource::Link(link) => return link_as_it_is(link, places).map(Resource::Link),
@@ -358,7 +368,7 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
             let place = places.get(netns)?;
             place.addrs.contains(&(place.index(link)?, *addr))
         }
-        Resource::Route { netns, .. } => has_route(places.get(netns)?, wanted),
+        Resource::Route { netns, .. } => has_route(places.get(netns)?, wanted, tables),
         Resource::Shaper { link, .. } => {
             host?.links.get(link.as_str())?.qdisc.as_deref() == Some("tbf")
         }
@@ -405,15 +415,24 @@ fn find(wanted: &Resource, places: &HashMap<Netns, Place>) -> Option<Resource> {
     there.then(|| wanted.clone())
 }
 
-/// Whether a route is there: to the same destination, the same way, in the same table.
-fn has_route(place: &Place, wanted: &Resource) -> bool {
+/// The table that a route is wanted in, where that is not the main one.
+fn own_table(resource: &Resource) -> Option<u32> {
+    match resource {
+        Resource::Route { more, .. } => more.table,
+        _ => None,
+    }
+}
+
+/// Whether a route is there: to the same destination, the same way, in the same table. One of a container may have been
+/// moved from the main table to one of those that are not wharf's: source-based routing does so.
+fn has_route(place: &Place, wanted: &Resource, tables: &HashSet<u32>) -> bool {
     let Resource::Route {
+        netns,
         dst,
         hop,
         link,
         metric,
         more,
-        ..
     } = wanted
     else {
         return false;
@@ -427,8 +446,13 @@ fn has_route(place: &Place, wanted: &Resource) -> bool {
         Hop::Unreachable => r.kind == UNREACHABLE,
         Hop::Prohibit => r.kind == PROHIBIT,
     };
+    let table = more.table.unwrap_or(MAIN);
+    let moved = |r: &RouteInfo| {
+        table == MAIN && *netns != Netns::Host && r.table != LOCAL && !tables.contains(&r.table)
+    };
     place.routes.iter().any(|r| {
-        (r.table, r.dst) == (more.table.unwrap_or(MAIN), *dst)
+        r.dst == *dst
+            && (r.table == table || moved(r))
             && way(r)
             && metric.is_none_or(|m| r.metric == Some(m))
     })

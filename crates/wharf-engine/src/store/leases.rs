@@ -244,6 +244,20 @@ impl RunStore {
         Ok(Some(OldOwner { mac }))
     }
 
+    /// Whose an address is.
+    ///
+    /// # Errors
+    /// LMDB's.
+    pub fn lease_owner(
+        &self,
+        txn: &RoTxn,
+        network: &NetworkName,
+        addr: IpAddr,
+    ) -> heed::Result<Option<String>> {
+        let by = self.leases.get(txn, &key(network, addr))?;
+        Ok(by.map(str::to_owned))
+    }
+
     /// Writes down whose an address is.
     ///
     /// # Errors

@@ -158,6 +158,7 @@ mod tests {
             gw_priority: 0,
             aliases: Vec::new(),
             routes: Vec::new(),
+            own_table: None,
             extras: Default::default(),
             announce: false,
             phase: Phase::Active,

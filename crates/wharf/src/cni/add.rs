@@ -120,7 +120,8 @@ impl Work<'_> {
 
     fn attach(&self, engine: &mut Engine) -> Done<Value> {
         let config = self.config();
-        let request = network::request(config, self.numbering.as_ref())?;
+        let mut request = network::request(config, self.numbering.as_ref())?;
+        network::settle_name(engine, config, &mut request)?;
         let mac = network::mac(self.call, config)?;
         let ports = network::ports(config)?;
         let extras = extras::read(self.call, config, true)?;

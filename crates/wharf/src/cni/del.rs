@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use wharf_core::attach::{ClientKey, Container};
-use wharf_core::name::ContainerName;
+use wharf_core::name::{ContainerName, NetworkName};
 use wharf_engine::api::Mode;
 use wharf_engine::engine::{CLIENT_LABEL, Engine, REBUILT_LABEL};
 use wharf_engine::error::EngineError;
@@ -23,7 +23,14 @@ pub fn del(call: &Call, input: &Input) -> Done<()> {
     let mut engine = super::engine()?;
     let found = find(&mut engine, &key)?;
     let done = match &found {
-        Some(container) => remove(&mut engine, container),
+        Some(container) => remove(&mut engine, container).and_then(|()| {
+            // A record made again from the kernel does not know the way round.
+            let again = container.client.as_ref();
+            match again.is_some_and(ClientKey::is_made_again) {
+                true => remove_lost(&mut engine, &key),
+                false => Ok(()),
+            }
+        }),
         None => {
             forget_host_local(call, &ipam::records_of_host_local(config));
             remove_lost(&mut engine, &key)
@@ -115,11 +122,11 @@ fn forget_host_local(call: &Call, dir: &std::path::Path) {
 
 /// Without a record there may still be a cable with the mark of this attachment.
 fn remove_lost(engine: &mut Engine, key: &ClientKey) -> Done<()> {
-    let Some(network) = names::network_name(&key.network) else {
-        return Ok(());
-    };
-    for name in names::container_names(key) {
-        engine.remove_lost(network::OWNER, &name, &network, names::detour(key).as_ref())?;
+    let detour = names::detour(key);
+    for network in names::network_names(&key.network) {
+        for name in names::container_names(key) {
+            engine.remove_lost(network::OWNER, &name, &network, detour.as_ref())?;
+        }
     }
     Ok(())
 }
@@ -137,26 +144,31 @@ pub fn gc(call: &Call, input: &Input) -> Done<()> {
     let mut failures: Vec<String> = Vec::new();
     let mut engine = super::engine()?;
     let valid = Valid::new(&config.name, &valid);
-    let network = names::network_name(&config.name);
+    let networks = names::network_names(&config.name);
     let gone = |c: &Container| {
         c.owner == network::OWNER
-            && c.client.as_ref().is_some_and(|key| match &network {
-                // Made again from the kernel: it is known by the name of its record alone.
-                Some(network) if key.is_made_again() => {
-                    c.attachment(network).is_some() && !valid.names.contains(&c.name)
-                }
-                _ => key.network == config.name && !valid.keys.contains(key),
-            })
+            && c.client
+                .as_ref()
+                .is_some_and(|key| match key.is_made_again() {
+                    // It is known by the name of its record alone.
+                    true => {
+                        networks.iter().any(|n| c.attachment(n).is_some())
+                            && !valid.names.contains(&c.name)
+                    }
+                    false => key.network == config.name && !valid.keys.contains(key),
+                })
     };
-    if let Some(network) = &network
-        && let Err(error) = engine.rebuild_if_lost(network)
-    {
-        failures.push(error.to_string());
+    for network in &networks {
+        if let Err(error) = engine.rebuild_if_lost(network::OWNER, network) {
+            failures.push(error.to_string());
+        }
     }
     let all: Vec<Container> = engine.containers()?.into_iter().filter(gone).collect();
     failures.extend(remove_all(&mut engine, &all));
-    if let Err(error) = sweep(&mut engine, config, &valid.names) {
-        failures.push(error.msg);
+    for network in &networks {
+        if let Err(error) = sweep(&mut engine, config, network, &valid.names) {
+            failures.push(error.msg);
+        }
     }
     drop(engine);
     let inside = ["", "none", "host-local", "static", "wharf", "dhcp"];
@@ -195,12 +207,14 @@ impl Valid {
 }
 
 /// Cables nobody knows, and the network when nobody is on it any more.
-fn sweep(engine: &mut Engine, config: &Config, valid: &HashSet<ContainerName>) -> Done<()> {
-    let Some(network) = names::network_name(&config.name) else {
-        return Ok(());
-    };
-    engine.remove_all_lost(network::OWNER, &network, valid)?;
-    let view = match engine.network(&network) {
+fn sweep(
+    engine: &mut Engine,
+    config: &Config,
+    network: &NetworkName,
+    valid: &HashSet<ContainerName>,
+) -> Done<()> {
+    engine.remove_all_lost(network::OWNER, network, valid)?;
+    let view = match engine.network(network) {
         Ok(view) => view,
         Err(EngineError::NotFound(_)) => return Ok(()),
         Err(error) => return Err(error.into()),
@@ -215,7 +229,7 @@ fn sweep(engine: &mut Engine, config: &Config, valid: &HashSet<ContainerName>) -
         }
     };
     if ours && view.containers.is_empty() {
-        engine.network_remove(std::slice::from_ref(&network), false, Mode::Apply)?;
+        engine.network_remove(std::slice::from_ref(network), false, Mode::Apply)?;
     }
     Ok(())
 }

@@ -26,16 +26,19 @@ pub fn container_names(key: &ClientKey) -> Vec<ContainerName> {
         .collect()
 }
 
-/// The name of a network: the runtime's own where it can be. The network that the command line uses when none is
-/// named stays that.
-pub fn network_name(name: &str) -> Option<NetworkName> {
-    if name == DEFAULT_NETWORK {
-        return "cni-default".parse().ok();
-    }
-    name.parse().ok().or_else(|| {
-        let start: String = name.chars().take(24).collect();
-        format!("{start}-{}", digest(&[name])).parse().ok()
-    })
+/// The names that a network may have: the runtime's own where it can be, and one for where that is another front end's.
+/// The network that the command line uses when none is named stays that.
+pub fn network_names(name: &str) -> Vec<NetworkName> {
+    let plain = match name {
+        DEFAULT_NETWORK => "cni-default",
+        name => name,
+    };
+    let start: String = name.chars().take(24).collect();
+    let sure = format!("{start}-{}", digest(&[name]));
+    [plain, &sure]
+        .into_iter()
+        .filter_map(|name| name.parse().ok())
+        .collect()
 }
 
 /// The name of the interface by which what a container sends is held back.
@@ -91,10 +94,11 @@ mod tests {
 
     #[test]
     fn networks_too() {
-        assert_eq!(network_name("podman").unwrap().as_str(), "podman");
-        assert_eq!(network_name("default").unwrap().as_str(), "cni-default");
-        let long = network_name(&"n".repeat(100)).unwrap();
-        assert!(long.as_str().len() <= 63);
-        assert_ne!(long, network_name(&"n".repeat(101)).unwrap());
+        assert_eq!(network_names("podman")[0].as_str(), "podman");
+        assert_eq!(network_names("default")[0].as_str(), "cni-default");
+        assert_ne!(network_names("podman")[1], network_names("docker")[1]);
+        let long = network_names(&"n".repeat(100));
+        assert!(long.len() == 1 && long[0].as_str().len() <= 63);
+        assert_ne!(long, network_names(&"n".repeat(101)));
     }
 }

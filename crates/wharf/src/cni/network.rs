@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use wharf_core::addr::Mac;
 use wharf_core::attach::Container;
-use wharf_core::name::{IfName, NetworkName};
+use wharf_core::name::IfName;
 use wharf_core::network::{IfThere, NetworkKind, NetworkRequest, NetworkSpec};
 use wharf_core::publish::{PortMapping, PortRange};
 use wharf_engine::api::{ContainerRequest, Mode, ObjectName};
@@ -16,19 +16,10 @@ use super::call::Call;
 use super::config::{Config, Port};
 use super::error::{CniError, Done};
 use super::ipam::Numbering;
-use super::names::network_name;
+use super::names::network_names;
 
 /// The front end's name in the store.
 pub const OWNER: &str = "cni";
-
-/// wharf's name of the network.
-///
-/// # Errors
-/// There is always one.
-pub fn name(config: &Config) -> Done<NetworkName> {
-    network_name(&config.name)
-        .ok_or_else(|| CniError::config("invalid network name").with(config.name.as_str()))
-}
 
 /// The network with its bridge.
 ///
@@ -38,7 +29,9 @@ pub fn name(config: &Config) -> Done<NetworkName> {
 /// # Errors
 /// A name that is none.
 pub fn request(config: &Config, numbering: Option<&Numbering>) -> Done<NetworkRequest> {
-    let mut request = NetworkRequest::new(name(config)?);
+    let name = network_names(&config.name).into_iter().next();
+    let bad = || CniError::config("invalid network name").with(config.name.as_str());
+    let mut request = NetworkRequest::new(name.ok_or_else(bad)?);
     request.kind = match numbering {
         Some(n) if n.automatic => NetworkKind::Own,
         _ => NetworkKind::Numbered,
@@ -68,6 +61,22 @@ pub fn request(config: &Config, numbering: Option<&Numbering>) -> Done<NetworkRe
     request.options = options(config, request.internal);
     request.labels = labels();
     Ok(request)
+}
+
+/// Gives a request the name that its network has beside those of other front ends.
+///
+/// # Errors
+/// The engine's.
+pub fn settle_name(
+    engine: &mut Engine,
+    config: &Config,
+    request: &mut NetworkRequest,
+) -> Result<(), EngineError> {
+    let mut others = network_names(&config.name).into_iter().skip(1);
+    if let Some(other) = others.next() {
+        request.name = engine.client_network_name(request, other)?;
+    }
+    Ok(())
 }
 
 /// Makes a container on a network, which is made too if it is not there, and goes again if the container fails.

@@ -223,6 +223,7 @@ mod tests {
                 gw_priority: 0,
                 aliases: Vec::new(),
                 routes: Vec::new(),
+                own_table: None,
                 announce: false,
                 phase: Phase::Active,
             }],

@@ -43,6 +43,21 @@ fn parts(note: &Note) -> Parts {
         ),
         Note::MissingFeature(text) => ("warning", "missing_feature", text.clone(), Vec::new()),
         Note::Recovered(text) => ("note", "recovered", text.clone(), Vec::new()),
+        Note::AddressShared {
+            addr,
+            network,
+            containers: [first, second],
+        } => (
+            "warning",
+            "address_shared",
+            format!(
+                "`{first}` and `{second}` have {addr} on network `{network}`; have one of them made anew, or give it another"
+            ),
+            vec![
+                format!("wharf network disconnect {network} {second}"),
+                format!("wharf network connect {network} {second}"),
+            ],
+        ),
     };
     Parts {
         level,

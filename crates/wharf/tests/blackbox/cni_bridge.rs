@@ -140,3 +140,44 @@ fn one_that_goes_meanwhile_is_made_again() {
         Some("c1")
     );
 }
+
+/// The kernel has the hardware address of a bridge that nobody gave one follow its ports.
+#[test]
+fn its_hardware_address_stays() {
+    require!();
+    for left_by_ports in [false, true] {
+        let host = host();
+        let runtime = Runtime::new(&host);
+        let list = list("1.1.0", &json!({}));
+        host.sh("ip link add cni7 type bridge; ip link set cni7 up");
+        if left_by_ports {
+            host.sh(
+                "ip link add p0 type veth peer name p1; ip link set p0 master cni7; ip link del p0",
+            );
+        }
+        let mac = || text(&host.netns().ip_json("link show dev cni7"), "0/address");
+        let was = mac();
+        let ids: Vec<String> = (0..4).map(|n| format!("c{n}")).collect();
+        for id in &ids {
+            runtime.netns(id);
+            let result = runtime.add(&list, id, "eth0", &Value::Null).expect("ADD");
+            assert_eq!(text(&result, "interfaces/0/mac"), mac(), "{id}");
+        }
+        if !left_by_ports {
+            assert_eq!(mac(), was);
+        }
+        for id in &ids {
+            runtime
+                .check(&list, id, "eth0", &Value::Null)
+                .unwrap_or_else(|e| panic!("{id}: {e}"));
+        }
+        let fixed = mac();
+        for id in &ids {
+            assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+            runtime.del(&list, id, "eth0", &Value::Null).expect("DEL");
+            assert_eq!(mac(), fixed, "without {id}");
+        }
+        host.w("network rm mynet").ok();
+        assert_eq!(mac(), fixed);
+    }
+}

@@ -177,6 +177,123 @@ fn the_reference_plugins_work_behind_it() {
     );
 }
 
+/// What plugins behind wharf change is no damage: nobody takes it back, and nobody calls it wrong.
+#[test]
+fn what_plugins_behind_it_change_stays() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("tuning").display().to_string();
+    let tuning = json!({"type": "tuning", "dataDir": data, "promisc": true, "allmulti": true,
+        "sysctl": {"net.ipv6.conf.eth0.accept_ra": "2", "net.ipv6.conf.eth0.autoconf": "1"}});
+    let chain = |further: &[Value]| {
+        let mut chain = list("1.0.0", &json!({"capabilities": {}}));
+        let plugins = chain["plugins"].as_array_mut().expect("a list");
+        plugins.extend(further.iter().cloned());
+        chain
+    };
+    let portmap = json!({"type": "portmap", "capabilities": {"portMappings": true}});
+    for (id, port, list) in [
+        ("c1", 8080, chain(&[tuning, portmap])),
+        ("c2", 8081, chain(&[json!({"type": "sbr"})])),
+    ] {
+        runtime.netns(id);
+        runtime.add(&list, id, "eth0", &ports(port)).expect("ADD");
+        let told = host.w("doctor --json").json();
+        let told = told["findings"].as_array().cloned().unwrap_or_default();
+        let faults: Vec<_> = told.iter().filter(|f| f["severity"] != "info").collect();
+        assert!(faults.is_empty(), "{faults:#?}");
+        assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+        host.w("repair").ok();
+        let conf = with_prev(&list, &runtime.cached(&list, id, "eth0"));
+        runtime
+            .call("CHECK", id, &netns_of(id), "eth0", &conf)
+            .expect("CHECK");
+    }
+    let [c1, c2] = ["c1", "c2"].map(|id| host.container(id));
+    assert_eq!(
+        c1.sysctl("net.ipv6.conf.eth0.accept_ra").as_deref(),
+        Some("2")
+    );
+    assert!(c1.ip("link show dev eth0").contains("PROMISC"));
+    assert_eq!(c2.ip("route show default").trim(), "", "sbr moved it");
+    let _web = Echo::tcp(&c1, "c1", 80);
+    assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8080).by(), Some("c1"));
+    // One that is really gone is made again.
+    c1.ip("route del default");
+    host.w("repair").ok();
+    assert!(c1.ip("route show default").contains("10.44.0.1"));
+}
+
+/// Frames from an address that was set behind wharf do not pass its guard: CHECK says so, and what to do.
+#[test]
+fn a_hardware_address_is_for_wharf_to_give() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let data = host.dir().path().join("tuning").display().to_string();
+    let mut chain = list("1.0.0", &json!({"capabilities": {}}));
+    let tuning = json!({"type": "tuning", "dataDir": data, "mac": "0e:11:22:33:44:55"});
+    let plugins = chain["plugins"].as_array_mut().expect("a list");
+    plugins.push(tuning);
+    runtime.netns("c1");
+    runtime.add(&chain, "c1", "eth0", &no()).expect("ADD");
+    assert!(!host.netns().ping_brief(ip("10.44.0.2")).reached());
+    let error = runtime
+        .check(&chain, "c1", "eth0", &no())
+        .expect_err("CHECK");
+    assert!(
+        error.to_string().contains("give `mac` to the object"),
+        "{error}"
+    );
+    runtime.del(&chain, "c1", "eth0", &no()).expect("DEL");
+    chain["plugins"][0]["mac"] = json!("0e:11:22:33:44:55");
+    runtime.add(&chain, "c1", "eth0", &no()).expect("ADD");
+    runtime.check(&chain, "c1", "eth0", &no()).expect("CHECK");
+    assert!(host.netns().ping(ip("10.44.0.3")).reached());
+}
+
+/// Its containers have cables that lead to no bridge, and wharf turned forwarding on before they came.
+#[test]
+fn the_reference_ptp_works_beside_it() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    network(&host, "mine", 1, "");
+    container(&host, "own", "mine", 1, 11, "");
+    let alone = |list: &Value| {
+        let mut list = list.clone();
+        list["plugins"].as_array_mut().expect("a list").truncate(1);
+        list
+    };
+    let list = behind(&host, "1.0.0", "ptp");
+    for id in ["p1", "p2"] {
+        runtime.netns(id);
+    }
+    runtime.add(&list, "p1", "eth0", &ports(8080)).expect("ADD");
+    runtime
+        .add(&alone(&list), "p2", "eth0", &no())
+        .expect("ADD");
+    let [p1, p2] = ["p1", "p2"].map(|id| host.container(id));
+    let _web = Echo::tcp(&p1, "p1", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    for (to, out) in [(addr::HOST4, addr::OUTSIDE4), (addr::HOST6, addr::OUTSIDE6)] {
+        assert_eq!(host.outside().tcp(to, 8080).by(), Some("p1"), "{to}");
+        assert!(
+            p1.tcp(out, 90).reached() && p2.tcp(out, 90).reached(),
+            "{out}"
+        );
+    }
+    let told = host.w("doctor --json").json();
+    assert_eq!(told["findings"], json!([]), "{told:#}");
+    assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+    // It stays no router between what it did not forward between.
+    assert!(
+        host.sh("nft list chain inet wharf transit")
+            .contains("drop")
+    );
+}
+
 fn with_prev(list: &Value, prev: &Value) -> Value {
     let mut conf = list["plugins"][0].clone();
     conf["name"] = list["name"].clone();

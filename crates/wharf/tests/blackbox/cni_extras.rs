@@ -170,6 +170,9 @@ fn behind_the_reference_bridge() {
     }
     assert!(qdiscs(&host, &text(&result, "interfaces/1/name")).contains("tbf"));
     runtime.check(&list, "c1", "eth0", &no()).expect("CHECK");
+    let told = host.w("doctor --json").json();
+    assert_eq!(told["findings"], json!([]), "all of it was asked for");
+    assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
     // Only wharf's part goes; the interface is as it was.
     let mut conf = list["plugins"][1].clone();
     conf["name"] = json!("chain");

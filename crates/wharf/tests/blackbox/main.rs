@@ -16,6 +16,7 @@ mod cni_chain;
 mod cni_check;
 mod cni_crash;
 mod cni_extras;
+mod cni_networks;
 mod cni_nonsense;
 mod cni_reference;
 mod cni_runtime;

@@ -122,3 +122,73 @@ fn gc_without_a_store() {
     let _web = Echo::tcp(&host.container("c1"), "c1", 80);
     assert_eq!(host.netns().tcp(ip("10.44.0.2"), 80).by(), Some("c1"));
 }
+
+/// Somebody cleared the run directory, and whoever comes next does not repair first.
+#[test]
+fn nobody_gets_what_a_living_container_has() {
+    require!();
+    let host = host();
+    network(&host, "mine", 1, "");
+    container(&host, "web", "mine", 1, 2, "-p 8080:80");
+    let runtime = Runtime::new(&host);
+    let list = list("1.1.0", &json!({}));
+    for id in ["c1", "c2"] {
+        runtime.netns(id);
+    }
+    runtime.add(&list, "c1", "eth0", &Value::Null).expect("ADD");
+    let [_web, _c1] = ["web", "c1"].map(|name| Echo::tcp(&host.container(name), name, 80));
+    for flush in ["", "nft flush ruleset"] {
+        host.sh(&format!("rm -r /run/wharf; {flush}"));
+        let result = runtime.add(&list, "c2", "eth0", &Value::Null).expect("ADD");
+        assert_eq!(text(&result, "ips/0/address"), "10.44.0.3/24", "{flush}");
+        host.w("create other --network mine").ok();
+        assert_eq!(address_of(&host, "other", false), ip("10.88.1.3"));
+        assert_eq!(
+            names(&host.w("ps --json").json()),
+            ["c1", "c2", "other", "web"]
+        );
+        runtime
+            .check(&list, "c1", "eth0", &Value::Null)
+            .expect("CHECK");
+        assert_eq!(host.netns().tcp(ip("10.44.0.2"), 80).by(), Some("c1"));
+        if flush.is_empty() {
+            assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("web"));
+            assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8080).by(), Some("web"));
+            let taken = host.w("create third --network mine -p 8080:80");
+            assert!(taken.stderr.contains("web"), "{}", taken.transcript());
+            assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+        }
+        runtime.del(&list, "c2", "eth0", &Value::Null).expect("DEL");
+        host.w("rm other").ok();
+    }
+}
+
+/// As it was handed out twice by a version that did not look.
+#[test]
+fn an_address_of_two_is_told_and_stays_the_firsts() {
+    require!();
+    let host = host();
+    network(&host, "mine", 1, "");
+    container(&host, "first", "mine", 1, 2, "");
+    container(&host, "second", "mine", 1, 3, "");
+    host.container("second")
+        .sh("ip addr del 10.88.1.3/24 dev eth0; ip addr add 10.88.1.2/24 dev eth0");
+    host.sh("rm -r /run/wharf");
+    let told = host.w("repair --rebuild");
+    for word in [
+        "10.88.1.2",
+        "`first`",
+        "`second`",
+        "wharf network disconnect mine second",
+    ] {
+        assert!(told.stderr.contains(word), "{word}: {}", told.transcript());
+    }
+    host.w("network disconnect mine second").ok();
+    host.w("network connect mine second").ok();
+    let own = address_of(&host, "second", false);
+    assert_ne!(own, ip("10.88.1.2"));
+    let taken = host.w("create third --network mine --ip 10.88.1.2");
+    assert!(taken.stderr.contains("first"), "{}", taken.transcript());
+    let _web = Echo::tcp(&host.container("first"), "first", 80);
+    assert_eq!(host.netns().tcp(ip("10.88.1.2"), 80).by(), Some("first"));
+}

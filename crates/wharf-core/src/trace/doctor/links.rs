@@ -103,6 +103,10 @@ fn cable(scene: &Scene, member: &Member, found: &mut Findings) {
     let Some(bridge) = scene.bridge(member.net) else {
         return;
     };
+    // Another program's cable may lead to no bridge, and the network stands for the cable itself.
+    if bridge.index == link.index {
+        return;
+    }
     if link.master != Some(bridge.index) {
         let other = link.master.and_then(|m| scene.host().link(m));
         let seen = other.map_or("no master".to_owned(), |o| format!("master {}", o.name));
@@ -214,8 +218,11 @@ fn interface(scene: &Scene, member: &Member, found: &mut Findings) {
     gateways(scene, member, link, found);
 }
 
-/// The hardware address that wharf gave; frames from another one are not taken.
+/// The hardware address that wharf gave; frames from another one are not taken. On another program's bridge they are.
 fn hardware(member: &Member, link: &Link, found: &mut Findings) {
+    if member.net.adopted {
+        return;
+    }
     let (right, enter) = (member.attachment.mac, &member.space.enter);
     let Some(mac) = link.mac.filter(|mac| *mac != right) else {
         return;

@@ -9,11 +9,12 @@ use super::Severity::Warning;
 use super::{Finding, Findings, Member, Scene};
 
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
-    for member in &scene.members {
+    for member in scene.members.iter().filter(|m| !m.net.adopted) {
         let (Some(link), Some(cable)) = (member.link, member.cable) else {
             continue;
         };
-        if link.mtu != cable.mtu {
+        let asked_for = member.attachment.extras.traits.mtu == Some(link.mtu);
+        if link.mtu != cable.mtu && !asked_for {
             let small = if link.mtu < cable.mtu { link } else { cable };
             let inside = std::ptr::eq(small, link);
             found.add(ends(member, inside, link, cable));

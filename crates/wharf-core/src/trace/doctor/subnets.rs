@@ -34,7 +34,9 @@ struct Other<'a> {
 
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
     let others = others(scene);
-    for net in &scene.state.networks {
+    // On another program's network the addresses are that program's, by whichever links it leads to them.
+    let own = scene.state.networks.iter().filter(|n| !n.adopted);
+    for net in own {
         for subnet in &net.subnets {
             for other in &others {
                 let own = other.link.name == net.bridge.as_str();

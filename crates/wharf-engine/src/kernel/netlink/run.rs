@@ -43,6 +43,7 @@ pub(super) fn place(op: &Op) -> &Netns {
         | Op::LinkTraits { netns, .. }
         | Op::SysctlSet { netns, .. } => netns,
         Op::RouteAdd(route) | Op::RouteDel(route) => &route.netns,
+        Op::RuleAdd(rule) | Op::RuleDel(rule) => &rule.netns,
         _ => &Netns::Host,
     }
 }
