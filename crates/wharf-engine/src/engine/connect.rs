@@ -131,11 +131,17 @@ impl Engine {
         name: &ContainerName,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
+        let before = self.container(name)?;
+        let nets = self.networks_of(std::slice::from_ref(&before))?;
         let plan = self.disconnect_one(network, name, mode)?;
+        let mut after = before.clone();
+        after.attachments.retain(|a| a.network != *network);
+        let mut notes = self.take_notes();
+        notes.extend(Self::no_longer_served(&before, &after, &nets));
         Ok(Outcome {
             value: (),
             plan,
-            notes: self.take_notes(),
+            notes,
         })
     }
 

@@ -119,6 +119,7 @@ impl Engine {
             self.join(&mut txn, &mut container, a, &nets, &foreign)?;
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
+        let unserved = self.check_served(&container, &container.ports, &nets)?;
         self.take_ports(&mut txn, &container.name, &container.ports)?;
         let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
         own.append(self.create_plan(&txn, &container, &nets, loopback)?);
@@ -126,7 +127,7 @@ impl Engine {
         if !applies(mode) {
             drop(txn);
             plan.append(own);
-            let notes = self.notes_of_create(&container, &nets);
+            let notes = self.notes_of_create(unserved, &nets);
             return Ok(Outcome {
                 value: container,
                 plan,
@@ -158,7 +159,7 @@ impl Engine {
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
-        let notes = self.notes_of_create(&container, &nets);
+        let notes = self.notes_of_create(unserved, &nets);
         Ok(Outcome {
             value: container,
             plan,
@@ -465,13 +466,9 @@ impl Engine {
         Ok(nets)
     }
 
-    fn notes_of_create(&mut self, container: &Container, nets: &Networks) -> Vec<Note> {
+    fn notes_of_create(&mut self, unserved: Vec<Note>, nets: &Networks) -> Vec<Note> {
         let mut notes = self.take_notes();
-        if !container.ports.is_empty()
-            && compile::port_carriers(container, |n| nets.get(n)).is_empty()
-        {
-            notes.push(Note::PortsIgnored(container.name.clone()));
-        }
+        notes.extend(unserved);
         for net in nets.values() {
             notes.extend(self.closed_doors(net));
         }

@@ -42,6 +42,7 @@ mod rebuild;
 mod recover;
 mod repair;
 mod serve;
+mod served;
 mod settings;
 mod shared;
 mod transient;

@@ -21,6 +21,15 @@ fn parts(note: &Note) -> Parts {
             ),
             Vec::new(),
         ),
+        Note::PortUnserved(container, port) => (
+            "warning",
+            "port_unserved",
+            format!(
+                "`{port}` of `{container}` answers to nobody: {}",
+                port.lacks()
+            ),
+            Vec::new(),
+        ),
         Note::ForwardPolicyDrop { chain, fix } => (
             "warning",
             "forward_policy_drop",
