@@ -126,6 +126,19 @@ impl NetworkRequest {
     }
 }
 
+impl NetworkRequest {
+    /// Whether it asks for addresses of a family. As Podman has it: the families are those of the subnets given, and
+    /// `--ipv6` asks for both.
+    pub fn has(&self, family: Family) -> bool {
+        let given = self.subnets.iter().any(|s| Family::of_net(*s) == family);
+        given
+            || match family {
+                Family::V4 => self.ipv4.unwrap_or(self.subnets.is_empty() || self.ipv6),
+                Family::V6 => self.ipv6,
+            }
+    }
+}
+
 /// One subnet of a network.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subnet {

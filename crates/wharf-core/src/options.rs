@@ -138,6 +138,19 @@ impl NetworkOptions {
         Ok(parsed)
     }
 
+    /// Whether two have the same effect, apart from what a network also has keys of its own for: the bridge's name, the MTU,
+    /// `icc` and `masquerade`.
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        let rest = |it: &Self| Self {
+            bridge: None,
+            icc: None,
+            masquerade: None,
+            mtu: None,
+            ..it.clone()
+        };
+        rest(self) == rest(other)
+    }
+
     /// The gateway mode of a family.
     pub fn gateway_mode(&self, family: Family) -> GatewayMode {
         match family {

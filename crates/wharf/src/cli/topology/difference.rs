@@ -146,12 +146,12 @@ fn network_again(
     let differences: Vec<String> = network_differences(request, &view.spec)
         .iter()
         .map(|d| {
-            let found = if d.found.is_empty() {
-                "unset"
-            } else {
-                &d.found
+            let or = |text: &'_ str, none: &str| match text {
+                "" => none.to_owned(),
+                text => text.to_owned(),
             };
-            format!("{} is {found}, and {} is asked for", d.key, d.wanted)
+            let (found, wanted) = (or(&d.found, "unset"), or(&d.wanted, "none"));
+            format!("{} is {found}, and {wanted} is asked for", d.key)
         })
         .collect();
     if differences.is_empty() {
@@ -161,7 +161,7 @@ fn network_again(
     if !view.containers.is_empty() {
         let message = format!("network `{name}` is not as the file asks, and containers are on it");
         let mut error = CommandError::new(ErrorKind::Conflict, message).hint(format!(
-            "change the file, or remove the network with its containers: `wharf network rm -f {name}`"
+            "change the file, or take its containers off and remove it first: `wharf network rm -f {name}`"
         ));
         error.causes = differences;
         return Err(error);
