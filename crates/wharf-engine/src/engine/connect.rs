@@ -149,11 +149,10 @@ impl Engine {
         &mut self,
         network: &NetworkName,
         names: &[ContainerName],
-        mode: Mode,
     ) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         for name in names {
-            plan.append(self.disconnect_one(network, name, mode)?);
+            plan.append(self.disconnect_one(network, name, Mode::Apply)?);
         }
         Ok(plan)
     }
@@ -184,6 +183,9 @@ impl Engine {
         // Flows go on to where they were translated to, which may be what is left.
         plan.append(flush_udp(&before.ports));
         if !applies(mode) {
+            drop(txn);
+            let left: Networks = nets.into_iter().filter(|(n, _)| n == network).collect();
+            plan.append(self.preview_release(&left, &[name])?);
             return Ok(plan);
         }
         let mut txn = txn;

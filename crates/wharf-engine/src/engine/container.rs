@@ -344,7 +344,7 @@ impl Engine {
             .run
             .read(|txn| self.loopback_off_plan(txn, &containers, &nets, &[]))?;
         if applies(mode) {
-            self.remove_for_real(containers, &nets, &plan)?;
+            self.remove_for_real(containers.clone(), &nets, &plan)?;
             if !lost.is_empty() {
                 self.carry_out_all(&lost);
                 self.mend(Mode::Apply)?;
@@ -353,6 +353,10 @@ impl Engine {
         // It went with the last record, if still nobody needed it then.
         plan.append(off);
         plan.append(lost);
+        if !applies(mode) {
+            let going: Vec<_> = containers.iter().map(|c| &c.name).collect();
+            plan.append(self.preview_release(&nets, &going)?);
+        }
         Ok(Outcome {
             value: removed,
             plan,

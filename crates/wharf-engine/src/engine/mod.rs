@@ -38,6 +38,7 @@ mod lock;
 mod lost;
 mod network;
 mod ports;
+mod preview;
 mod rebuild;
 mod recover;
 mod repair;
