@@ -22,6 +22,21 @@ impl Engine {
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
+        let made = applies(mode) && self.makes_default(std::slice::from_ref(request))?;
+        let result = self.connect_one(request, before, mode);
+        if result.is_err() && made {
+            self.forget_default();
+        }
+        result
+    }
+
+    fn connect_one(
+        &mut self,
+        request: &AttachRequest,
+        before: Container,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let name = &before.name;
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);

@@ -32,29 +32,31 @@ impl Engine {
         request: &ContainerRequest,
         mode: Mode,
     ) -> Result<Outcome<Container>, EngineError> {
-        let made = self.makes_default(request, mode)?;
+        let made = applies(mode) && self.makes_default(&request.networks)?;
         let result = self.create_or_mend(request, mode);
         if result.is_err() && made {
-            // It was made for this container; who came meanwhile keeps it.
-            let default = DEFAULT_NETWORK.parse().expect("a valid name");
-            let _ = self.network_remove(&[default], false, mode);
+            self.forget_default();
         }
         result
     }
 
-    /// Whether the default network is made by the way.
-    fn makes_default(
-        &mut self,
-        request: &ContainerRequest,
-        mode: Mode,
-    ) -> Result<bool, EngineError> {
+    /// Whether the default network is to be made for a container on these networks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn makes_default(&mut self, networks: &[AttachRequest]) -> Result<bool, EngineError> {
         let default: NetworkName = DEFAULT_NETWORK.parse().expect("a valid name");
-        let asked =
-            request.networks.is_empty() || request.networks.iter().any(|a| a.network == default);
-        if !asked || !applies(mode) || self.live(&default)?.is_some() {
+        let asked = networks.is_empty() || networks.iter().any(|a| a.network == default);
+        if !asked || self.live(&default)?.is_some() {
             return Ok(false);
         }
         Ok(self.state()?.network(DEFAULT_NETWORK)?.is_none())
+    }
+
+    /// Takes the default network back that was made for a container which could not be; who came meanwhile keeps it.
+    pub fn forget_default(&mut self) {
+        let default = DEFAULT_NETWORK.parse().expect("a valid name");
+        let _ = self.network_remove(&[default], false, Mode::Apply);
     }
 
     fn create_or_mend(

@@ -34,6 +34,10 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
             }
         }
     }
+    if makes_default(wanted, engine)? {
+        let name = DEFAULT_NETWORK.parse().expect("a valid name");
+        actions.push(network_new(&NetworkRequest::new(name), "is not there"));
+    }
     for spec in &wanted.containers {
         match containers.iter().find(|c| c.name == spec.name) {
             Some(container) if !engine.is_there(container) => {
@@ -111,6 +115,24 @@ pub fn to_destroy(
         });
     }
     Ok(actions)
+}
+
+/// Whether a container is to be on the default network, which is neither there nor in the file. It is made as a change of
+/// its own, so that it goes again when a later one fails.
+fn makes_default(wanted: &Wanted, engine: &mut Engine) -> Result<bool, CommandError> {
+    if wanted
+        .networks
+        .iter()
+        .any(|r| r.name.as_str() == DEFAULT_NETWORK)
+    {
+        return Ok(false);
+    }
+    for spec in &wanted.containers {
+        if engine.makes_default(&spec.networks)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Every network that a container asks for is in the file or there.
