@@ -223,7 +223,7 @@ impl NetworkEntry {
                 .map(|m| read(&at("mtu"), &m.0, "a number of bytes"))
                 .transpose()?,
             ipv4: flag("ipv4", &self.ipv4)?,
-            ipv6: flag("ipv6", &self.ipv6)?.unwrap_or(false),
+            ipv6: flag("ipv6", &self.ipv6)?,
             internal: flag("internal", &self.internal)?.unwrap_or(false),
             icc: flag("icc", &self.icc)?,
             masquerade: flag("masquerade", &self.masquerade)?,

@@ -1,5 +1,6 @@
 //! What the verbs of the engine take and give.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wharf_core::attach::{AttachRequest, ClientKey};
@@ -87,6 +88,8 @@ pub enum Note {
     PortsIgnored(ContainerName),
     /// A port of a container answers to nobody: none of its networks carries that family.
     PortUnserved(ContainerName, PortMapping),
+    /// A network's containers go out with an address that the host does not have.
+    ForeignSource(NetworkName, IpAddr),
     /// Another tool's chain drops forwarded packets unless told otherwise, and wharf has no door there.
     ForwardPolicyDrop {
         /// As its tool prints it: `ip filter FORWARD`.

@@ -1,5 +1,6 @@
 //! Networks: made, brought up when first needed, removed.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use heed::RoTxn;
@@ -35,7 +36,8 @@ impl Engine {
         let spec = self.resolve(request)?;
         let plan = self.bring_up(&spec, mode, true)?;
         drop(lock);
-        let notes = self.notes_of_forwarding(&spec)?;
+        let mut notes = self.notes_of_forwarding(&spec)?;
+        notes.extend(self.foreign_sources(&spec)?);
         Ok(Outcome {
             value: spec,
             plan,
@@ -478,6 +480,22 @@ impl Engine {
             id: random_id()?,
             now: now(),
         })
+    }
+
+    /// The host may get such an address later, or have it routed: it is no error, as it is none for Docker and Podman.
+    fn foreign_sources(&mut self, spec: &NetworkSpec) -> Result<Vec<Note>, EngineError> {
+        let chosen = spec.subnets.iter().map(|s| s.family());
+        let chosen: Vec<_> = chosen.filter_map(|f| spec.settings.snat(f)).collect();
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addrs = self.kernel.addrs(&Netns::Host);
+        let addrs = addrs.map_err(|e| failed("list the host's addresses", &e))?;
+        let has = |addr: &IpAddr| addrs.iter().any(|(_, net)| net.addr() == *addr);
+        let foreign = chosen.into_iter().filter(|addr| !has(addr));
+        Ok(foreign
+            .map(|addr| Note::ForeignSource(spec.name.clone(), addr))
+            .collect())
     }
 
     /// What the user must know when another tool's policy drops forwarded packets.
