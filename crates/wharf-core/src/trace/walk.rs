@@ -40,6 +40,7 @@ mod socket;
 mod source;
 mod stacked;
 mod target;
+mod unaddressed;
 mod wharf_rules;
 
 use std::cell::RefCell;
