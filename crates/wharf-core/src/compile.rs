@@ -480,6 +480,44 @@ pub fn published<'a>(
     carried.collect()
 }
 
+/// A container's published ports that answer untranslated, at its own address: where its network hands packets on as they
+/// are.
+pub fn direct<'a>(
+    c: &Container,
+    network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
+) -> Vec<(PortMapping, IpAddr, &'a NetworkSpec)> {
+    let carriers = port_carriers(c, network).into_iter();
+    let routed = carriers.filter(|(_, net, addr)| {
+        net.settings.gateway_mode(Family::of(*addr)) == GatewayMode::Routed
+    });
+    let ports = routed.flat_map(|(_, net, addr)| {
+        let bound = c.ports.iter().map(|mapping| bind(net, mapping));
+        let served = bound.filter(move |m| m.serves(Family::of(addr)));
+        served.map(move |m| (m, addr, net))
+    });
+    ports.collect()
+}
+
+/// Those of `ports` that would answer nobody, as their networks bind them: no network carries the container's ports in
+/// their family.
+pub fn unserved<'a>(
+    c: &Container,
+    ports: &[PortMapping],
+    network: impl Fn(&crate::name::NetworkName) -> Option<&'a NetworkSpec>,
+) -> Vec<PortMapping> {
+    let carriers = port_carriers(c, network);
+    let bound = |mapping: &PortMapping| match carriers.first() {
+        Some((_, net, _)) => bind(net, mapping),
+        None => *mapping,
+    };
+    let served = |mapping: &&PortMapping| {
+        let mut all = carriers.iter();
+        all.any(|(_, net, addr)| bind(net, mapping).serves(Family::of(*addr)))
+    };
+    let lost = ports.iter().filter(|mapping| !served(mapping));
+    lost.map(bound).collect()
+}
+
 /// The order in which kinds of resources are made. The sort by it is stable: within a kind the order stays.
 pub fn rank(resource: &Resource) -> u8 {
     match resource {

@@ -71,7 +71,7 @@ pub struct NetworkRequest {
     /// IPv4 too, when only an IPv6 subnet is given.
     pub ipv4: Option<bool>,
     /// IPv6 as well.
-    pub ipv6: bool,
+    pub ipv6: Option<bool>,
     /// No way out and none in.
     pub internal: bool,
     /// Traffic between the network's own containers.
@@ -115,7 +115,7 @@ impl NetworkRequest {
             if_there: IfThere::Refuse,
             mtu: None,
             ipv4: None,
-            ipv6: false,
+            ipv6: None,
             internal: false,
             icc: None,
             masquerade: None,
@@ -123,6 +123,22 @@ impl NetworkRequest {
             options: BTreeMap::new(),
             kind: NetworkKind::Own,
         }
+    }
+}
+
+impl NetworkRequest {
+    /// Whether it asks for addresses of a family. As Podman has it: the families are those of the subnets given, and
+    /// `--ipv6` asks for both.
+    pub fn has(&self, family: Family) -> bool {
+        let given = self.subnets.iter().any(|s| Family::of_net(*s) == family);
+        given
+            || match family {
+                Family::V4 => {
+                    let both = self.ipv6 == Some(true);
+                    self.ipv4.unwrap_or(self.subnets.is_empty() || both)
+                }
+                Family::V6 => self.ipv6 == Some(true),
+            }
     }
 }
 
@@ -317,12 +333,7 @@ pub fn resolve(
         return Err(NetworkError::Exists(request.name.clone()));
     }
     let settings = NetworkOptions::parse(&request.options)?;
-    let is_v4 = |s: &IpNet| Family::of_net(*s) == Family::V4;
-    if request.ipv4 == Some(false) && request.subnets.iter().any(is_v4) {
-        return Err(NetworkError::Contradiction(
-            "an IPv4 subnet is given, and no IPv4 is asked for",
-        ));
-    }
+    check_request(request, &settings)?;
     let id = match &request.id {
         Some(id) => id.clone(),
         None => host.id.iter().map(|b| format!("{b:02x}")).collect(),
@@ -374,6 +385,43 @@ pub fn resolve(
     Ok(spec)
 }
 
+/// What a request says twice it says alike.
+fn check_request(request: &NetworkRequest, settings: &NetworkOptions) -> Result<(), NetworkError> {
+    fn differ<T: PartialEq>(key: Option<T>, option: Option<T>) -> bool {
+        key.zip(option).is_some_and(|(a, b)| a != b)
+    }
+    let given = |family| {
+        let mut all = request.subnets.iter();
+        all.any(|s| Family::of_net(*s) == family)
+    };
+    let contradictions = [
+        (
+            request.ipv4 == Some(false) && given(Family::V4),
+            "an IPv4 subnet is given, and no IPv4 is asked for",
+        ),
+        (
+            request.ipv6 == Some(false) && given(Family::V6),
+            "an IPv6 subnet is given, and no IPv6 is asked for",
+        ),
+        (
+            differ(request.mtu, settings.mtu),
+            "the MTU and the option for it differ: leave one of them out",
+        ),
+        (
+            differ(request.icc, settings.icc),
+            "`icc` and the option for it differ: leave one of them out",
+        ),
+        (
+            differ(request.masquerade, settings.masquerade),
+            "`masquerade` and the option for it differ: leave one of them out",
+        ),
+    ];
+    match contradictions.iter().find(|(is, _)| *is) {
+        Some((_, what)) => Err(NetworkError::Contradiction(what)),
+        None => Ok(()),
+    }
+}
+
 /// Follows from the first gateway, so that a network made again is at the same hardware address.
 pub fn bridge_mac(subnets: &[Subnet], id: &str) -> Mac {
     const SALT: u8 = 0x77;
@@ -395,7 +443,7 @@ fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
     if spec.settings.vlan.is_some() && spec.driver != Driver::Unmanaged {
         return Err(NetworkError::Option(OptionError::Unsupported {
             key: "vlan".to_owned(),
-            why: "a bridge of wharf's own carries one network; with `mode=unmanaged` a bridge that filters VLANs may carry several",
+            why: "a bridge of wharf's own carries one network; only networks of Podman's on a bridge that is somebody else's (its `mode=unmanaged`) have VLANs",
         }));
     }
     if spec.settings.interfaces_down && !spec.subnets.is_empty() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
 use crate::name::IfName;
+use crate::nearest::nearest;
 
 /// How a network's addresses are seen from outside (Docker's `gateway_mode_ipv4`/`_ipv6`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -105,6 +106,9 @@ pub enum OptionError {
     /// No such option.
     #[error("unknown network option `{0}`")]
     Unknown(String),
+    /// One option by two of its names, with different values.
+    #[error("network options `{0}` and `{1}` are one option: leave one of them out")]
+    Twice(String, String),
     /// A value the option does not take.
     #[error("network option `{key}={value}`: {expected} is expected")]
     Value {
@@ -125,6 +129,50 @@ pub enum OptionError {
     },
 }
 
+/// The options by their short names; Docker's others have `com.docker.network.` before `bridge.` and more.
+const NAMES: [&str; 27] = [
+    "icc",
+    "masquerade",
+    "mtu",
+    "isolate",
+    "metric",
+    "no_default_route",
+    "outbound_addr4",
+    "outbound_addr6",
+    "host-access",
+    "hairpin",
+    "promisc",
+    "masquerade-published",
+    "interfaces-down",
+    "com.docker.network.bridge.name",
+    "com.docker.network.bridge.enable_icc",
+    "com.docker.network.bridge.enable_ip_masquerade",
+    "com.docker.network.bridge.host_binding_ipv4",
+    "com.docker.network.bridge.gateway_mode_ipv4",
+    "com.docker.network.bridge.gateway_mode_ipv6",
+    "com.docker.network.bridge.trusted_host_interfaces",
+    "com.docker.network.bridge.inhibit_ipv4",
+    "com.docker.network.driver.mtu",
+    "com.docker.network.host_ipv4",
+    "com.docker.network.host_ipv6",
+    "com.docker.network.container_iface_prefix",
+    "ip-masq",
+    "vlan",
+];
+
+impl OptionError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let Self::Unknown(key) = self else {
+            return None;
+        };
+        Some(match nearest(key, &NAMES) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => format!("there are: {}", NAMES.join(", ")),
+        })
+    }
+}
+
 impl NetworkOptions {
     /// Reads options by their Docker, Netavark or wharf names.
     ///
@@ -132,10 +180,29 @@ impl NetworkOptions {
     /// The first option that is unknown, unsupported or has a bad value.
     pub fn parse(options: &BTreeMap<String, String>) -> Result<Self, OptionError> {
         let mut parsed = Self::default();
+        let mut seen: BTreeMap<&str, (&String, &String)> = BTreeMap::new();
         for (key, value) in options {
             parsed.set(key, value)?;
+            let earlier = seen.insert(one_name(key), (key, value));
+            if let Some((other, was)) = earlier.filter(|(_, was)| *was != value) {
+                let pair = |key: &str, value: &str| format!("{key}={value}");
+                return Err(OptionError::Twice(pair(other, was), pair(key, value)));
+            }
         }
         Ok(parsed)
+    }
+
+    /// Whether two have the same effect, apart from what a network also has keys of its own for: the bridge's name, the MTU,
+    /// `icc` and `masquerade`.
+    pub fn means_the_same(&self, other: &Self) -> bool {
+        let rest = |it: &Self| Self {
+            bridge: None,
+            icc: None,
+            masquerade: None,
+            mtu: None,
+            ..it.clone()
+        };
+        rest(self) == rest(other)
     }
 
     /// The gateway mode of a family.
@@ -166,16 +233,23 @@ impl NetworkOptions {
                 self.mtu = Some(read(key, value, "a number of bytes")?).filter(|mtu| *mtu != 0)
             }
             "bridge.host_binding_ipv4" => {
-                self.host_binding = Some(read(key, value, "an IPv4 address")?)
-                    .filter(|ip: &Ipv4Addr| !ip.is_unspecified());
+                let ip: Ipv4Addr = read(key, value, "an IPv4 address")?;
+                if ip.is_multicast() || ip.is_broadcast() {
+                    return Err(bad(key, value, "an IPv4 address that a host can have"));
+                }
+                self.host_binding = Some(ip).filter(|ip| !ip.is_unspecified());
             }
             "bridge.gateway_mode_ipv4" => self.gateway_mode_v4 = gateway_mode(key, value)?,
             "bridge.gateway_mode_ipv6" => self.gateway_mode_v6 = gateway_mode(key, value)?,
             "host_ipv4" | "outbound_addr4" => {
-                self.snat_v4 = Some(read(key, value, "an IPv4 address")?)
+                let expected = "an IPv4 address that a host can have";
+                self.snat_v4 = Some(read(key, value, expected)?).filter(|ip| is_host4(*ip));
+                self.snat_v4.ok_or_else(|| bad(key, value, expected))?;
             }
             "host_ipv6" | "outbound_addr6" => {
-                self.snat_v6 = Some(read(key, value, "an IPv6 address")?)
+                let expected = "an IPv6 address that a host can have";
+                self.snat_v6 = Some(read(key, value, expected)?).filter(|ip| is_host6(*ip));
+                self.snat_v6.ok_or_else(|| bad(key, value, expected))?;
             }
             "bridge.trusted_host_interfaces" => {
                 self.trusted_interfaces = value
@@ -218,6 +292,28 @@ impl NetworkOptions {
         }
         Ok(())
     }
+}
+
+/// One name for what has several.
+fn one_name(key: &str) -> &str {
+    match key.strip_prefix("com.docker.network.").unwrap_or(key) {
+        "bridge.enable_icc" => "icc",
+        "bridge.enable_ip_masquerade" | "ip-masq" => "masquerade",
+        "driver.mtu" => "mtu",
+        "host_ipv4" => "outbound_addr4",
+        "host_ipv6" => "outbound_addr6",
+        "host_access" => "host-access",
+        other => other,
+    }
+}
+
+/// Whether packets can leave with it.
+fn is_host4(ip: Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast())
+}
+
+fn is_host6(ip: Ipv6Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_loopback() || ip.is_multicast())
 }
 
 fn bad(key: &str, value: &str, expected: &'static str) -> OptionError {
@@ -313,16 +409,34 @@ mod tests {
             ("isolate", "maybe"),
             ("com.docker.network.bridge.enable_icc", "2"),
             ("host-access", "some"),
+            ("outbound_addr4", "fd00::1"),
+            ("outbound_addr4", "0.0.0.0"),
+            ("com.docker.network.host_ipv4", "127.0.0.1"),
+            ("outbound_addr6", "ff02::1"),
+            ("com.docker.network.bridge.host_binding_ipv4", "224.0.0.1"),
         ] {
             assert!(
                 matches!(parse(&[(key, value)]), Err(OptionError::Value { key: k, .. }) if k == key)
             );
         }
+        let twice = parse(&[("mtu", "1300"), ("com.docker.network.driver.mtu", "1400")]);
+        assert!(matches!(twice, Err(OptionError::Twice(..))), "{twice:?}");
         assert_eq!(
             parse(&[("com.docker.network.driver.mtv", "1")]),
             Err(OptionError::Unknown(
                 "com.docker.network.driver.mtv".to_owned()
             ))
         );
+    }
+
+    #[test]
+    fn the_names_that_are_shown_are_options() {
+        for name in NAMES {
+            let error = parse(&[(name, "?")]);
+            assert!(!matches!(error, Err(OptionError::Unknown(_))), "{name}");
+        }
+        let hint = |key: &str| OptionError::Unknown(key.to_owned()).hint().unwrap();
+        assert_eq!(hint("isolat"), "did you mean `isolate`?");
+        assert!(hint("foo").contains("com.docker.network.bridge.name"));
     }
 }

@@ -202,6 +202,17 @@ impl PortMapping {
         self.host_ip.filter(|ip| !ip.is_unspecified())
     }
 
+    /// What a container lacks that cannot publish it.
+    pub fn lacks(&self) -> String {
+        match self.host_ip {
+            Some(ip) => format!(
+                "the container has no {} address on a network that lets others in",
+                Family::of(ip)
+            ),
+            None => "none of the container's networks lets others in".to_owned(),
+        }
+    }
+
     /// Whether the host's own 127.0.0.0/8 is among the addresses it answers on.
     pub fn needs_loopback(&self) -> bool {
         self.serves(Family::V4) && self.bound_to().is_none_or(|ip| ip.is_loopback())

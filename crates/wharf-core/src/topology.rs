@@ -181,6 +181,18 @@ fn pairs(named: &Named<Text>) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// As YAML 1.2 has them; `yes`, `on` and their like are no booleans in it.
+fn flag(place: &str, text: &str) -> Result<bool, TopologyError> {
+    match text {
+        "true" | "True" | "TRUE" => Ok(true),
+        "false" | "False" | "FALSE" => Ok(false),
+        _ => Err(TopologyError::new(
+            place,
+            format!("`{text}` is not true or false"),
+        )),
+    }
+}
+
 fn subnet(place: &str, text: &str) -> Result<IpNet, TopologyError> {
     read(place, text, "a subnet: ADDRESS/LENGTH")
 }
@@ -192,11 +204,9 @@ fn address(place: &str, text: &str) -> Result<IpAddr, TopologyError> {
 impl NetworkEntry {
     fn request(&self, name: &str) -> Result<NetworkRequest, TopologyError> {
         let at = |key: &str| format!("networks.{name}.{key}");
-        let flag = |key: &str, value: &Option<Text>| -> Result<Option<bool>, TopologyError> {
-            value
-                .as_ref()
-                .map(|v| read(&at(key), &v.0, "true or false"))
-                .transpose()
+        let flag = |key: &str, value: &Option<Text>| {
+            let read = |v: &Text| flag(&at(key), &v.0);
+            value.as_ref().map(read).transpose()
         };
         Ok(NetworkRequest {
             subnets: all(&at("subnet"), &self.subnet, subnet)?,
@@ -213,7 +223,7 @@ impl NetworkEntry {
                 .map(|m| read(&at("mtu"), &m.0, "a number of bytes"))
                 .transpose()?,
             ipv4: flag("ipv4", &self.ipv4)?,
-            ipv6: flag("ipv6", &self.ipv6)?.unwrap_or(false),
+            ipv6: flag("ipv6", &self.ipv6)?,
             internal: flag("internal", &self.internal)?.unwrap_or(false),
             icc: flag("icc", &self.icc)?,
             masquerade: flag("masquerade", &self.masquerade)?,

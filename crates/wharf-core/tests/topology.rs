@@ -153,13 +153,82 @@ fn what_was_made_from_a_request_matches_it() {
         assert!(network_matches(request, &spec));
         let mut other = request.clone();
         other.mtu = Some(1399);
-        other.subnets = vec!["10.9.0.0/24".parse().unwrap()];
+        other.subnets.retain(|s| s.addr().is_ipv6());
+        other.subnets.push("10.9.0.0/24".parse().unwrap());
         let keys: Vec<_> = network_differences(&other, &spec)
             .iter()
             .map(|d| d.key)
             .collect();
         assert_eq!(keys, ["subnet", "mtu"]);
     }
+}
+
+/// What a file once said and says no longer is a difference too, where a network has a value all the same.
+#[test]
+fn a_key_that_was_dropped_is_a_difference() {
+    let text = "[networks.a]\nsubnet = \"10.1.0.0/24\"\nip-range = \"10.1.0.0/25\"\nipv6 = true\nicc = false\n\
+                masquerade = false\nmtu = 1400\nbridge = \"bra\"\ngateway = \"10.1.0.9\"\n\
+                labels = { l = \"m\" }\noptions = { isolate = \"false\", hairpin = true }\n";
+    let request = |text: &str| toml(text).into_requests().unwrap().0.remove(0);
+    let host = HostFacts {
+        id: [7; 32],
+        ..HostFacts::default()
+    };
+    let mut spec = resolve(&request(text), &[], &host).unwrap();
+    // wharf's own marks are not the file's.
+    let mark = ("wharf.rebuilt".to_owned(), "true".to_owned());
+    spec.labels.extend([mark]);
+    let keys = |text: &str| {
+        let found = network_differences(&request(text), &spec);
+        found.iter().map(|d| d.key).collect::<Vec<_>>()
+    };
+    for (dropped, expected) in [
+        ("nothing", vec![]),
+        ("ip-range = \"10.1.0.0/25\"\n", vec!["ip-range"]),
+        ("ipv6 = true\n", vec!["ipv6"]),
+        ("icc = false\n", vec!["icc"]),
+        ("masquerade = false\n", vec!["masquerade"]),
+        ("labels = { l = \"m\" }\n", vec!["labels"]),
+        ("isolate = \"false\", ", vec!["options"]),
+        // wharf's choice where it is left open.
+        ("mtu = 1400\n", vec![]),
+        ("bridge = \"bra\"\n", vec![]),
+        ("gateway = \"10.1.0.9\"\n", vec![]),
+    ] {
+        assert_eq!(keys(&text.replace(dropped, "")), expected, "{dropped}");
+    }
+    let otherwise_said = text
+        .replace("icc = false\n", "")
+        .replace("hairpin = true", "hairpin = \"1\", icc = false");
+    assert_eq!(keys(&otherwise_said), Vec::<&str>::new());
+}
+
+/// Text in a YAML file stays what it is; where a list may stand, what is not text must be quoted.
+#[test]
+fn names_in_yaml_are_text() {
+    let text = "{networks: {n: {labels: {v: 1.0, on: off}}, 010: {icc: True}, yes: },
+                 containers: {no: {networks: [n, 010]}, 1.10: {networks: {yes: {alias: [off]}}}}}";
+    let topology: Topology = serde_saphyr::from_str(text).unwrap();
+    let (networks, containers) = topology.into_requests().unwrap();
+    let names: Vec<_> = networks.iter().map(|n| n.name.as_str()).collect();
+    assert_eq!(names, ["n", "010", "yes"]);
+    assert_eq!(networks[0].labels["v"], "1.0");
+    assert_eq!(networks[0].labels["on"], "off");
+    assert_eq!(networks[1].icc, Some(true));
+    let names: Vec<_> = containers.iter().map(|c| c.name.as_str()).collect();
+    assert_eq!(names, ["no", "1.10"]);
+    assert_eq!(containers[0].networks[1].network.as_str(), "010");
+    assert_eq!(containers[1].networks[0].aliases, ["off"]);
+    for bad in ["n", "010", "1.0"] {
+        let text = format!("containers: {{c: {{networks: {bad}}}}}");
+        let error = serde_saphyr::from_str::<Topology>(&text).unwrap_err();
+        assert!(error.to_string().contains("write it in quotes"), "{error}");
+    }
+    let error = toml::from_str::<Topology>("[networks.a.labels]\nv = 1.10\n").unwrap_err();
+    assert!(error.to_string().contains("write it in quotes"), "{error}");
+    let topology: Topology = serde_saphyr::from_str("networks: {a: {icc: yes}}").unwrap();
+    let error = topology.into_requests().unwrap_err().to_string();
+    assert_eq!(error, "networks.a.icc: `yes` is not true or false");
 }
 
 #[test]

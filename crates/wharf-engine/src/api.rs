@@ -86,6 +86,10 @@ pub struct NetworkView {
 pub enum Note {
     /// Ports of a container that only has internal networks answer to nobody.
     PortsIgnored(ContainerName),
+    /// A port of a container answers to nobody: none of its networks carries that family.
+    PortUnserved(ContainerName, PortMapping),
+    /// A network's containers go out with an address that the host does not have.
+    ForeignSource(NetworkName, IpAddr),
     /// Another tool's chain drops forwarded packets unless told otherwise, and wharf has no door there.
     ForwardPolicyDrop {
         /// As its tool prints it: `ip filter FORWARD`.

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use wharf_core::ErrorKind;
+use wharf_core::addr::Family;
 use wharf_core::model::LinkKind;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::NetworkError;
@@ -132,6 +133,14 @@ pub enum EngineError {
     /// A port mapping asked for twice in one call.
     #[error("port mappings {0} and {1} exclude each other")]
     PortsClash(PortMapping, PortMapping),
+    /// Ports of which none would answer anybody.
+    #[error("container `{container}` cannot publish {mapping}: {}", .mapping.lacks())]
+    PortUnserved {
+        /// The container.
+        container: ContainerName,
+        /// The first of them, as its network binds it.
+        mapping: PortMapping,
+    },
     /// A mapping bound to an address the host does not have.
     #[error("cannot publish {wanted}: {addr} is not an address of this host")]
     HostIpMissing {
@@ -271,6 +280,7 @@ impl EngineError {
             | Self::PortListening { .. }
             | Self::InterfaceTaken { .. }
             | Self::Running(_) => ErrorKind::Conflict,
+            Self::PortUnserved { .. } => ErrorKind::Usage,
             Self::Busy(_) => ErrorKind::Retry,
             Self::Network { error, .. } => error.kind(),
             Self::AddressUnfit { .. }
@@ -307,6 +317,10 @@ impl EngineError {
             Self::InterfaceTaken { .. } => {
                 "choose another name: `--network NET:interface=NAME`".to_owned()
             }
+            Self::PortUnserved { mapping, .. } => match mapping.host_ip {
+                Some(ip) => format!("publish at an address of another family, or put the container on a network with {}", Family::of(ip)),
+                None => "put the container on a bridge network that has addresses".to_owned(),
+            },
             Self::HostIpMissing { .. } => "`ip addr` shows the host's addresses".to_owned(),
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
             Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),

@@ -140,6 +140,7 @@ impl NetworkError {
             Self::BridgeTaken(name) => Some(format!(
                 "choose another name with --bridge, or remove it with `ip link del {name}` if nobody needs it"
             )),
+            Self::Option(error) => error.hint(),
             Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => Some(
                 "choose another subnet, or leave --subnet out and wharf picks a free one"
                     .to_owned(),

@@ -47,16 +47,9 @@ pub(super) fn choose_subnets(
         if of_family.next().is_some() {
             return Err(NetworkError::TwoSubnets(family));
         }
-        // As Podman has it: the families are those of the subnets given, and `--ipv6` asks for both.
-        let wanted = match family {
-            Family::V4 => request
-                .ipv4
-                .unwrap_or(request.subnets.is_empty() || request.ipv6),
-            Family::V6 => request.ipv6,
-        };
         if let Some(net) = given {
             chosen.push(net);
-        } else if wanted {
+        } else if request.has(family) {
             chosen.push(automatic_subnet(family, existing, host)?);
         }
     }

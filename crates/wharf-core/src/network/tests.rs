@@ -38,7 +38,7 @@ fn families_follow_the_subnets_and_the_flag() {
     let families = |subnets: &[&str], ipv6: bool| {
         let mut r = request("n");
         r.subnets = subnets.iter().map(|s| s.parse().unwrap()).collect();
-        r.ipv6 = ipv6;
+        r.ipv6 = ipv6.then_some(true);
         resolve(&r, &[], &host())
             .unwrap()
             .subnets
@@ -94,13 +94,30 @@ fn refuses_what_cannot_be() {
         }),
         NetworkError::GatewayUnfit(..)
     ));
+    let option = |r: &mut NetworkRequest, key: &str, value: &str| {
+        r.options.insert(key.to_owned(), value.to_owned());
+    };
+    assert!(matches!(
+        with(&|r| {
+            r.ipv6 = Some(false);
+            r.subnets = vec![net("fd00::/64")];
+        }),
+        NetworkError::Contradiction(_)
+    ));
+    for (key, value) in [("mtu", "1300"), ("icc", "false"), ("ip-masq", "0")] {
+        let twice = with(&|r| {
+            (r.mtu, r.icc, r.masquerade) = (Some(1400), Some(true), Some(true));
+            option(r, key, value);
+        });
+        assert!(matches!(twice, NetworkError::Contradiction(_)), "{key}");
+    }
     assert!(matches!(
         with(&|r| r.mtu = Some(67)),
         NetworkError::Mtu { min: 68, .. }
     ));
     assert!(matches!(
         with(&|r| {
-            r.ipv6 = true;
+            r.ipv6 = Some(true);
             r.mtu = Some(1279)
         }),
         NetworkError::Mtu { min: 1280, .. }

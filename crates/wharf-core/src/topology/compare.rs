@@ -1,13 +1,20 @@
 //! A file against what is there, so that applying it twice changes nothing.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 use crate::addr::Family;
 use crate::attach::{AttachRequest, Attachment, Container, Phase};
 use crate::name::NetworkName;
 use crate::network::{DEFAULT_NETWORK, NetworkRequest, NetworkSpec};
+use crate::options::NetworkOptions;
 use crate::publish::PortMapping;
 use crate::topology::ContainerSpec;
+
+/// How the labels begin that wharf itself gives.
+const OWN_LABELS: &str = "wharf.";
 
 /// Something of a network that is not as asked for. Networks do not change: it would have to be made anew.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,12 +42,15 @@ pub enum ContainerChange {
     PortAdd(PortMapping),
 }
 
-/// Whether a network is as asked for. What was left open is not compared.
+/// Whether a network is as asked for.
 pub fn network_matches(request: &NetworkRequest, spec: &NetworkSpec) -> bool {
     network_differences(request, spec).is_empty()
 }
 
-/// In what a network is not as asked for. What was left open is not compared.
+/// In what a network is not as asked for.
+///
+/// What wharf chooses where a file leaves it open is not compared: subnets, gateways, the bridge's name, the MTU. The rest
+/// has a value where a file is silent, and is compared with that.
 pub fn network_differences(request: &NetworkRequest, spec: &NetworkSpec) -> Vec<NetworkDifference> {
     let mut all = placed(request, spec);
     let mut compare = |key, wanted: Option<String>, found: String| {
@@ -56,32 +66,38 @@ pub fn network_differences(request: &NetworkRequest, spec: &NetworkSpec) -> Vec<
         request.mtu.map(|m| m.to_string()),
         spec.mtu.to_string(),
     );
-    let has_v4 = spec.subnet(Family::V4).is_some();
-    compare("ipv4", request.ipv4.map(text), text(has_v4));
-    compare(
-        "ipv6",
-        request.ipv6.then(|| text(true)),
-        text(spec.has_v6()),
-    );
+    for (key, family) in [("ipv4", Family::V4), ("ipv6", Family::V6)] {
+        let found = spec.subnet(family).is_some();
+        compare(key, Some(text(request.has(family))), text(found));
+    }
     compare(
         "internal",
         Some(text(request.internal)),
         text(spec.internal),
     );
-    compare("icc", request.icc.map(text), text(spec.icc));
-    compare(
-        "masquerade",
-        request.masquerade.map(text),
-        text(spec.masquerade),
-    );
+    let settings = NetworkOptions::parse(&request.options).unwrap_or_default();
+    let icc = request.icc.or(settings.icc).unwrap_or(true);
+    compare("icc", Some(text(icc)), text(spec.icc));
+    let masquerade = request.masquerade.or(settings.masquerade).unwrap_or(true);
+    compare("masquerade", Some(text(masquerade)), text(spec.masquerade));
+    let by_name = !settings.means_the_same(&spec.settings);
     for (key, wanted, found) in [
         ("labels", &request.labels, &spec.labels),
         ("options", &request.options, &spec.options),
     ] {
-        for (name, value) in wanted {
+        if key == "options" && !by_name {
+            continue;
+        }
+        let own = found.keys().filter(|name| !name.starts_with(OWN_LABELS));
+        let names: BTreeSet<&String> = wanted.keys().chain(own).collect();
+        for name in names {
             let pair = |v: &String| format!("{name}={v}");
-            let found = found.get(name).map(pair).unwrap_or_default();
-            compare(key, Some(pair(value)), found);
+            let [wanted, found] = [wanted, found].map(|all| all.get(name).map(pair));
+            compare(
+                key,
+                Some(wanted.unwrap_or_default()),
+                found.unwrap_or_default(),
+            );
         }
     }
     all
@@ -113,18 +129,18 @@ fn placed(request: &NetworkRequest, spec: &NetworkSpec) -> Vec<NetworkDifference
         request.gateways.iter().map(ToString::to_string).collect(),
         subnets.clone().map(|s| s.gateway.to_string()).collect(),
     );
-    compare(
-        "ip-range",
-        request
-            .ip_ranges
-            .iter()
-            .map(|r| r.trunc().to_string())
-            .collect(),
-        subnets
-            .filter_map(|s| s.ip_range)
-            .map(|r| r.to_string())
-            .collect(),
-    );
+    let mut wanted: Vec<IpNet> = request.ip_ranges.iter().map(|r| r.trunc()).collect();
+    let mut found: Vec<IpNet> = subnets.filter_map(|s| s.ip_range).collect();
+    wanted.sort();
+    found.sort();
+    if wanted != found {
+        let text = |all: Vec<IpNet>| list(all.iter().map(ToString::to_string).collect());
+        differences.push(NetworkDifference {
+            key: "ip-range",
+            wanted: text(wanted),
+            found: text(found),
+        });
+    }
     differences
 }
 
@@ -175,9 +191,11 @@ pub fn container_changes(spec: &ContainerSpec, container: &Container) -> Vec<Con
     changes
 }
 
-/// Whether an attachment is as asked for. Priority 0 and no further names are what is given when nothing is.
+/// Whether an attachment is as asked for. Its addresses, its MAC address and the names of its interfaces are wharf's choice
+/// where they are left open; priority 0 and no further names are what is given when nothing is.
 fn attachment_matches(request: &AttachRequest, a: &Attachment) -> bool {
     let holds = |ip| a.addresses.iter().any(|net| net.addr() == ip);
+    let names = |all: &[String]| all.iter().cloned().collect::<BTreeSet<_>>();
     a.phase == Phase::Active
         && request.ips.iter().all(|ip| holds(*ip))
         && request.mac.is_none_or(|mac| mac == a.mac)
@@ -186,6 +204,6 @@ fn attachment_matches(request: &AttachRequest, a: &Attachment) -> bool {
             .host_interface
             .as_ref()
             .is_none_or(|i| *i == a.host_interface)
-        && (request.gw_priority == 0 || request.gw_priority == a.gw_priority)
-        && request.aliases.iter().all(|n| a.aliases.contains(n))
+        && request.gw_priority == a.gw_priority
+        && names(&request.aliases) == names(&a.aliases)
 }

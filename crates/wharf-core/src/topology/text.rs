@@ -1,5 +1,8 @@
 //! Values as people write them: numbers and booleans where text is meant, one item where a list is meant,
 //! nothing where a table is meant.
+//!
+//! Text is asked for as text, so that a YAML file's `n`, `010` and `1.0` stay what they are. Where a list may stand the
+//! format must say what it found, and what it takes for a number or a boolean is refused: its text is lost.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -41,25 +44,31 @@ impl Default for Attachments {
     }
 }
 
-/// The visitor methods of scalars, all by way of text.
-macro_rules! scalars {
+/// The visitor methods of scalars where a list may stand.
+macro_rules! quoted {
     ($make:expr) => {
         fn visit_str<E: Error>(self, v: &str) -> Result<Self::Value, E> {
             Ok($make(Text(v.to_owned())))
         }
         fn visit_bool<E: Error>(self, v: bool) -> Result<Self::Value, E> {
-            Ok($make(Text(v.to_string())))
+            Err(unquoted(v))
         }
         fn visit_i64<E: Error>(self, v: i64) -> Result<Self::Value, E> {
-            Ok($make(Text(v.to_string())))
+            Err(unquoted(v))
         }
         fn visit_u64<E: Error>(self, v: u64) -> Result<Self::Value, E> {
-            Ok($make(Text(v.to_string())))
+            Err(unquoted(v))
         }
         fn visit_f64<E: Error>(self, v: f64) -> Result<Self::Value, E> {
-            Ok($make(Text(v.to_string())))
+            Err(unquoted(format!("{v:?}")))
         }
     };
+}
+
+fn unquoted<E: Error>(read: impl fmt::Display) -> E {
+    E::custom(format!(
+        "this is read as `{read}`, not as text: write it in quotes"
+    ))
 }
 
 /// Nothing at all is the default.
@@ -81,13 +90,26 @@ impl Visitor<'_> for TextVisitor {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text, a number, true or false")
     }
-    scalars!(|text| text);
-    nothing!();
+    fn visit_str<E: Error>(self, v: &str) -> Result<Text, E> {
+        Ok(Text(v.to_owned()))
+    }
+    fn visit_bool<E: Error>(self, v: bool) -> Result<Text, E> {
+        Ok(Text(v.to_string()))
+    }
+    fn visit_i64<E: Error>(self, v: i64) -> Result<Text, E> {
+        Ok(Text(v.to_string()))
+    }
+    fn visit_u64<E: Error>(self, v: u64) -> Result<Text, E> {
+        Ok(Text(v.to_string()))
+    }
+    fn visit_f64<E: Error>(self, v: f64) -> Result<Text, E> {
+        Err(unquoted(format!("{v:?}")))
+    }
 }
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(TextVisitor)
+        from.deserialize_str(TextVisitor)
     }
 }
 
@@ -98,7 +120,7 @@ impl<'de> Visitor<'de> for TextsVisitor {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text or a list of texts")
     }
-    scalars!(|text| Texts(vec![text]));
+    quoted!(|text| Texts(vec![text]));
     nothing!();
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Texts, A::Error> {
         Vec::deserialize(SeqAccessDeserializer::new(seq)).map(Texts)
@@ -145,7 +167,7 @@ impl<'de> Visitor<'de> for AttachmentsVisitor {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list of networks, or a table of networks")
     }
-    scalars!(|text| Attachments::List(Texts(vec![text])));
+    quoted!(|text| Attachments::List(Texts(vec![text])));
     nothing!();
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Attachments, A::Error> {
         TextsVisitor.visit_seq(seq).map(Attachments::List)

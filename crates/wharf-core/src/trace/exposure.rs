@@ -52,6 +52,9 @@ pub struct PublishedPort {
     pub container_port: String,
     /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
+    /// The container's own addresses, in families in which it answers there, untranslated, and not at the host's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub direct: Vec<IpAddr>,
     /// Who reaches it.
     pub reach: Vec<Reach>,
     /// What firewalls say of it.
@@ -65,12 +68,24 @@ pub struct PublishedPort {
     asked: Asked,
 }
 
+impl PublishedPort {
+    /// Whether the host translates it, in one family at least.
+    pub fn is_translated(&self) -> bool {
+        let asked = self.asked;
+        let mut served = Family::BOTH.into_iter().filter(|f| asked.serves(*f));
+        served.any(|f| asked.direct(f).is_none())
+    }
+}
+
 /// What is asked about a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Asked {
     l4: Option<L4>,
     port: u16,
     bound: Option<IpAddr>,
+    /// The container's own address, where that answers instead of the host's, and the port there.
+    direct: [Option<IpAddr>; 2],
+    inside: u16,
     families: [bool; 2],
     space: Option<SpaceId>,
 }
@@ -78,6 +93,10 @@ struct Asked {
 impl Asked {
     fn serves(&self, family: Family) -> bool {
         self.families[usize::from(family == Family::V6)]
+    }
+
+    fn direct(&self, family: Family) -> Option<IpAddr> {
+        self.direct[usize::from(family == Family::V6)]
     }
 }
 
@@ -205,6 +224,10 @@ pub fn exposure(state: &ObservedState) -> Exposure {
                 l4,
                 family,
             };
+            if let Some(ip) = asked.direct(family) {
+                look.reach_directly(ip, &mut port.reach);
+                continue;
+            }
             look.reach(&mut port.reach);
             look.claims(&mut port.claims);
         }
@@ -227,6 +250,7 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
             })
         };
         let translated = state.published(container);
+        let direct = state.direct(container);
         for given in &container.ports {
             // Its network may bind it.
             let same = |m: &&PortMapping| {
@@ -234,6 +258,13 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
                 numbers(m) == numbers(given)
                     && (given.host_ip.is_none() || m.host_ip == given.host_ip)
             };
+            let at = |family: Family| {
+                let mut all = direct.iter();
+                let of_family = |ip: &IpAddr| Family::of(*ip) == family;
+                let found = all.find(|(m, ip, _)| same(&m) && of_family(ip));
+                found.map(|(_, ip, _)| *ip)
+            };
+            let own = Family::BOTH.map(at);
             let mapping = translated.iter().map(|(_, m)| m).find(same);
             let mapping = mapping.unwrap_or(given);
             let bound = mapping.bound_to();
@@ -245,6 +276,7 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
                 host_port: mapping.host.to_string(),
                 container_port: mapping.container.to_string(),
                 protocol: mapping.protocol.as_str().to_owned(),
+                direct: own.into_iter().flatten().collect(),
                 reach: Vec::new(),
                 claims: Vec::new(),
                 differs: Vec::new(),
@@ -253,6 +285,8 @@ fn published(state: &ObservedState) -> Vec<PublishedPort> {
                     l4: walked(mapping.protocol),
                     port: mapping.host.first(),
                     bound,
+                    direct: own,
+                    inside: mapping.container.first(),
                     families: [serves(Family::V4), serves(Family::V6)],
                     space: state.container_space(name),
                 },
@@ -344,6 +378,21 @@ impl Look<'_> {
         if let Some(ip) = ip {
             self.containers(ip, all);
         }
+    }
+
+    /// As [`Look::reach`], where the container answers at its own address.
+    fn reach_directly(mut self, ip: IpAddr, all: &mut Vec<Reach>) {
+        self.asked.port = self.asked.inside;
+        all.push(self.ask(Side::Host, None, Source::Space(HOST, None), ip));
+        let mut links: Vec<u32> = Vec::new();
+        for (link, _) in outside_addresses(self.state, self.family) {
+            if !links.contains(&link) {
+                links.push(link);
+                let by = self.state.host().link(link).map(|l| l.name.clone());
+                all.push(self.ask(Side::Outside, by, self.client(link), ip));
+            }
+        }
+        self.containers(ip, all);
     }
 
     /// A client on the far side of a link: one by the default route where that is the link, else a neighbour.

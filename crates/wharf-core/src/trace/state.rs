@@ -508,6 +508,12 @@ impl ObservedState {
         crate::compile::published(container, network)
     }
 
+    /// What of a wharf container's ports answers at its own address.
+    pub fn direct(&self, container: &Container) -> Vec<(PortMapping, IpAddr, &NetworkSpec)> {
+        let network = |name: &NetworkName| self.networks.iter().find(|n| n.name == *name);
+        crate::compile::direct(container, network)
+    }
+
     /// The space of a wharf container.
     pub fn container_space(&self, name: &str) -> Option<SpaceId> {
         self.spaces

@@ -42,6 +42,7 @@ mod source;
 mod stacked;
 mod target;
 mod tracer;
+mod unaddressed;
 mod wharf_rules;
 
 use std::collections::BTreeMap;

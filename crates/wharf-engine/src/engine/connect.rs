@@ -22,6 +22,21 @@ impl Engine {
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
+        let made = applies(mode) && self.makes_default(std::slice::from_ref(request))?;
+        let result = self.connect_one(request, before, mode);
+        if result.is_err() && made {
+            self.forget_default();
+        }
+        result
+    }
+
+    fn connect_one(
+        &mut self,
+        request: &AttachRequest,
+        before: Container,
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
+        let name = &before.name;
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
@@ -131,11 +146,17 @@ impl Engine {
         name: &ContainerName,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
+        let before = self.container(name)?;
+        let nets = self.networks_of(std::slice::from_ref(&before))?;
         let plan = self.disconnect_one(network, name, mode)?;
+        let mut after = before.clone();
+        after.attachments.retain(|a| a.network != *network);
+        let mut notes = self.take_notes();
+        notes.extend(Self::no_longer_served(&before, &after, &nets));
         Ok(Outcome {
             value: (),
             plan,
-            notes: self.take_notes(),
+            notes,
         })
     }
 
@@ -143,11 +164,10 @@ impl Engine {
         &mut self,
         network: &NetworkName,
         names: &[ContainerName],
-        mode: Mode,
     ) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         for name in names {
-            plan.append(self.disconnect_one(network, name, mode)?);
+            plan.append(self.disconnect_one(network, name, Mode::Apply)?);
         }
         Ok(plan)
     }
@@ -178,6 +198,9 @@ impl Engine {
         // Flows go on to where they were translated to, which may be what is left.
         plan.append(flush_udp(&before.ports));
         if !applies(mode) {
+            drop(txn);
+            let left: Networks = nets.into_iter().filter(|(n, _)| n == network).collect();
+            plan.append(self.preview_release(&left, &[name])?);
             return Ok(plan);
         }
         let mut txn = txn;

@@ -32,29 +32,31 @@ impl Engine {
         request: &ContainerRequest,
         mode: Mode,
     ) -> Result<Outcome<Container>, EngineError> {
-        let made = self.makes_default(request, mode)?;
+        let made = applies(mode) && self.makes_default(&request.networks)?;
         let result = self.create_or_mend(request, mode);
         if result.is_err() && made {
-            // It was made for this container; who came meanwhile keeps it.
-            let default = DEFAULT_NETWORK.parse().expect("a valid name");
-            let _ = self.network_remove(&[default], false, mode);
+            self.forget_default();
         }
         result
     }
 
-    /// Whether the default network is made by the way.
-    fn makes_default(
-        &mut self,
-        request: &ContainerRequest,
-        mode: Mode,
-    ) -> Result<bool, EngineError> {
+    /// Whether the default network is to be made for a container on these networks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn makes_default(&mut self, networks: &[AttachRequest]) -> Result<bool, EngineError> {
         let default: NetworkName = DEFAULT_NETWORK.parse().expect("a valid name");
-        let asked =
-            request.networks.is_empty() || request.networks.iter().any(|a| a.network == default);
-        if !asked || !applies(mode) || self.live(&default)?.is_some() {
+        let asked = networks.is_empty() || networks.iter().any(|a| a.network == default);
+        if !asked || self.live(&default)?.is_some() {
             return Ok(false);
         }
         Ok(self.state()?.network(DEFAULT_NETWORK)?.is_none())
+    }
+
+    /// Takes the default network back that was made for a container which could not be; who came meanwhile keeps it.
+    pub fn forget_default(&mut self) {
+        let default = DEFAULT_NETWORK.parse().expect("a valid name");
+        let _ = self.network_remove(&[default], false, Mode::Apply);
     }
 
     fn create_or_mend(
@@ -119,6 +121,7 @@ impl Engine {
             self.join(&mut txn, &mut container, a, &nets, &found)?;
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
+        let unserved = self.check_served(&container, &container.ports, &nets)?;
         self.take_ports(&mut txn, &container.name, &container.ports)?;
         let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
         own.append(self.create_plan(&txn, &container, &nets, found.loopback_is_up)?);
@@ -126,7 +129,7 @@ impl Engine {
         if !applies(mode) {
             drop(txn);
             plan.append(own);
-            let notes = self.notes_of_create(&container, &nets);
+            let notes = self.notes_of_create(unserved, &nets);
             return Ok(Outcome {
                 value: container,
                 plan,
@@ -158,7 +161,7 @@ impl Engine {
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
-        let notes = self.notes_of_create(&container, &nets);
+        let notes = self.notes_of_create(unserved, &nets);
         Ok(Outcome {
             value: container,
             plan,
@@ -351,7 +354,7 @@ impl Engine {
             .run
             .read(|txn| self.loopback_off_plan(txn, &containers, &nets, &[]))?;
         if applies(mode) {
-            self.remove_for_real(containers, &nets, &plan)?;
+            self.remove_for_real(containers.clone(), &nets, &plan)?;
             if !lost.is_empty() {
                 self.carry_out_all(&lost);
                 self.mend(Mode::Apply)?;
@@ -360,6 +363,10 @@ impl Engine {
         // It went with the last record, if still nobody needed it then.
         plan.append(off);
         plan.append(lost);
+        if !applies(mode) {
+            let going: Vec<_> = containers.iter().map(|c| &c.name).collect();
+            plan.append(self.preview_release(&nets, &going)?);
+        }
         Ok(Outcome {
             value: removed,
             plan,
@@ -473,13 +480,9 @@ impl Engine {
         Ok(nets)
     }
 
-    fn notes_of_create(&mut self, container: &Container, nets: &Networks) -> Vec<Note> {
+    fn notes_of_create(&mut self, unserved: Vec<Note>, nets: &Networks) -> Vec<Note> {
         let mut notes = self.take_notes();
-        if !container.ports.is_empty()
-            && compile::port_carriers(container, |n| nets.get(n)).is_empty()
-        {
-            notes.push(Note::PortsIgnored(container.name.clone()));
-        }
+        notes.extend(unserved);
         for net in nets.values() {
             notes.extend(self.closed_doors(net));
         }

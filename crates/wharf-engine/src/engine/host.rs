@@ -72,6 +72,19 @@ pub(super) struct HostPart {
 }
 
 impl HostPart {
+    /// What this and a further network need together.
+    pub(super) fn and(&self, further: &Self) -> Self {
+        let steps = [&self.plan, &further.plan]
+            .map(|p| p.steps.clone())
+            .concat();
+        Self {
+            plan: Plan { steps },
+            borrowed: [self.borrowed.as_slice(), &further.borrowed].concat(),
+            host_links: self.host_links.clone().or(further.host_links.clone()),
+            taken_over: self.taken_over || further.taken_over,
+        }
+    }
+
     /// The sysctls as they should be.
     pub(super) fn sysctls(&self) -> Vec<Resource> {
         let one = |b: &Borrowed| Resource::Sysctl {
@@ -123,15 +136,27 @@ impl Engine {
     /// The base rules if they are missing, and forwarding where a network needs it. Rules come first: while
     /// forwarding is on, flows that were not forwarded before stay so.
     pub(super) fn prepare_host(&mut self, net: &NetworkSpec) -> Result<HostPart, EngineError> {
+        self.prepare_host_after(&HostPart::default(), net)
+    }
+
+    /// As [`Engine::prepare_host`], where `done` has been done to the host and is not in the store.
+    pub(super) fn prepare_host_after(
+        &mut self,
+        done: &HostPart,
+        net: &NetworkSpec,
+    ) -> Result<HostPart, EngineError> {
         if !net.is_managed() {
             return Ok(HostPart::default());
         }
         let base_there = self
             .run
-            .read(|txn| self.run.meta.get(txn, key::BASE).map(|v| v.is_some()))?;
-        let known_links = self.host_links()?;
+            .read(|txn| self.run.meta.get(txn, key::BASE).map(|v| v.is_some()))?
+            || !done.plan.is_empty();
+        let known_links = done.host_links.clone().or(self.host_links()?);
+        let mut borrowed = self.borrow_forwarding(net)?;
+        borrowed.retain(|b| !done.borrowed.contains(b));
         let mut part = HostPart {
-            borrowed: self.borrow_forwarding(net)?,
+            borrowed,
             ..HostPart::default()
         };
         if known_links.is_none()
@@ -142,7 +167,7 @@ impl Engine {
         {
             part.host_links = Some(self.foreign_links()?);
         }
-        let (before, held) = (self.held(&HostPart::default())?, self.held(&part)?);
+        let (before, held) = (self.held(done)?, self.held(&done.and(&part))?);
         if base_there {
             if held != before {
                 part.plan = diff(

@@ -1,5 +1,6 @@
 //! Networks: made, brought up when first needed, removed.
 
+use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use heed::RoTxn;
@@ -15,8 +16,8 @@ use wharf_core::network::{
 use wharf_core::op::Op;
 use wharf_core::plan::Plan;
 
-use crate::api::{Mode, Note, ObjectName, Outcome};
-use crate::engine::host::{failed, learn_of_host};
+use crate::api::{Mode, NetworkView, Note, ObjectName, Outcome};
+use crate::engine::host::{HostPart, failed, learn_of_host};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::{LiveNetwork, Work};
@@ -35,7 +36,8 @@ impl Engine {
         let spec = self.resolve(request)?;
         let plan = self.bring_up(&spec, mode, true)?;
         drop(lock);
-        let notes = self.notes_of_forwarding(&spec)?;
+        let mut notes = self.notes_of_forwarding(&spec)?;
+        notes.extend(self.foreign_sources(&spec)?);
         Ok(Outcome {
             value: spec,
             plan,
@@ -136,10 +138,11 @@ impl Engine {
     ) -> Result<(Networks, Plan), EngineError> {
         let mut nets = Networks::new();
         let mut plan = Plan::default();
+        let mut host = HostPart::default();
         for name in names {
             let (spec, steps) = match self.live(name)? {
                 Some(live) if !live.busy => (live.spec, Plan::default()),
-                _ => self.bring_up_named(name, mode)?,
+                _ => self.bring_up_named(name, mode, &mut host)?,
             };
             nets.insert(name.clone(), spec);
             plan.append(steps);
@@ -152,6 +155,7 @@ impl Engine {
         &mut self,
         name: &NetworkName,
         mode: Mode,
+        host: &mut HostPart,
     ) -> Result<(NetworkSpec, Plan), EngineError> {
         let _lock = self.lock_host()?;
         if let Some(live) = self.live(name)? {
@@ -161,15 +165,21 @@ impl Engine {
                 Ok((live.spec, Plan::default()))
             };
         }
-        if let Some(spec) = self.state()?.network(name.as_str())? {
-            let plan = self.bring_up(&spec, mode, false)?;
+        let (spec, new) = match self.state()?.network(name.as_str())? {
+            Some(spec) => (spec, false),
+            None if name.as_str() == DEFAULT_NETWORK => {
+                (self.resolve(&NetworkRequest::new(name.clone()))?, true)
+            }
+            None => return Err(EngineError::NotFound(ObjectName::Network(name.clone()))),
+        };
+        if applies(mode) {
+            let plan = self.bring_up(&spec, mode, new)?;
             return Ok((spec, plan));
         }
-        if name.as_str() != DEFAULT_NETWORK {
-            return Err(EngineError::NotFound(ObjectName::Network(name.clone())));
-        }
-        let spec = self.resolve(&NetworkRequest::new(name.clone()))?;
-        let plan = self.bring_up(&spec, mode, true)?;
+        // In a dry run the store does not tell what the networks before would have done to the host.
+        let part = self.prepare_host_after(host, &spec)?;
+        let plan = Self::up_plan(&spec, &part);
+        *host = host.and(&part);
         Ok((spec, plan))
     }
 
@@ -187,13 +197,7 @@ impl Engine {
         new: bool,
     ) -> Result<Plan, EngineError> {
         let part = self.prepare_host(spec)?;
-        let mut plan = part.plan.clone();
-        let all = compile::network(spec);
-        plan.append(diff(
-            &all,
-            &spec.found_at_first(&all),
-            &format!("network `{}` is new on this host", spec.name),
-        ));
+        let plan = Self::up_plan(spec, &part);
         if !applies(mode) {
             return Ok(plan);
         }
@@ -225,14 +229,30 @@ impl Engine {
         Ok(plan)
     }
 
+    fn up_plan(spec: &NetworkSpec, part: &HostPart) -> Plan {
+        let mut plan = part.plan.clone();
+        let all = compile::network(spec);
+        plan.append(diff(
+            &all,
+            &spec.found_at_first(&all),
+            &format!("network `{}` is new on this host", spec.name),
+        ));
+        plan
+    }
+
     /// After a failure: whatever is there of the network goes, and of the host's part if nobody else needs it.
     fn take_down_failed(&mut self, spec: &NetworkSpec, key: &str) -> Result<(), EngineError> {
-        let plan = self.take_down_plan(spec)?;
+        let plan = self.take_down_plan(spec, &[])?;
         self.carry_out_all(&plan);
         self.forget_network(spec, key)
     }
 
-    pub(super) fn take_down_plan(&mut self, spec: &NetworkSpec) -> Result<Plan, EngineError> {
+    /// The way to be rid of a network, when those in `gone` are gone already.
+    pub(super) fn take_down_plan(
+        &mut self,
+        spec: &NetworkSpec,
+        gone: &[NetworkName],
+    ) -> Result<Plan, EngineError> {
         let all = compile::network(spec);
         let mut plan = diff(
             &spec.found_resources(&all),
@@ -243,7 +263,7 @@ impl Engine {
             let deletes = |op: &Op| matches!(op, Op::LinkDel { netns: Netns::Host, link } if *link == spec.bridge);
             plan.steps.retain(|step| !deletes(&step.op));
         }
-        if self.is_last(spec)? {
+        if self.is_last(spec, gone)? {
             plan.append(self.release_host()?);
         }
         Ok(plan)
@@ -261,14 +281,15 @@ impl Engine {
     }
 
     /// Whether no other network needs the host's part.
-    fn is_last(&self, spec: &NetworkSpec) -> Result<bool, EngineError> {
+    fn is_last(&self, spec: &NetworkSpec, gone: &[NetworkName]) -> Result<bool, EngineError> {
         if !spec.is_managed() {
             return Ok(false);
         }
         self.run.read(|txn| {
             for item in self.run.networks.iter(txn)? {
                 let (name, other) = item?;
-                if name != spec.name.as_str() && other.spec.is_managed() {
+                let stays = name != spec.name.as_str() && !gone.contains(&other.spec.name);
+                if stays && other.spec.is_managed() {
                     return Ok(false);
                 }
             }
@@ -281,7 +302,7 @@ impl Engine {
         spec: &NetworkSpec,
         key: &str,
     ) -> Result<(), EngineError> {
-        let last = self.is_last(spec)?;
+        let last = self.is_last(spec, &[])?;
         self.run.write(|txn| {
             self.run.networks.delete(txn, spec.name.as_str())?;
             self.run.journal.delete(txn, key)?;
@@ -310,13 +331,10 @@ impl Engine {
             }
             views.push(view);
         }
-        let mut plan = Plan::default();
-        for view in views {
-            if !view.containers.is_empty() {
-                plan.append(self.disconnect_all(&view.spec.name, &view.containers, mode)?);
-            }
-            plan.append(self.remove_one(&view.spec, mode)?);
-        }
+        let plan = match mode {
+            Mode::Apply => self.remove_all(&views)?,
+            Mode::DryRun => self.preview_remove(&views)?,
+        };
         Ok(Outcome {
             value: (),
             plan,
@@ -324,23 +342,40 @@ impl Engine {
         })
     }
 
-    pub(super) fn remove_one(
-        &mut self,
-        spec: &NetworkSpec,
-        mode: Mode,
-    ) -> Result<Plan, EngineError> {
+    fn remove_all(&mut self, views: &[NetworkView]) -> Result<Plan, EngineError> {
+        let mut plan = Plan::default();
+        for view in views {
+            if !view.containers.is_empty() {
+                plan.append(self.disconnect_all(&view.spec.name, &view.containers)?);
+            }
+            plan.append(self.remove_one(&view.spec)?);
+        }
+        Ok(plan)
+    }
+
+    fn preview_remove(&mut self, views: &[NetworkView]) -> Result<Plan, EngineError> {
+        let mut plan = self.preview_disconnects(views)?;
+        let mut gone = Vec::new();
+        for view in views {
+            let name = &view.spec.name;
+            if self.live(name)?.is_some() && !gone.contains(name) {
+                plan.append(self.take_down_plan(&view.spec, &gone)?);
+            }
+            gone.push(name.clone());
+        }
+        Ok(plan)
+    }
+
+    pub(super) fn remove_one(&mut self, spec: &NetworkSpec) -> Result<Plan, EngineError> {
         let _lock = self.lock_host()?;
         let name = &spec.name;
         if self.live(name)?.is_none() {
-            if applies(mode) && !spec.is_transient() {
+            if !spec.is_transient() {
                 self.state()?.delete(name.as_str())?;
             }
             return Ok(Plan::default());
         }
-        let plan = self.take_down_plan(spec)?;
-        if !applies(mode) {
-            return Ok(plan);
-        }
+        let plan = self.take_down_plan(spec, &[])?;
         let key = journal_key(&ObjectName::Network(name.clone()));
         let users = self.run.write(|txn| {
             let users = self.users(txn, name)?;
@@ -445,6 +480,22 @@ impl Engine {
             id: random_id()?,
             now: now(),
         })
+    }
+
+    /// The host may get such an address later, or have it routed: it is no error, as it is none for Docker and Podman.
+    fn foreign_sources(&mut self, spec: &NetworkSpec) -> Result<Vec<Note>, EngineError> {
+        let chosen = spec.subnets.iter().map(|s| s.family());
+        let chosen: Vec<_> = chosen.filter_map(|f| spec.settings.snat(f)).collect();
+        if chosen.is_empty() {
+            return Ok(Vec::new());
+        }
+        let addrs = self.kernel.addrs(&Netns::Host);
+        let addrs = addrs.map_err(|e| failed("list the host's addresses", &e))?;
+        let has = |addr: &IpAddr| addrs.iter().any(|(_, net)| net.addr() == *addr);
+        let foreign = chosen.into_iter().filter(|addr| !has(addr));
+        Ok(foreign
+            .map(|addr| Note::ForeignSource(spec.name.clone(), addr))
+            .collect())
     }
 
     /// What the user must know when another tool's policy drops forwarded packets.

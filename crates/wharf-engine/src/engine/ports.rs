@@ -42,6 +42,7 @@ impl Engine {
             .filter(|p| !before.ports.contains(p))
             .collect();
         self.check_listeners(&new, &nets)?;
+        let unserved = self.check_served(&before, &new, &nets)?;
         let mut after = before.clone();
         after.ports.extend(&new);
         let mut txn = self.run.begin()?;
@@ -75,7 +76,8 @@ impl Engine {
         } else {
             drop(txn);
         }
-        let notes = self.take_notes();
+        let mut notes = self.take_notes();
+        notes.extend(unserved);
         Ok(Outcome {
             value: (),
             plan,

@@ -88,7 +88,7 @@ impl Engine {
         if entry.work == Work::NetworkGrow {
             return self.finish_growing(&live.spec, key);
         }
-        let plan = self.take_down_plan(&live.spec)?;
+        let plan = self.take_down_plan(&live.spec, &[])?;
         self.carry_out_all(&plan);
         self.forget_network(&live.spec, key)
     }

@@ -32,7 +32,7 @@ impl Engine {
             if is_as_asked(&live.spec, request) || self.has_users(&live.spec.name)? {
                 return Ok(live.spec);
             }
-            self.remove_one(&live.spec, Mode::Apply)?;
+            self.remove_one(&live.spec)?;
         }
         let lock = self.lock_host()?;
         // Whoever had the lock may have made it.
@@ -188,7 +188,7 @@ impl Engine {
             if live.is_none_or(|l| l.busy || l.spec.id != spec.id) || self.has_users(&spec.name)? {
                 continue;
             }
-            match self.remove_one(spec, Mode::Apply) {
+            match self.remove_one(spec) {
                 // Somebody came in between, or is doing the same.
                 Ok(_) | Err(EngineError::NetworkInUse { .. } | EngineError::Busy(_)) => {}
                 Err(error) => return Err(error),

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use clap::Args;
+use ipnet::IpNet;
 use wharf_core::addr::Mac;
 use wharf_core::attach::AttachRequest;
 use wharf_core::network::DEFAULT_NETWORK;
@@ -103,6 +104,15 @@ pub fn label(text: &str) -> Result<(String, String), String> {
         return Err("KEY=VALUE is expected".to_owned());
     }
     Ok((text.to_owned(), String::new()))
+}
+
+/// A subnet.
+///
+/// # Errors
+/// Not an address with a prefix length.
+pub fn subnet(text: &str) -> Result<IpNet, String> {
+    text.parse()
+        .map_err(|_| "ADDRESS/LENGTH is expected, such as 172.18.0.0/16 or fd00:18::/64".to_owned())
 }
 
 /// A process id.

@@ -11,7 +11,7 @@ use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::NetworkRequest;
 use wharf_engine::api::NetworkView;
 
-use super::args::{ChangeArgs, key_value, label};
+use super::args::{ChangeArgs, key_value, label, subnet};
 use super::container::{removed, report};
 use super::{Context, Done};
 use crate::output::error::CommandError;
@@ -44,7 +44,7 @@ pub struct CreateArgs {
     name: NetworkName,
 
     /// Subnet, such as 172.18.0.0/16 (one IPv4 and one IPv6 may be given); a free one if not given
-    #[arg(long = "subnet", value_name = "CIDR")]
+    #[arg(long = "subnet", value_name = "CIDR", value_parser = subnet)]
     subnets: Vec<IpNet>,
 
     /// The bridge's address in a subnet; its first address if not given
@@ -52,7 +52,7 @@ pub struct CreateArgs {
     gateways: Vec<IpAddr>,
 
     /// Part of a subnet that containers' addresses are taken from
-    #[arg(long = "ip-range", value_name = "CIDR")]
+    #[arg(long = "ip-range", value_name = "CIDR", value_parser = subnet)]
     ip_ranges: Vec<IpNet>,
 
     /// Name of the bridge interface
@@ -70,9 +70,8 @@ pub struct CreateArgs {
 
     /// IPv6 as well
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_value = "false", hide_default_value = true,
           default_missing_value = "true", value_parser = BoolishValueParser::new())]
-    ipv6: bool,
+    ipv6: Option<bool>,
 
     /// No way out and none in
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,

@@ -112,6 +112,7 @@ fn as_wharfs_own(error: CommandError) -> CommandError {
 fn run_all(args: RunArgs, ctx: &Context) -> Done {
     let mode = args.change.mode();
     let mut engine = ctx.engine()?;
+    let made_default = engine.makes_default(&args.attach.requests()?)?;
     let Some(container) = create(&args, &mut engine, mode, ctx)? else {
         return Ok(0);
     };
@@ -126,7 +127,7 @@ fn run_all(args: RunArgs, ctx: &Context) -> Done {
     match started {
         Ok(status) => Ok(status),
         Err(error) if error.is_broken_pipe() => Err(error),
-        Err(error) => Err(give_up(&container.name, error, ctx)),
+        Err(error) => Err(give_up(&container.name, made_default, error, ctx)),
     }
 }
 
@@ -258,12 +259,22 @@ fn record_end(
 }
 
 /// Removes the container of a program that did not start, and adds to the error how that went.
-fn give_up(name: &ContainerName, error: CommandError, ctx: &Context) -> CommandError {
-    let removed = Engine::open(&ctx.dirs)
-        .and_then(|mut engine| engine.remove(std::slice::from_ref(name), true, Mode::Apply));
+fn give_up(
+    name: &ContainerName,
+    made_default: bool,
+    error: CommandError,
+    ctx: &Context,
+) -> CommandError {
+    let removed = Engine::open(&ctx.dirs).and_then(|mut engine| {
+        engine.remove(std::slice::from_ref(name), true, Mode::Apply)?;
+        if made_default {
+            engine.forget_default();
+        }
+        Ok(())
+    });
     files::forget_log(&ctx.dirs, name);
     match removed {
-        Ok(_) => error.undone(format!("container `{name}` is removed again")),
+        Ok(()) => error.undone(format!("container `{name}` is removed again")),
         Err(failure) => error
             .undone(format!("container `{name}` is left behind: {failure}"))
             .hint(format!("`wharf rm -f {name}` removes it")),

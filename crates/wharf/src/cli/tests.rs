@@ -84,7 +84,7 @@ fn booleans_take_both_forms() {
     }
     assert!(debug("wharf network create --internal blue").contains("internal: true"));
     assert!(debug("wharf network create blue --internal=false").contains("internal: false"));
-    assert!(debug("wharf network create blue").contains("ipv6: false"));
+    assert!(debug("wharf network create blue").contains("ipv6: None"));
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub fn request(config: &Config, numbering: Option<&Numbering>) -> Done<NetworkRe
         request.subnets.dedup();
         request.gateways = n.subnets.iter().map(|(_, gateway)| *gateway).collect();
         request.gateways.dedup();
-        request.ipv6 = n.automatic && n.ipv6;
+        request.ipv6 = (n.automatic && n.ipv6).then_some(true);
     }
     request.bridge = match config.bridge.as_deref() {
         None | Some("") => None,

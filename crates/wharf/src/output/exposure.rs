@@ -24,19 +24,34 @@ pub fn text(exposure: &Exposure) -> String {
     out
 }
 
-fn one(out: &mut String, port: &PublishedPort) {
+/// Where it is published, in the host's addresses and its own.
+fn place(port: &PublishedPort) -> String {
     let at = match port.host_ip.as_str() {
         "" => "every address".to_owned(),
         ip => ip.to_owned(),
     };
-    let name = port.container.as_deref().unwrap_or("?");
-    let head = format!(
-        "{name}: port {}/{} at {at} to port {} (by {})",
-        port.host_port,
-        port.protocol,
-        port.container_port,
-        owner(port.owner)
+    let inside = &port.container_port;
+    let translated = format!(
+        "port {}/{} at {at} to port {inside}",
+        port.host_port, port.protocol
     );
+    let own: Vec<String> = port.direct.iter().map(ToString::to_string).collect();
+    if own.is_empty() {
+        return translated;
+    }
+    let own = own.join(" and ");
+    match port.is_translated() {
+        true => format!("{translated}, and port {inside} at its own address {own}"),
+        false => format!(
+            "port {inside}/{} at its own address {own}, untranslated",
+            port.protocol
+        ),
+    }
+}
+
+fn one(out: &mut String, port: &PublishedPort) {
+    let name = port.container.as_deref().unwrap_or("?");
+    let head = format!("{name}: {} (by {})", place(port), owner(port.owner));
     wrap(out, "", "  ", &head);
     if let Some(rule) = &port.rule {
         wrap(out, "  rule: ", "    ", rule);

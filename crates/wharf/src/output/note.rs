@@ -21,6 +21,24 @@ fn parts(note: &Note) -> Parts {
             ),
             Vec::new(),
         ),
+        Note::PortUnserved(container, port) => (
+            "warning",
+            "port_unserved",
+            format!(
+                "`{port}` of `{container}` answers to nobody: {}",
+                port.lacks()
+            ),
+            Vec::new(),
+        ),
+        Note::ForeignSource(network, addr) => (
+            "warning",
+            "foreign_source",
+            format!(
+                "containers of `{network}` go out as {addr}, which is no address of this host: answers come back only if \
+                 that is routed here"
+            ),
+            Vec::new(),
+        ),
         Note::ForwardPolicyDrop { chain, fix } => (
             "warning",
             "forward_policy_drop",

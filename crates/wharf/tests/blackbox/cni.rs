@@ -557,3 +557,28 @@ fn an_idle_network_makes_room() {
         .expect("ADD by another list");
     runtime.del(&second, "c1", "eth0", &no()).expect("DEL");
 }
+
+/// As with the reference plugin, a mapping at an address of a family that the network lacks is no failure; wharf says so.
+#[test]
+fn a_port_of_a_family_that_is_not_there_is_noted() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = list(
+        "1.0.0",
+        &json!({"ipam": {"type": "host-local", "ranges": [[{"subnet": "10.44.0.0/24"}]]}}),
+    );
+    let ports = json!({"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp",
+        "hostIP": addr::HOST6.to_string()}]});
+    runtime.netns("c1");
+    let mut plugin = list["plugins"][0].clone();
+    for key in ["cniVersion", "name"] {
+        plugin[key] = list[key].clone();
+    }
+    plugin["runtimeConfig"] = ports;
+    runtime
+        .command("ADD", "c1", "/run/netns/c1", "eth0", &plugin)
+        .run()
+        .ok()
+        .says("answers to nobody");
+}

@@ -72,6 +72,56 @@ fn plan(host: &Host, line: &str) -> (Value, String) {
     (json, script)
 }
 
+/// Does `line` on one host, and what its dry run prints on the other: both must be alike.
+#[track_caller]
+fn play(real: &Host, copy: &Host, line: &str, compared: bool) {
+    let (json, script) = plan(real, line);
+    assert!(
+        json["steps"]
+            .as_array()
+            .is_some_and(|steps| !steps.is_empty()),
+        "an empty plan for {line}"
+    );
+    let there = |host: &Host| -> Vec<&str> {
+        ["c1", "c2"]
+            .into_iter()
+            .filter(|name| host.path(&format!("/run/netns/{name}")).exists())
+            .collect()
+    };
+    let played = copy.command("sh").arg("-eu").input(&script).run();
+    assert_eq!(
+        played.code,
+        Some(0),
+        "{line}\n{script}\n{}",
+        played.transcript()
+    );
+    real.w(line).ok();
+    assert_eq!(
+        there(copy),
+        there(real),
+        "namespaces after {line}\n{script}"
+    );
+    if !compared {
+        return;
+    }
+    let containers = there(real);
+    let pairs = comparable(real, &containers)
+        .into_iter()
+        .zip(comparable(copy, &containers));
+    for (number, (wanted, got)) in pairs.enumerate() {
+        let place = if number == 0 {
+            "host"
+        } else {
+            containers[number - 1]
+        };
+        let difference = wanted.difference(&got);
+        assert!(
+            difference.is_empty(),
+            "{line}\n- is wharf, + is the script, on {place}:\n{difference}\n\n{script}"
+        );
+    }
+}
+
 #[test]
 fn dry_run_executed_by_sh_gives_the_same_network() {
     require!();
@@ -93,52 +143,10 @@ fn dry_run_executed_by_sh_gives_the_same_network() {
         "network rm A",
     ];
     for line in steps {
-        let (json, script) = plan(&real, line);
-        assert!(
-            json["steps"]
-                .as_array()
-                .is_some_and(|steps| !steps.is_empty()),
-            "an empty plan for {line}"
-        );
-        let there = |host: &Host| -> Vec<&str> {
-            ["c1", "c2"]
-                .into_iter()
-                .filter(|name| host.path(&format!("/run/netns/{name}")).exists())
-                .collect()
-        };
-        let played = copy.command("sh").arg("-eu").input(&script).run();
-        assert_eq!(
-            played.code,
-            Some(0),
-            "{line}\n{script}\n{}",
-            played.transcript()
-        );
-        real.w(line).ok();
-        assert_eq!(
-            there(&copy),
-            there(&real),
-            "namespaces after {line}\n{script}"
-        );
         // What `network connect` calls its host end is made up anew each time.
-        if line.starts_with("network connect") || line.starts_with("network disconnect") {
-            continue;
-        }
-        let containers = there(&real);
-        let pairs = comparable(&real, &containers)
-            .into_iter()
-            .zip(comparable(&copy, &containers));
-        for (number, (wanted, got)) in pairs.enumerate() {
-            let place = if number == 0 {
-                "host"
-            } else {
-                containers[number - 1]
-            };
-            let difference = wanted.difference(&got);
-            assert!(
-                difference.is_empty(),
-                "{line}\n- is wharf, + is the script, on {place}:\n{difference}\n\n{script}"
-            );
-        }
+        let named =
+            !(line.starts_with("network connect") || line.starts_with("network disconnect"));
+        play(&real, &copy, line, named);
     }
     start.assert_same(
         &copy,
@@ -201,4 +209,60 @@ fn every_change_has_a_dry_run_and_an_error_is_the_same_error() {
     ] {
         host.w(&format!("{line} --dry-run")).fails(1);
     }
+}
+
+/// Several at once: each step follows from those before, down to the last network, with which the host's part goes.
+#[test]
+fn a_dry_run_of_several_changes_counts_those_before() {
+    require!();
+    for last in [
+        "network rm -f A B C",
+        "rm -f c1 c2; network rm C B A",
+        "rm -f c1 c2; network prune",
+    ] {
+        let (real, copy) = (host(), host());
+        let start = Snapshot::of(&copy);
+        let steps = [
+            "network create A --subnet 10.88.1.0/24 --subnet fd00:88:1::/64 --bridge wharf-a",
+            "network create B --subnet 10.88.2.0/24 --bridge wharf-b --masquerade=false",
+            "network create C --subnet 10.88.3.0/24 --bridge wharf-c -o com.docker.network.bridge.gateway_mode_ipv4=routed",
+            "create c1 --network A:host-interface=vc1a --network B:host-interface=vc1b -p 8080:80",
+            "create c2 --network B:host-interface=vc2b --network A:host-interface=vc2a -p 127.0.0.1:8081:81 -p 8090:8090/udp",
+            "network connect C:host-interface=vc1c,gw-priority=7 c1",
+            "port add c1 8090:8090/tcp 9000-9002:90-92",
+            "port rm c1 9000-9002:90-92",
+            "network disconnect A c1",
+            "network connect A:host-interface=vc1a c1",
+        ];
+        for line in steps {
+            play(&real, &copy, line, last.contains("-f A"));
+        }
+        for line in last.split("; ") {
+            play(&real, &copy, line, true);
+        }
+        real.w("rm -f c1 c2").ok();
+        copy.sh("for c in c1 c2; do ip netns del $c 2>/dev/null || true; done");
+        start.assert_same(&copy, last);
+    }
+}
+
+/// After a reboot networks come up with their first container: what they share on the host is done once.
+#[test]
+fn a_dry_run_brings_several_networks_up() {
+    require!();
+    let real = host();
+    for line in [
+        "network create A --subnet 10.88.1.0/24 --bridge wharf-a",
+        "network create B --subnet 10.88.2.0/24 --bridge wharf-b",
+        "network create V --subnet fd00:88:3::/64 --bridge wharf-v",
+    ] {
+        real.w(line).ok();
+    }
+    let (real, copy) = (real.reboot(), host());
+    play(
+        &real,
+        &copy,
+        "create c1 --network A:host-interface=va --network V:host-interface=vv --network B:host-interface=vb -p 8080:80",
+        true,
+    );
 }

@@ -224,3 +224,51 @@ fn nothing_is_published() {
     assert_eq!(host.w("exposure").exits(0).stdout, "no port is published\n");
     assert!(ports(&host).is_empty());
 }
+
+/// Where a network routes packets untranslated, its containers' ports answer at their own addresses, and are asked there.
+#[test]
+fn a_port_of_a_routed_network_is_asked_at_the_containers_address() {
+    require!();
+    let host = options().bridge_nf_call(false).start();
+    let routed = "-o com.docker.network.bridge.gateway_mode_ipv4=routed";
+    network(&host, "r", 3, routed);
+    container(&host, "c", "r", 3, 11, "-p 8080:80");
+    let c = host.container("c");
+    let _server = Echo::tcp(&c, "c", 80);
+    let own = at(false, 3, 11);
+    assert_eq!(host.outside().tcp(own, 80).by(), Some("c"));
+    assert_eq!(host.outside().tcp(addr::HOST6, 8080).by(), Some("c"));
+    let all = ports(&host);
+    let found = port(&all, "8080");
+    assert_eq!(texts(found, "direct"), ["10.88.3.11"]);
+    assert_eq!(reach(found, "outside", "10.88.3.11:80"), "delivered");
+    assert_eq!(reach(found, "host", "10.88.3.11:80"), "delivered");
+    assert_eq!(
+        reach(found, "outside", &format!("[{}]:8080", addr::HOST6)),
+        "delivered"
+    );
+    let asked: Vec<_> = texts_of(found, "address");
+    assert!(
+        !asked.iter().any(|a| a.starts_with("10.0.2.2")),
+        "{asked:?}"
+    );
+    assert_eq!(differences(found), Vec::<String>::new());
+    let one_line = |text: String| text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown = one_line(host.w("exposure").ok().stdout);
+    assert!(
+        shown.contains("and port 80 at its own address 10.88.3.11"),
+        "{shown}"
+    );
+    // At the host's address nobody is, and that is why.
+    host.w("trace outside 10.0.2.2:8080 --offline").exits(1);
+    let told = one_line(host.w("trace outside 10.0.2.2:8080 --offline").stdout);
+    assert!(
+        told.contains("c publishes that port at its own address, 10.88.3.11:80"),
+        "{told}"
+    );
+}
+
+fn texts_of(port: &Value, key: &str) -> Vec<String> {
+    let all = port["reach"].as_array().expect("a list");
+    all.iter().map(|r| text(r, key)).collect()
+}

@@ -327,6 +327,24 @@ fn teardown_takes_what_is_there_and_is_content_with_what_is_gone() {
     before.assert_same(&host, "one network after the other");
 }
 
+/// The networks that go with their last container are in the dry run, and with the last of them the host's part.
+#[test]
+fn a_dry_run_shows_that_networks_go_with_their_last_container() {
+    require!();
+    let host = host();
+    let (one, two) = (bridge("one", 1), bridge("two", 2));
+    let both = publish(&input("a", 10, &[one, two]), "", 8080, 80);
+    namespaces(&host, &["a"]);
+    let before = Snapshot::of(&host);
+    setup(&host, "a", &both);
+    let script = host.w("rm -f a --dry-run").ok().stdout;
+    for part in ["podman1", "podman2", "delete table inet wharf"] {
+        assert!(script.contains(part), "{part}:\n{script}");
+    }
+    host.w("rm -f a").ok();
+    before.assert_same(&host, &script);
+}
+
 #[test]
 fn a_container_that_ended_without_teardown_starts_again() {
     require!();

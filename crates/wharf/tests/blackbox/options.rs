@@ -370,3 +370,63 @@ fn who_comes_in_by_a_published_port_appears_as_the_gateway_where_asked_for() {
         assert_eq!(host.outside().tcp_brief(to, 8082).by(), None, "{to}");
     }
 }
+
+/// What is said twice and differently, what cannot be, and a slip: one error, and nothing is made.
+#[test]
+fn options_that_cannot_be_are_refused() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    for (options, said) in [
+        (
+            "--mtu 1400 -o mtu=1300",
+            "the MTU and the option for it differ",
+        ),
+        (
+            "-o mtu=1400 -o com.docker.network.driver.mtu=1300",
+            "are one option",
+        ),
+        ("--icc=true -o icc=false", "`icc` and the option for it"),
+        (
+            "--masquerade=true -o com.docker.network.bridge.enable_ip_masquerade=false",
+            "`masquerade` and the option for it",
+        ),
+        (
+            "--ipv6=false --subnet fd00:88::/64",
+            "an IPv6 subnet is given, and no IPv6",
+        ),
+        ("-o outbound_addr4=fd00::1", "IPv4 address that a host can"),
+        ("-o outbound_addr4=x", "IPv4 address that a host can have"),
+        (
+            "-o com.docker.network.host_ipv4=0.0.0.0",
+            "IPv4 address that a host can have",
+        ),
+        ("-o outbound_addr6=10.0.2.2", "IPv6 address that a host can"),
+        (
+            "-o com.docker.network.bridge.host_binding_ipv4=224.0.0.1",
+            "IPv4 address that a host can have",
+        ),
+        ("-o vlan=5", "only networks of Podman's"),
+        ("-o isolat=true", "did you mean `isolate`?"),
+        ("-o colour=red", "there are: icc, masquerade"),
+    ] {
+        host.w(&format!("network create x {options}"))
+            .fails(1)
+            .says(said);
+    }
+    host.w("network create x --subnet 10.1.0.0")
+        .fails(2)
+        .says("ADDRESS/LENGTH is expected");
+    before.assert_same(&host, "what was refused");
+    // Twice the same is no contradiction; an address may come later, or be routed here.
+    host.w("network create x --mtu 1400 -o mtu=1400 -o com.docker.network.driver.mtu=1400")
+        .ok();
+    host.w("network create y --ipv6=false -o outbound_addr4=192.0.2.77")
+        .ok()
+        .says("no address of this host");
+    let own = host.w(&format!(
+        "network create z -o com.docker.network.host_ipv4={}",
+        addr::HOST4
+    ));
+    assert_eq!(own.ok().stderr, "");
+}

@@ -326,3 +326,75 @@ fn link_local_addresses_that_two_have_stay_with_the_other() {
     host.w("rm x").ok();
     assert!(!host.sh("nft list set bridge wharf guard6").contains("fe80"));
 }
+
+/// A port at an address of a family that no network of the container carries would answer nobody: it is refused, or, where
+/// others are published beside it, named.
+#[test]
+fn a_port_that_would_answer_nobody_is_not_silently_taken() {
+    require!();
+    let host = host();
+    for (name, more) in [
+        ("four", "--subnet 10.88.1.0/24"),
+        ("six", "--subnet fd00:88:2::/64"),
+        ("in", "--subnet 10.88.3.0/24 --internal"),
+        (
+            "bound",
+            "--subnet fd00:88:4::/64 -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
+        ),
+    ] {
+        host.w(&format!("network create {name} {more}")).ok();
+    }
+    host.w("create there --network six").ok();
+    let before = Snapshot::of(&host);
+    let v4 = format!("{}:8080:80", addr::HOST4);
+    for (line, family) in [
+        (format!("create c --network six -p {v4}"), "IPv4"),
+        ("create c --network six -p 0.0.0.0:8080:80".into(), "IPv4"),
+        ("create c --network four -p [::]:8080:80".into(), "IPv6"),
+        ("create c --network bound -p 8080:80".into(), "IPv4"),
+        (format!("port add there {v4}"), "IPv4"),
+    ] {
+        host.w(&line)
+            .fails(2)
+            .says(&format!("has no {family} address"));
+        before.assert_same(&host, &line);
+    }
+    host.w(&format!("run --network six -p {v4} -- true"))
+        .fails(125)
+        .says("has no IPv4 address");
+    let file = format!(
+        "[networks.x]\nsubnet = \"fd00:88:9::/64\"\n[containers.y]\nnetworks = [\"x\"]\nports = [\"{v4}\"]\n"
+    );
+    let file = host.dir().write("t.toml", &file);
+    host.w(&format!("apply {file}"))
+        .fails(2)
+        .says("has no IPv4 address");
+    before.assert_same(&host, "what was refused");
+
+    host.w(&format!("create part --network six -p {v4} -p 8081:80"))
+        .ok()
+        .says("warning: `10.0.2.2:8080:80/tcp` of `part` answers to nobody");
+    let noted = host
+        .w("--json create two --network four -p [::]:8082:80 -p 8083:80")
+        .ok();
+    assert!(
+        noted.stderr.contains(r#""kind":"port_unserved""#),
+        "{}",
+        noted.transcript()
+    );
+    let plain = host.w("create both --network four -p 8084:80").ok();
+    assert_eq!(plain.stderr, "", "every family that there is");
+    // Docker takes ports of internal networks, and publishes none of them.
+    host.w("create quiet --network in -p 8085:80")
+        .ok()
+        .says("internal networks only");
+    host.w("port add quiet 8086:80")
+        .ok()
+        .says("internal networks only");
+    // One that leaves the network that carried its port.
+    host.w("create both6 --network four --network six -p 0.0.0.0:8087:80")
+        .ok();
+    host.w("network disconnect four both6")
+        .ok()
+        .says("answers to nobody");
+}

@@ -356,3 +356,42 @@ fn a_transient_container_whose_waiter_was_killed_is_nobodys() {
             .then_some(())
     });
 }
+
+/// What fails leaves nothing, the network `default` that was made by the way included.
+#[test]
+fn the_default_network_goes_with_a_change_that_fails() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let file = host.dir().write(
+        "t.yaml",
+        "containers: {c: {}, d: {ports: ['192.0.2.77:80:80']}}\n",
+    );
+    host.w("network create other --subnet 10.88.1.0/24").ok();
+    host.w("create there --network other").ok();
+    let with = Snapshot::of(&host);
+    for (line, code) in [
+        ("run -- /no/such/program".to_owned(), 127),
+        ("run -d -- /no/such/program".to_owned(), 127),
+        ("run -- /etc/passwd".to_owned(), 126),
+        ("run --workdir /no/such -- true".to_owned(), 125),
+        ("run -p 192.0.2.77:80:80 -- true".to_owned(), 125),
+        ("run --ip 192.0.2.77 -- true".to_owned(), 125),
+        ("run -p 80 -- true".to_owned(), 2),
+        ("network connect default:ip=192.0.2.77 there".to_owned(), 1),
+        (format!("apply {file}"), 1),
+    ] {
+        host.w(&line).fails(code);
+        assert_eq!(
+            names(&host.w("network ls --json").json()),
+            ["other"],
+            "{line}"
+        );
+        assert_eq!(names(&host.w("ps --json").json()), ["there"], "{line}");
+        with.assert_same(&host, &line);
+    }
+    remove(&host, &["there"], &["other"]);
+    before.assert_same(&host, "all");
+    host.w("run --rm -- true").ok();
+    assert_eq!(names(&host.w("network ls --json").json()), ["default"]);
+}

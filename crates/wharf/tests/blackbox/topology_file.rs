@@ -127,6 +127,63 @@ fn apply_shows_the_difference_and_makes_only_that() {
     assert_eq!(steps(&host, &file), 0);
 }
 
+/// Every key of a file counts, also one that was dropped; a second apply has nothing to do.
+#[test]
+fn what_a_file_no_longer_says_is_changed_or_refused() {
+    require!();
+    let host = host();
+    let base = "[networks.a]\nsubnet = \"10.88.1.0/24\"\nipv6 = true\nlabels = { l = \"m\" }\n\
+                options = { isolate = \"false\" }\n[networks.b]\n[containers.c]\nports = [\"8080:80\"]\n\
+                networks = { a = { gw-priority = 5, aliases = [\"x\"] }, b = { gw-priority = 3 } }\n";
+    let file = host.dir().write("t.toml", base);
+    host.w(&format!("apply {file}")).ok();
+    let c = host.container("c");
+    let default = |dev: &str| {
+        let routes = c.ip("-4 route show default");
+        assert!(routes.contains(&format!("dev {dev}")), "{routes}");
+    };
+    default("eth0");
+    for (from, to) in [
+        ("gw-priority = 5, ", "gw-priority = 0, "),
+        ("gw-priority = 0, ", ""),
+        ("aliases = [\"x\"]", ""),
+        ("ports = [\"8080:80\"]\n", ""),
+    ] {
+        let text = std::fs::read_to_string(&file).expect("the file");
+        assert!(text.contains(from), "{from}");
+        host.dir().write("t.toml", &text.replacen(from, to, 1));
+        let same = (from, to) == ("gw-priority = 0, ", "");
+        assert_eq!(steps(&host, &file) == 0, same, "{from} -> {to}");
+        host.w(&format!("apply {file}")).ok();
+        assert_eq!(steps(&host, &file), 0, "{from} -> {to}, a second time");
+        default("eth1");
+    }
+    let kept = std::fs::read_to_string(&file).expect("the file");
+    let before = Snapshot::of(&host);
+    let edits = [
+        ("ipv6 = true\n", "ipv6 is true, and false is asked for"),
+        ("labels = { l = \"m\" }\n", "labels is l=m, and none"),
+        ("isolate = \"false\"", "options is isolate=false, and none"),
+    ];
+    for (dropped, said) in edits {
+        host.dir().write("t.toml", &kept.replace(dropped, ""));
+        host.w(&format!("plan {file}")).fails(1).says(said);
+        host.w(&format!("apply {file}")).fails(1).says(said);
+    }
+    before.assert_same(&host, "what was refused");
+    // With nobody on it the network is made anew.
+    host.w("rm -f c").ok();
+    for (dropped, _) in edits {
+        let nets = kept.split("[containers").next().unwrap_or_default();
+        host.dir().write("t.toml", &nets.replace(dropped, ""));
+        assert_eq!(steps(&host, &file), 2, "{dropped}");
+        host.w(&format!("apply {file}")).ok();
+        assert_eq!(steps(&host, &file), 0, "{dropped}");
+        host.dir().write("t.toml", nets);
+        host.w(&format!("apply {file}")).ok();
+    }
+}
+
 #[test]
 fn a_topology_that_cannot_be_leaves_nothing() {
     require!();

@@ -30,6 +30,28 @@ cases! {
         says: "rejected not-listening|not-published host *",
         no_fix: "nobody can tell which container was meant",
     }
+    bridge_lost_its_address: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "ip addr del 10.88.1.1/24 dev wharf-front",
+        ask: "outside 10.0.2.2:8080",
+        says: "dropped route-conflict host 10.88.1.0/24 dev wharf-front",
+        owner: "wharf",
+    }
+    bridge_lost_its_address_for_the_host: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "ip addr del 10.88.1.1/24 dev wharf-front",
+        ask: "host 10.88.1.11:80",
+        says: "dropped route-conflict host 10.88.1.0/24 dev wharf-front",
+        owner: "wharf",
+    }
+    bridge_without_address: {
+        on: &["wharf network create bare --subnet 10.88.4.0/24 --bridge br-bare -o com.docker.network.bridge.inhibit_ipv4=true
+               wharf create d --network bare --ip 10.88.4.11 -p 8084:80"],
+        serves: "d:80/tcp",
+        ask: "host 10.88.4.11:80",
+        says: "dropped route-conflict host 10.88.4.0/24 dev br-bare",
+        owner: "wharf",
+    }
     networks_apart: {
         on: &[WHARF], serves: SERVES,
         ask: "db web:80",

@@ -44,7 +44,7 @@ fn name(port: &PublishedPort) -> String {
 
 /// Whether the mapping is to answer at an address.
 fn is_meant(port: &PublishedPort, ip: IpAddr) -> bool {
-    port.asked.bound.is_none_or(|bound| bound == ip)
+    port.direct.contains(&ip) || port.asked.bound.is_none_or(|bound| bound == ip)
 }
 
 /// A firewall says closed, and it is open; or open, and it is closed.
@@ -88,7 +88,7 @@ fn wider(port: &PublishedPort, all: &mut Vec<Difference>) {
     for reach in port
         .reach
         .iter()
-        .filter(|r| r.open && r.from == Side::Outside)
+        .filter(|r| r.open && r.from == Side::Outside && !port.direct.contains(&r.ip))
     {
         let by = reach.by.as_deref().unwrap_or("a link");
         // The loopback address itself, asked for by a neighbour.

@@ -148,6 +148,12 @@ impl<'a> Walk<'a> {
                         self.blame(Verdict::Dropped, "route", fault);
                         return Some(self.on_link(id, addr.link, packet.dst));
                     }
+                    let found = chosen.hop.and_then(|h| h.link);
+                    let found = Some((found, chosen.route.dst.prefix_len()));
+                    if let Some((fault, out)) = self.bridge_without_address(id, packet.dst, found) {
+                        self.blame(Verdict::Dropped, "route", fault);
+                        return Some(out);
+                    }
                     self.notice_diversion(id, packet, &chosen);
                     return Some(self.out(id, &chosen, packet.dst));
                 }
@@ -173,7 +179,10 @@ impl<'a> Walk<'a> {
         } else {
             Verdict::Dropped
         };
-        let (fault, guess) = self.no_route(id, packet);
+        let (fault, guess) = match self.bridge_without_address(id, packet.dst, None) {
+            Some((fault, out)) => (fault, Some(out)),
+            None => self.no_route(id, packet),
+        };
         self.blame(verdict, "route", fault);
         guess
     }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::publish::PortMapping;
+use crate::trace::doctor::walked;
 use crate::trace::env::CtState;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::Code;
@@ -75,6 +77,35 @@ impl<'a> Walk<'a> {
             .owner(rule.owner)
             .evidence(format!("{shown}: {}", rule.text));
         Some(fault.fix(removed(space, rule)))
+    }
+
+    /// A port of the host is asked for that a container publishes at its own address instead.
+    pub(super) fn published_directly(&self, id: SpaceId, packet: &Packet) -> Option<Fault> {
+        let fits = |m: &PortMapping| {
+            walked(m.protocol) == Some(packet.l4)
+                && (m.host.first()..=m.host.last()).contains(&packet.dport)
+        };
+        let (container, (mapping, addr, net)) = self.state.containers.iter().find_map(|c| {
+            let mut ports = self.state.direct(c).into_iter();
+            let found =
+                ports.find(|(m, addr, _)| fits(m) && addr.is_ipv4() == packet.dst.is_ipv4());
+            found.filter(|_| id == HOST).map(|f| (c, f))
+        })?;
+        let inside = mapping.container.first() + (packet.dport - mapping.host.first());
+        let (port, proto) = (packet.dport, mapping.protocol);
+        let what = format!(
+            "Nothing in host listens on {proto} port {port}: the network {} routes packets untranslated, and {} publishes that port at its own address, {}.",
+            net.name,
+            container.name,
+            show_end(addr, inside)
+        );
+        let fault = Fault::new(Code::NotListening, id, format!("{port}/{proto}"), what)
+            .evidence(format!("wharf network inspect {}: options", net.name))
+            .evidence(format!("wharf port ls {}: {mapping}", container.name));
+        Some(fault.fix(format!(
+            "wharf trace outside {}/{proto}",
+            show_end(addr, inside)
+        )))
     }
 
     fn translated_to(&self, site: Site, packet: Packet, ct: &mut CtState) -> Packet {

@@ -175,6 +175,9 @@ impl Walk<'_> {
             )
         });
         let Some(socket) = near.first() else {
+            if let Some(fault) = self.published_directly(id, packet) {
+                return fault;
+            }
             let what = format!("Nothing in {} listens on {proto} port {port}.", space.name);
             return Fault::new(Code::NotListening, id, format!("{port}/{proto}"), what)
                 .evidence(format!("{seen}: nothing"))

@@ -139,7 +139,7 @@ fn network_create(request: &NetworkRequest) -> Vec<String> {
     }
     let flags = [
         ("ipv4", request.ipv4),
-        ("ipv6", request.ipv6.then_some(true)),
+        ("ipv6", request.ipv6),
         ("internal", request.internal.then_some(true)),
         ("icc", request.icc),
         ("masquerade", request.masquerade),
@@ -199,7 +199,7 @@ mod tests {
         let mut request = NetworkRequest::new("blue".parse().unwrap());
         request.subnets = vec!["172.18.0.0/16".parse().unwrap()];
         request.icc = Some(false);
-        request.ipv6 = true;
+        request.ipv6 = Some(true);
         request.labels.insert("team".to_owned(), "a b".to_owned());
         assert_eq!(
             Change::NetworkCreate(request).command(),

@@ -34,6 +34,10 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
             }
         }
     }
+    if makes_default(wanted, engine)? {
+        let name = DEFAULT_NETWORK.parse().expect("a valid name");
+        actions.push(network_new(&NetworkRequest::new(name), "is not there"));
+    }
     for spec in &wanted.containers {
         match containers.iter().find(|c| c.name == spec.name) {
             Some(container) if !engine.is_there(container) => {
@@ -113,6 +117,24 @@ pub fn to_destroy(
     Ok(actions)
 }
 
+/// Whether a container is to be on the default network, which is neither there nor in the file. It is made as a change of
+/// its own, so that it goes again when a later one fails.
+fn makes_default(wanted: &Wanted, engine: &mut Engine) -> Result<bool, CommandError> {
+    if wanted
+        .networks
+        .iter()
+        .any(|r| r.name.as_str() == DEFAULT_NETWORK)
+    {
+        return Ok(false);
+    }
+    for spec in &wanted.containers {
+        if engine.makes_default(&spec.networks)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Every network that a container asks for is in the file or there.
 fn check_networks(wanted: &Wanted, networks: &[NetworkView]) -> Result<(), CommandError> {
     let known = |name: &NetworkName| {
@@ -146,12 +168,12 @@ fn network_again(
     let differences: Vec<String> = network_differences(request, &view.spec)
         .iter()
         .map(|d| {
-            let found = if d.found.is_empty() {
-                "unset"
-            } else {
-                &d.found
+            let or = |text: &'_ str, none: &str| match text {
+                "" => none.to_owned(),
+                text => text.to_owned(),
             };
-            format!("{} is {found}, and {} is asked for", d.key, d.wanted)
+            let (found, wanted) = (or(&d.found, "unset"), or(&d.wanted, "none"));
+            format!("{} is {found}, and {wanted} is asked for", d.key)
         })
         .collect();
     if differences.is_empty() {
@@ -161,7 +183,7 @@ fn network_again(
     if !view.containers.is_empty() {
         let message = format!("network `{name}` is not as the file asks, and containers are on it");
         let mut error = CommandError::new(ErrorKind::Conflict, message).hint(format!(
-            "change the file, or remove the network with its containers: `wharf network rm -f {name}`"
+            "change the file, or take its containers off and remove it first: `wharf network rm -f {name}`"
         ));
         error.causes = differences;
         return Err(error);

@@ -18,6 +18,12 @@ pub struct Wanted {
     pub containers: Vec<ContainerSpec>,
 }
 
+/// What the parser says of a name `null` or `~`, and what helps.
+const NOTHING: (&str, &str) = (
+    "cannot deserialize null into string; use Option<String>",
+    "this is read as nothing, not as text: write it in quotes",
+);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Format {
     Toml,
@@ -96,7 +102,7 @@ fn parse_as(text: &str, format: Format) -> Result<Topology, String> {
         // A file without anything in it asks for nothing, in YAML too.
         Format::Yaml if text.lines().all(is_blank) => Ok(Topology::default()),
         Format::Yaml => serde_saphyr::from_str(text).map_err(|e| {
-            let text = e.to_string();
+            let text = e.to_string().replace(NOTHING.0, NOTHING.1);
             text.strip_prefix("error: ").unwrap_or(&text).to_owned()
         }),
     }
