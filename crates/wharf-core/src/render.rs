@@ -46,6 +46,9 @@ pub fn command(op: &Op) -> String {
             let way = if *up { "up" } else { "down" };
             format!("{} link set dev {} {way}", ip(netns), quote(link))
         }
+        Op::LinkRename { from, to } => {
+            format!("ip link set dev {} name {}", quote(from), quote(to))
+        }
         Op::PortSet(port) => port_set(port),
         Op::AddrAdd { netns, link, addr } => {
             let nodad = match Family::of_net(*addr) {
@@ -97,6 +100,12 @@ pub fn command(op: &Op) -> String {
             ..
         } => link_traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
+        Op::Door {
+            family,
+            chain,
+            link,
+            inward,
+        } => door(*family, chain, link, *inward),
         Op::ConntrackFlush {
             protocol,
             host_ip,
@@ -116,6 +125,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::LinkSet(_) => "link set",
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
+        Op::LinkRename { .. } => "link rename",
         Op::PortSet(_) => "port set",
         Op::AddrAdd { .. } => "addr add",
         Op::AddrDel { .. } => "addr del",
@@ -134,6 +144,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Detour { .. } => "filter add",
         Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
+        Op::Door { .. } => "rule insert",
         Op::ConntrackFlush { .. } => "conntrack flush",
         Op::ConntrackForget(_) => "conntrack forget",
     }
@@ -392,6 +403,18 @@ fn port_set(port: &Port) -> String {
         quote(&port.alias),
     );
     vlan.unwrap_or_default() + &text
+}
+
+fn door(family: Family, chain: &str, link: &IfName, inward: bool) -> String {
+    let table = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let end = if inward { "iifname" } else { "oifname" };
+    let rule = format!(
+        "insert rule {table} filter {chain} {end} \"{link}\" counter accept comment \"wharf\""
+    );
+    format!("nft {}", quote(rule))
 }
 
 fn detour(from: &IfName, by: &IfName) -> String {

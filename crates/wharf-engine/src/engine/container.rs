@@ -320,6 +320,9 @@ impl Engine {
             removed.push(name.clone());
             containers.push(identity::without_anothers(container));
         }
+        if applies(mode) {
+            self.name_cables(&containers)?;
+        }
         let nets = self.networks_of(&containers)?;
         let mut all: Vec<_> = containers
             .iter()

@@ -40,6 +40,7 @@ mod network;
 mod ports;
 mod rebuild;
 mod recover;
+mod renamed;
 mod repair;
 mod serve;
 mod settings;
@@ -180,7 +181,7 @@ impl Engine {
             found.into_iter().map(|f| (f.object, f.was)).collect()
         };
         Ok(Differences {
-            changed: pairs(self.repair(Mode::DryRun)?.value),
+            changed: pairs(self.repair(Mode::DryRun)?.value.mended),
             left: pairs(self.gc(Mode::DryRun)?.value),
         })
     }

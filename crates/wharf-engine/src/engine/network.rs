@@ -13,10 +13,11 @@ use wharf_core::network::{
     resolve,
 };
 use wharf_core::op::Op;
-use wharf_core::plan::Plan;
+use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Mode, Note, ObjectName, Outcome};
 use crate::engine::host::{failed, learn_of_host};
+use crate::engine::renamed::{Renamed, renamed};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::{LiveNetwork, Work};
@@ -194,6 +195,11 @@ impl Engine {
             &spec.found_resources(&all),
             &format!("network `{}` is new on this host", spec.name),
         ));
+        if spec.has_own_bridge() {
+            // The host's default for new links may be another.
+            let closed = compile::route_localnet(spec, false);
+            plan.append(diff(&[closed], &[], "nobody needs the host's loopback yet"));
+        }
         if !applies(mode) {
             return Ok(plan);
         }
@@ -239,6 +245,15 @@ impl Engine {
             &all,
             &format!("network `{}` is removed", spec.name),
         );
+        if let Some(renamed) = self.renamed_bridge(spec)? {
+            let undo = Undo::Ops(vec![renamed.back().op()]);
+            let step = Step {
+                op: renamed.op(),
+                undo,
+                because: "somebody gave the bridge another name".to_owned(),
+            };
+            plan.steps.insert(0, step);
+        }
         if self.bridge_is_anothers(spec)? {
             let deletes = |op: &Op| matches!(op, Op::LinkDel { netns: Netns::Host, link } if *link == spec.bridge);
             plan.steps.retain(|step| !deletes(&step.op));
@@ -247,6 +262,16 @@ impl Engine {
             plan.append(self.release_host()?);
         }
         Ok(plan)
+    }
+
+    fn renamed_bridge(&mut self, spec: &NetworkSpec) -> Result<Option<Renamed>, EngineError> {
+        let there = self.kernel.link(&Netns::Host, &spec.bridge);
+        let there = there.map_err(|e| super::host::failed("look at the bridge", &e))?;
+        if there.is_some() {
+            return Ok(None);
+        }
+        let links = self.host_links_now()?;
+        Ok(renamed(&links, std::slice::from_ref(spec), &[]).pop())
     }
 
     /// Whether somebody removed the bridge and made a link of his own under its name: the hardware address that wharf

@@ -19,7 +19,7 @@ use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridg
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
-use crate::api::{Dirs, Finding, Mode, Outcome};
+use crate::api::{Dirs, Finding, Mode, Outcome, Repaired};
 use crate::engine::gc::{Space, are_ends, cable_mark};
 use crate::engine::host::failed;
 use crate::engine::network::{now, random_id};
@@ -57,7 +57,7 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's or the store's.
-    pub fn rebuild(&mut self) -> Result<Outcome<Vec<Finding>>, EngineError> {
+    pub fn rebuild(&mut self) -> Result<Outcome<Repaired>, EngineError> {
         let _lock = self.lock_host()?;
         let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
         let links = self.kernel.links(&Netns::Host).map_err(read)?;
@@ -83,10 +83,10 @@ impl Engine {
             }
         }
         self.run.commit(txn)?;
-        let (plan, mended) = self.mend(Mode::Apply)?;
-        findings.extend(mended);
+        let (plan, mut value) = self.mend(Mode::Apply)?;
+        value.mended.splice(0..0, findings);
         Ok(Outcome {
-            value: findings,
+            value,
             plan,
             notes: self.take_notes(),
         })

@@ -35,9 +35,11 @@ struct Other<'a> {
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
     let others = others(scene);
     for net in &scene.state.networks {
+        let renamed = scene.renamed_bridge(net).map(|l| l.index);
         for subnet in &net.subnets {
             for other in &others {
-                let own = other.link.name == net.bridge.as_str();
+                let own =
+                    other.link.name == net.bridge.as_str() || Some(other.link.index) == renamed;
                 if !own && overlap(subnet.subnet, other.net) {
                     found.add(collision(scene, net, subnet.subnet, other));
                 }
