@@ -305,7 +305,7 @@ impl Engine {
         for name in names {
             let container = match self.container(name) {
                 Err(EngineError::NotFound(_)) if force => {
-                    let links = self.lost_links(name)?;
+                    let links = self.lost_parts(name)?;
                     if !links.is_empty() {
                         removed.push(name.clone());
                     }

@@ -6,7 +6,7 @@ use heed::RoTxn;
 use wharf_core::addr::Family;
 use wharf_core::compile;
 use wharf_core::diff::diff;
-use wharf_core::model::Netns;
+use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{
     DEFAULT_NETWORK, FoundBridge, HostFacts, IfThere, NetworkError, NetworkRequest, NetworkSpec,
@@ -216,7 +216,15 @@ impl Engine {
             self.run.networks.put(txn, spec.name.as_str(), &live)?;
             self.record_host(txn, &part)
         })?;
-        let done = self.carry_out(&plan, || format!("create network `{}`", spec.name));
+        let verb = || format!("create network `{}`", spec.name);
+        let mut done = self.carry_out(&plan, verb);
+        if rules_there(&done) {
+            // Nobody's: the network was not up.
+            let (rules, _): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|r| matches!(r, Resource::Nft(_)));
+            self.carry_out_all(&diff(&[], &rules, "a lost store knew the network"));
+            done = self.carry_out(&plan, verb);
+        }
         let kept = done.and_then(|()| if new { self.state()?.put(spec) } else { Ok(()) });
         if let Err(error) = kept {
             self.take_down_failed(spec, &key)?;
@@ -505,4 +513,12 @@ pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())
+}
+
+/// Whether rules could not be made since they are there already.
+fn rules_there(done: &Result<(), EngineError>) -> bool {
+    let Err(EngineError::Plan { error, .. }) = done else {
+        return false;
+    };
+    matches!(*error.error.op, Op::Nft(_)) && error.error.errno == libc::EEXIST
 }

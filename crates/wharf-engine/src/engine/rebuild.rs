@@ -92,15 +92,25 @@ impl Engine {
         })
     }
 
-    /// Networks that the rules or the cables name, and whose bridge is there.
+    /// Networks that the rules or the cables name, and that the state store knows or whose bridge is there.
     fn rebuild_networks(&mut self, links: &[LinkInfo]) -> Result<Vec<Finding>, EngineError> {
         let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
         let mut named = self.kernel.own_networks().map_err(read)?;
         for cable in links {
+            let Some(mark) = cable_mark(cable) else {
+                continue;
+            };
             let bridge = links.iter().find(|l| Some(l.index) == cable.master);
-            if let (Some(mark), Some(bridge)) = (cable_mark(cable), bridge)
+            let bridge = match bridge {
+                Some(bridge) => bridge.name.parse().ok(),
+                // Without its bridge a cable is in none.
+                None => self
+                    .state()?
+                    .network(mark.network.as_str())?
+                    .map(|n| n.bridge),
+            };
+            if let Some(bridge) = bridge
                 && !named.iter().any(|n| n.name == mark.network)
-                && let Ok(bridge) = bridge.name.parse()
             {
                 named.push(OwnNetwork {
                     name: mark.network,
@@ -119,18 +129,18 @@ impl Engine {
             let link = links
                 .iter()
                 .find(|l| l.name == own.bridge.as_str() && l.kind.as_deref() == Some("bridge"));
-            let Some(link) = link.filter(|_| self.live(&own.name).is_ok_and(|l| l.is_none()))
-            else {
+            if self.live(&own.name)?.is_some() {
                 continue;
-            };
+            }
             let kept = self.state()?.network(own.name.as_str())?;
-            let spec = match kept {
-                Some(spec) => spec,
-                None => {
+            let spec = match (kept, link) {
+                (Some(spec), _) => spec,
+                (None, Some(link)) => {
                     let spec = network_spec(&own, link, &addrs, &masqueraded)?;
                     self.state()?.put(&spec)?;
                     spec
                 }
+                (None, None) => continue,
             };
             let live = LiveNetwork {
                 spec,

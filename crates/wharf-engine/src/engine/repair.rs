@@ -350,9 +350,11 @@ impl Engine {
         }
         for live in networks {
             let count = users.get(&live.spec.name).copied().unwrap_or(0);
-            desired
-                .rest
-                .push(compile::route_localnet(&live.spec, count > 0));
+            // A bridge of others', or a parent, has the host's default while nobody needs it.
+            if count > 0 || live.spec.has_own_bridge() {
+                let wanted = compile::route_localnet(&live.spec, count > 0);
+                desired.rest.push(wanted);
+            }
             if count != live.loopback_users {
                 desired.miscounted.push(LiveNetwork {
                     loopback_users: count,

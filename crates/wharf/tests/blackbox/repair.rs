@@ -452,3 +452,78 @@ fn a_lost_store_is_made_again_from_the_kernel() {
         }
     }
 }
+
+/// Store and rules are lost at once: the ordinary commands take away what is left.
+#[test]
+fn without_store_and_rules_the_ordinary_commands_leave_nothing() {
+    require!();
+    // Whether wharf turned forwarding on only the rules told.
+    let host = options().ip_forward(true).start();
+    host.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    host.sh("rm -r /run/wharf/db; nft flush ruleset");
+    remove(&host, &["a1"], &["A"]);
+    bare.assert_same(&host, "after the loss");
+}
+
+#[test]
+fn a_bridge_that_is_lost_with_the_store_is_made_again() {
+    require!();
+    for (flush, rebuild) in [("", true), ("nft flush ruleset;", true), ("", false)] {
+        let host = host();
+        network(&host, "A", 1, "--bridge wharf-a");
+        container(&host, "a1", "A", 1, 11, "-p 8080:80");
+        let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+        host.sh(&format!("{flush} rm -r /run/wharf/db; ip link del wharf-a"));
+        if rebuild {
+            host.w("repair --rebuild").ok();
+            assert!(host.container("a1").ping(addr::OUTSIDE4).reached());
+        }
+        // The first command that needs the network finds it.
+        container(&host, "a2", "A", 1, 12, "");
+        assert!(host.container("a2").ping(addr::OUTSIDE4).reached());
+        if rebuild {
+            let a2 = host.container("a2");
+            assert_eq!(a2.tcp(at(false, 1, 11), 80).by(), Some("a1"));
+        }
+        if rebuild && flush.is_empty() {
+            assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+        }
+    }
+}
+
+/// What an administrator set for links to come is not for those of wharf.
+#[test]
+fn the_hosts_defaults_for_new_links_do_not_matter() {
+    require!();
+    let host = host();
+    host.sh(
+        "sysctl -qw net.ipv4.conf.default.route_localnet=1 net.ipv6.conf.default.disable_ipv6=1",
+    );
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "");
+    host.sh("ip netns add theirs");
+    let theirs = host.container("theirs");
+    theirs.sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    host.w("create a2 --network A --netns /run/netns/theirs")
+        .ok();
+    assert!(host.container("a1").ping(addr::outside(true)).reached());
+    assert!(theirs.ping(addr::outside(true)).reached());
+    assert_eq!(
+        host.netns().sysctl("net.ipv4.conf.wharf-a.route_localnet"),
+        Some("0".to_owned())
+    );
+    assert_eq!(mended(&host, "repair --json"), Vec::<Value>::new());
+    let said = host.w("doctor");
+    assert!(
+        said.stdout.ends_with("nothing is wrong\n"),
+        "{}",
+        said.transcript()
+    );
+    remove(&host, &["a1", "a2"], &["A"]);
+    host.sh("ip netns del theirs");
+    bare.assert_same(&host, "other defaults");
+}
