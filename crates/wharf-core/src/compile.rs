@@ -181,6 +181,8 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     }
     if net.has_v6() {
         for (name, value) in [
+            // The host's default for new links may be to have none.
+            ("disable_ipv6", "0"),
             ("accept_ra", "0"),
             ("autoconf", "0"),
             ("accept_redirects", "0"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-use crate::addr::Mac;
+use crate::addr::{Family, Mac};
 use crate::extras::{Limit, Traits};
 use crate::model::{Hop, Link, Netns, PolicyRule, Port, Resource, RouteMore};
 use crate::name::IfName;
@@ -38,6 +38,13 @@ pub enum Op {
         link: IfName,
         /// Up, else down.
         up: bool,
+    },
+    /// `ip link set … name …`, of a link of the host
+    LinkRename {
+        /// As it is called.
+        from: IfName,
+        /// As it is to be called.
+        to: IfName,
     },
     /// `bridge link set`
     PortSet(Port),
@@ -147,6 +154,17 @@ pub enum Op {
     },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
+    /// `nft insert rule`: a bridge passes at another tool's chain for users' rules.
+    Door {
+        /// Of which family's table `filter`.
+        family: Family,
+        /// The chain.
+        chain: String,
+        /// The bridge.
+        link: IfName,
+        /// What comes in by the bridge, else what leaves by it.
+        inward: bool,
+    },
     /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew; over UDP also those that
     /// go out from it.
     ConntrackFlush {
@@ -232,6 +250,54 @@ impl Op {
                 back: false,
             },
             Resource::Nft(object) => Self::Nft(vec![nft::Change::Add(object)]),
+        }
+    }
+
+    /// Where it takes effect.
+    pub fn netns(&self) -> &Netns {
+        match self {
+            Self::LinkAdd(link) | Self::LinkSet(link) => &link.netns,
+            Self::LinkDel { netns, .. }
+            | Self::LinkUp { netns, .. }
+            | Self::AddrAdd { netns, .. }
+            | Self::AddrDel { netns, .. }
+            | Self::LinkTraits { netns, .. }
+            | Self::SysctlSet { netns, .. } => netns,
+            Self::RouteAdd(route) | Self::RouteDel(route) => &route.netns,
+            Self::RuleAdd(rule) | Self::RuleDel(rule) => &rule.netns,
+            _ => &Netns::Host,
+        }
+    }
+
+    /// The link it is about, if it is about one.
+    pub fn link(&self) -> Option<&IfName> {
+        match self {
+            Self::LinkAdd(link) | Self::LinkSet(link) => Some(&link.name),
+            Self::PortSet(port) => Some(&port.link),
+            Self::RouteAdd(route) | Self::RouteDel(route) => Some(&route.link),
+            Self::LinkRename { to: link, .. }
+            | Self::LinkDel { link, .. }
+            | Self::LinkUp { link, .. }
+            | Self::LinkTraits { link, .. }
+            | Self::AddrAdd { link, .. }
+            | Self::AddrDel { link, .. }
+            | Self::NeighAdd { link, .. }
+            | Self::NeighDel { link, .. }
+            | Self::FdbAdd { link, .. }
+            | Self::FdbDel { link, .. }
+            | Self::Shape { link, .. }
+            | Self::Detour { from: link, .. }
+            | Self::Door { link, .. } => Some(link),
+            Self::NetnsAdd(_)
+            | Self::NetnsDel(_)
+            | Self::RuleAdd(_)
+            | Self::RuleDel(_)
+            | Self::BlackholeAdd { .. }
+            | Self::BlackholeDel { .. }
+            | Self::SysctlSet { .. }
+            | Self::Nft(_)
+            | Self::ConntrackFlush { .. }
+            | Self::ConntrackForget(_) => None,
         }
     }
 

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::addr::Family;
 use crate::model::Netns;
+use crate::name::IfName;
 use crate::op::Op;
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
@@ -42,6 +43,9 @@ pub fn command(op: &Op) -> String {
         Op::LinkUp { netns, link, up } => {
             let way = if *up { "up" } else { "down" };
             format!("{} link set dev {} {way}", ip(netns), quote(link))
+        }
+        Op::LinkRename { from, to } => {
+            format!("ip link set dev {} name {}", quote(from), quote(to))
         }
         Op::PortSet(port) => link::port_set(port),
         Op::AddrAdd { netns, link, addr } => {
@@ -94,6 +98,12 @@ pub fn command(op: &Op) -> String {
             ..
         } => link::traits(netns, link, traits),
         Op::Nft(changes) => nft::command(changes),
+        Op::Door {
+            family,
+            chain,
+            link,
+            inward,
+        } => door(*family, chain, link, *inward),
         Op::ConntrackFlush {
             protocol,
             host_ip,
@@ -113,6 +123,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::LinkSet(_) => "link set",
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
+        Op::LinkRename { .. } => "link rename",
         Op::PortSet(_) => "port set",
         Op::AddrAdd { .. } => "addr add",
         Op::AddrDel { .. } => "addr del",
@@ -131,6 +142,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Detour { .. } => "filter add",
         Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
+        Op::Door { .. } => "rule insert",
         Op::ConntrackFlush { .. } => "conntrack flush",
         Op::ConntrackForget(_) => "conntrack forget",
     }
@@ -259,6 +271,18 @@ fn netns_del(path: &Path) -> String {
             format!("umount {path} && rm {path}")
         }
     }
+}
+
+fn door(family: Family, chain: &str, link: &IfName, inward: bool) -> String {
+    let table = match family {
+        Family::V4 => "ip",
+        Family::V6 => "ip6",
+    };
+    let end = if inward { "iifname" } else { "oifname" };
+    let rule = format!(
+        "insert rule {table} filter {chain} {end} \"{link}\" counter accept comment \"wharf\""
+    );
+    format!("nft {}", quote(rule))
 }
 
 /// With dots, unless a part has a dot in it, as the name of a VLAN interface has.

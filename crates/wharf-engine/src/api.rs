@@ -9,6 +9,8 @@ use wharf_core::network::NetworkSpec;
 use wharf_core::plan::Plan;
 use wharf_core::publish::PortMapping;
 
+use crate::kernel::OpError;
+
 /// Whether a change is made or only planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
@@ -139,6 +141,24 @@ pub struct Finding {
     pub object: String,
     /// How it was found: `missing`, `different`, or why it was taken for nobody's.
     pub was: String,
+}
+
+/// What could not be mended, and why.
+#[derive(Debug, Clone)]
+pub struct Unmended {
+    /// Whose it is: ``container `web` ``, ``network `blue` ``, `the host`.
+    pub whose: String,
+    /// The first operation that was refused.
+    pub error: OpError,
+}
+
+/// What a repair came to.
+#[derive(Debug, Clone, Default)]
+pub struct Repaired {
+    /// What was not as it should be, and is now; in a dry run, would be.
+    pub mended: Vec<Finding>,
+    /// What is still not as it should be, by owner.
+    pub left: Vec<Unmended>,
 }
 
 /// A network's name or a container's, for errors.

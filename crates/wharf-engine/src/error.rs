@@ -11,7 +11,7 @@ use wharf_core::network::NetworkError;
 use wharf_core::op::Op;
 use wharf_core::publish::PortMapping;
 
-use crate::api::ObjectName;
+use crate::api::{ObjectName, Unmended};
 use crate::kernel::{OpError, PlanError};
 
 /// Why a verb failed. Nothing changed, unless `Plan` says what is left.
@@ -193,6 +193,14 @@ pub enum EngineError {
         #[source]
         error: Box<PlanError>,
     },
+    /// The kernel refused some of what was to be done; the rest is done.
+    #[error("cannot {verb} {}", owners(.left))]
+    Left {
+        /// What was being done: "mend".
+        verb: String,
+        /// What is left, by owner.
+        left: Vec<Unmended>,
+    },
     /// Something was asked of the kernel that it refused.
     #[error("cannot {verb}: {detail}")]
     System {
@@ -238,6 +246,11 @@ fn missing_feature(op: &Op) -> Option<&'static str> {
         }
         _ => None,
     }
+}
+
+fn owners(left: &[Unmended]) -> String {
+    let owners: Vec<&str> = left.iter().map(|l| l.whose.as_str()).collect();
+    owners.join(", ")
 }
 
 fn names(containers: &[ContainerName]) -> String {
@@ -289,6 +302,10 @@ impl EngineError {
             | Self::NotANetns { .. }
             | Self::NetnsUnfit { .. } => ErrorKind::Config,
             Self::Plan { error, .. } => error.error.kind(),
+            Self::Left { left, .. } => match left.first() {
+                Some(first) => first.error.kind(),
+                None => ErrorKind::Kernel,
+            },
             Self::System {
                 errno: libc::EPERM | libc::EACCES,
                 ..
@@ -329,6 +346,7 @@ impl EngineError {
             Self::Plan { error, .. } if error.error.errno == libc::EOPNOTSUPP => {
                 return missing_feature(&error.error.op).map(str::to_owned);
             }
+            Self::Left { .. } => "everything else that was found is done; `wharf doctor` tells what stands in the way".to_owned(),
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
             Self::StoreDamaged { .. } => "`wharf repair --rebuild` puts it aside and makes it again from the kernel".to_owned(),

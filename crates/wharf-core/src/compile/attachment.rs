@@ -259,6 +259,7 @@ fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Reso
         }
     } else if net.has_v6() {
         &[
+            ("disable_ipv6", "0"),
             ("accept_ra", "0"),
             ("autoconf", "0"),
             ("accept_dad", "0"),
@@ -273,7 +274,13 @@ fn inside_sysctls(net: &NetworkSpec, inside: &Netns, a: &Attachment) -> Vec<Reso
         value: (*value).to_owned(),
         link: Some(a.interface.clone()),
     };
-    values.iter().map(sysctl).chain(tells(inside, a)).collect()
+    // What was asked for stands.
+    let asked = |r: &Resource| match r {
+        Resource::Sysctl { key, .. } => a.extras.sysctls.contains_key(key),
+        _ => false,
+    };
+    let all = values.iter().map(sysctl).chain(tells(inside, a));
+    all.filter(|r| !asked(r)).collect()
 }
 
 /// Who knows the address as another's hears of its new owner when the link is up: by gratuitous ARP and unsolicited

@@ -22,6 +22,7 @@ mod subnets;
 use serde::Serialize;
 
 use crate::attach::{Attachment, Container, Phase};
+use crate::compile::port_alias;
 use crate::network::NetworkSpec;
 use crate::trace::Tracer;
 use crate::trace::report::{Cause, Code, Owner};
@@ -269,6 +270,20 @@ impl<'a> Scene<'a> {
 
     fn bridge(&self, net: &NetworkSpec) -> Option<&'a Link> {
         self.host().link_named(net.bridge.as_str())
+    }
+
+    /// A network's bridge, under the name that somebody else gave it.
+    fn renamed_bridge(&self, net: &NetworkSpec) -> Option<&'a Link> {
+        let is = |l: &&Link| l.bridge.is_some() && l.mac == Some(net.bridge_mac);
+        let own = net.has_own_bridge() && self.bridge(net).is_none();
+        self.host().links.iter().find(|l| own && is(l))
+    }
+
+    /// A cable, under the name that somebody else gave it.
+    fn renamed_cable(&self, member: &Member) -> Option<&'a Link> {
+        let alias = port_alias(member.container, member.attachment);
+        let mut links = self.host().links.iter();
+        links.find(|l| member.cable.is_none() && l.alias.as_deref() == Some(alias.as_str()))
     }
 
     /// Something of a container's own links, or of its bridge, was found: what else would be found follows from that.

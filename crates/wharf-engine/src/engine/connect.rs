@@ -188,6 +188,9 @@ impl Engine {
                 network: network.clone(),
             });
         }
+        if applies(mode) {
+            self.name_cables(std::slice::from_ref(&before))?;
+        }
         let nets = self.networks_of(std::slice::from_ref(&before))?;
         let mut after = before.clone();
         after.attachments.retain(|a| a.network != *network);

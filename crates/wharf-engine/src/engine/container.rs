@@ -316,7 +316,7 @@ impl Engine {
         for name in names {
             let container = match self.container(name) {
                 Err(EngineError::NotFound(_)) if force => {
-                    let links = self.lost_links(name)?;
+                    let links = self.lost_parts(name)?;
                     if !links.is_empty() {
                         removed.push(name.clone());
                     }
@@ -330,6 +330,9 @@ impl Engine {
             }
             removed.push(name.clone());
             containers.push(identity::without_anothers(container));
+        }
+        if applies(mode) {
+            self.name_cables(&containers)?;
         }
         let nets = self.networks_of(&containers)?;
         let mut all: Vec<_> = containers

@@ -8,45 +8,30 @@
 
 use wharf_core::addr::Family;
 use wharf_core::network::NetworkSpec;
-use wharf_nft::expr::{CmpOp, MetaKey, Reg};
+use wharf_core::op::Op;
 use wharf_nft::{Batch, Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
 use crate::api::Note;
 use crate::engine::Engine;
+use crate::kernel::Kernel;
+use crate::kernel::netlink::NetlinkKernel;
+use crate::kernel::netlink::nft_apply::{FILTER, OURS, door_rule};
 use crate::observe::xtables;
 
 /// Chains for users' rules, in `ip filter` and `ip6 filter`.
 const DOORS: [&str; 3] = ["DOCKER-USER", UFW[0], UFW[1]];
 /// ufw's, of which it forgets the rules that are not in its own files.
 const UFW: [&str; 2] = ["ufw-user-forward", "ufw6-user-forward"];
-const FILTER: &str = "filter";
-/// By what wharf knows its rules in others' chains.
-const OURS: &str = "wharf";
+
+/// What comes in by a bridge, and what leaves by it.
+const WAYS: [bool; 2] = [true, false];
 
 impl Engine {
     /// Lets a network's bridge pass at other tools' doors. What fails here shows in [`Engine::closed_doors`].
     pub(super) fn open_doors(&mut self, net: &NetworkSpec) {
-        if net.is_managed() {
-            let _ = self.try_open_doors(net);
-        }
-    }
-
-    fn try_open_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
-        let nft = self.kernel.nftables()?;
-        let chains = nft.dump_chains()?;
-        let mut batch = Batch::new();
-        for chain in chains.iter().filter(|c| is_door(c) && concerns(c, net)) {
-            let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
-            for rule in door_rules(chain, net) {
-                if !there.iter().any(|r| same(r, &rule)) {
-                    batch.insert_rule(&rule.with_comment(OURS));
-                }
-            }
-        }
-        if batch.is_empty() {
-            Ok(())
-        } else {
-            nft.commit(&batch)
+        let shut = try_shut_doors(&mut self.kernel, std::slice::from_ref(net), |_, _| Ok(true));
+        for op in shut.unwrap_or_default() {
+            let _ = self.kernel.apply(&[&op]);
         }
     }
 
@@ -151,6 +136,59 @@ impl Engine {
     }
 }
 
+/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without. Where others' rules
+/// cannot be read there is nothing to be done.
+pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Vec<Op> {
+    try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
+}
+
+/// Whether what no rule of a door's table accepts is refused.
+fn is_needed(nft: &mut NfSocket, door: &Chain) -> Result<bool, NftError> {
+    for chain in nft.dump_chains()? {
+        let same = (chain.family, &chain.table) == (door.family, &door.table);
+        if same && at_forward(&chain) && refuses(nft, &chain)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn try_shut_doors(
+    kernel: &mut NetlinkKernel,
+    nets: &[NetworkSpec],
+    matters: impl Fn(&mut NfSocket, &Chain) -> Result<bool, NftError>,
+) -> Result<Vec<Op>, NftError> {
+    let managed = || nets.iter().filter(|net| net.is_managed());
+    let mut shut = Vec::new();
+    if managed().next().is_none() {
+        return Ok(shut);
+    }
+    let nft = kernel.nftables()?;
+    for chain in foreign_chains(nft)? {
+        let Some(family) = door_family(&chain) else {
+            continue;
+        };
+        if !matters(nft, &chain)? {
+            continue;
+        }
+        let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
+        for net in managed().filter(|net| net.subnet(family).is_some()) {
+            for inward in WAYS {
+                let rule = door_rule(chain.family, &chain.name, &net.bridge, inward);
+                if !there.iter().any(|r| same(r, &rule)) {
+                    shut.push(Op::Door {
+                        family,
+                        chain: chain.name.clone(),
+                        link: net.bridge.clone(),
+                        inward,
+                    });
+                }
+            }
+        }
+    }
+    Ok(shut)
+}
+
 /// Whether a chain lets nothing pass but what its rules name.
 fn refuses(nft: &mut NfSocket, chain: &Chain) -> Result<bool, NftError> {
     if chain
@@ -230,10 +268,18 @@ fn foreign_chains(nft: &mut NfSocket) -> Result<Vec<Chain>, NftError> {
     nft.dump_chains()
 }
 
+/// The family of a chain that is a door.
+fn door_family(chain: &Chain) -> Option<Family> {
+    let named = chain.table == FILTER && DOORS.contains(&chain.name.as_str());
+    match chain.family {
+        wharf_nft::Family::Ip if named => Some(Family::V4),
+        wharf_nft::Family::Ip6 if named => Some(Family::V6),
+        _ => None,
+    }
+}
+
 fn is_door(chain: &Chain) -> bool {
-    chain.table == FILTER
-        && DOORS.contains(&chain.name.as_str())
-        && matches!(chain.family, wharf_nft::Family::Ip | wharf_nft::Family::Ip6)
+    door_family(chain).is_some()
 }
 
 fn at_forward(chain: &Chain) -> bool {
@@ -252,35 +298,26 @@ fn concerns(chain: &Chain, net: &NetworkSpec) -> bool {
     }
 }
 
-/// `-i BRIDGE -j ACCEPT` and `-o BRIDGE -j ACCEPT`, in the form iptables-nft writes and reads: names are
-/// compared with their final zero, and every rule counts.
+/// What comes in by the bridge, and what leaves by it.
 fn door_rules(chain: &Chain, net: &NetworkSpec) -> [Rule; 2] {
-    let mut name = net.bridge.as_str().as_bytes().to_vec();
-    name.push(0);
-    [MetaKey::IifName, MetaKey::OifName].map(|key| {
-        let exprs = vec![
-            Expr::meta(key, Reg::R1),
-            Expr::cmp(Reg::R1, CmpOp::Eq, name.clone()),
-            Expr::counter(),
-            Expr::verdict(Verdict::Accept),
-        ];
-        Rule::new(
-            chain.family,
-            chain.table.as_str(),
-            chain.name.as_str(),
-            exprs,
-        )
-    })
+    WAYS.map(|inward| door_rule(chain.family, &chain.name, &net.bridge, inward))
 }
 
-/// Whether two rules do the same, counters apart.
+/// Whether two rules do the same, counters apart, and how many zeros a whole name ends with: nft writes 16 bytes.
 fn same(a: &Rule, b: &Rule) -> bool {
+    let short = |expr: &Expr| {
+        let mut expr = expr.clone();
+        if let Expr::Cmp(cmp) = &mut expr {
+            while cmp.data.ends_with(&[0, 0]) {
+                cmp.data.pop();
+            }
+        }
+        expr
+    };
     let plain = |rule: &Rule| {
-        rule.exprs
-            .iter()
-            .filter(|e| !matches!(e, Expr::Counter(_)))
-            .cloned()
-            .collect::<Vec<_>>()
+        let mut exprs = rule.exprs.iter();
+        let exprs = exprs.by_ref().filter(|e| !matches!(e, Expr::Counter(_)));
+        exprs.map(short).collect::<Vec<_>>()
     };
     plain(a) == plain(b)
 }

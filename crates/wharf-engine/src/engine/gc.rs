@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use heed::RwTxn;
-use wharf_core::attach::Container;
+use wharf_core::attach::{Attachment, Container};
 use wharf_core::compile;
 use wharf_core::model::{Netns, Resource, netns_alias};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
@@ -19,6 +19,7 @@ use wharf_core::publish::PortMapping;
 use crate::api::{Finding, Mode, Outcome};
 use crate::engine::findings::describe;
 use crate::engine::host::{backstop, failed};
+use crate::engine::renamed::is_cable_of;
 use crate::engine::repair::apply_all;
 use crate::engine::{Engine, applies};
 use crate::error::EngineError;
@@ -302,10 +303,13 @@ fn lost_cables(
             continue;
         };
         let (container, network) = (mark.container, mark.network);
+        let is_there = |name: &IfName| links.iter().any(|l| l.name == name.as_str());
         let known = containers.iter().any(|c| {
-            c.attachments
-                .iter()
-                .any(|a| a.host_interface.as_str() == link.name)
+            let own = |a: &Attachment| {
+                a.host_interface.as_str() == link.name
+                    || !is_there(&a.host_interface) && is_cable_of(link, c, a)
+            };
+            c.attachments.iter().any(own)
         });
         let owner = spaces
             .iter()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use wharf_core::addr::Family;
+use wharf_core::addr::{Family, Mac};
 use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
@@ -16,6 +16,7 @@ use crate::api::Note;
 use crate::engine::Engine;
 use crate::error::EngineError;
 use crate::kernel::netlink::{bridged_as_routed, has_ipv6};
+use crate::observe::LinkInfo;
 
 /// What the run store remembers of the host, under these keys.
 mod key {
@@ -478,12 +479,13 @@ impl Engine {
         }))
     }
 
-    fn own_bridges(&self) -> Result<Vec<IfName>, EngineError> {
+    /// The bridges of networks, by name and hardware address: somebody may have given them other names.
+    fn own_bridges(&self) -> Result<Vec<(IfName, Mac)>, EngineError> {
         self.run.read(|txn| {
             let mut own = Vec::new();
             for item in self.run.networks.iter(txn)? {
                 let spec = item?.1.spec;
-                own.extend(spec.is_managed().then_some(spec.bridge));
+                own.extend(spec.is_managed().then_some((spec.bridge, spec.bridge_mac)));
             }
             Ok(own)
         })
@@ -499,7 +501,7 @@ impl Engine {
         Ok(links
             .into_iter()
             .filter_map(|l| l.name.parse().ok())
-            .filter(|name| !own.contains(name))
+            .filter(|name| !own.iter().any(|(own, _)| own == name))
             .collect())
     }
 
@@ -513,12 +515,16 @@ impl Engine {
             .kernel
             .links(&Netns::Host)
             .map_err(|e| failed("list links", &e))?;
+        let is_own = |l: &LinkInfo| {
+            let mut own = own.iter();
+            own.any(|(name, mac)| l.name == name.as_str() || l.mac == Some(*mac))
+        };
         let bridges = links
             .into_iter()
-            .filter(|l| l.kind.as_deref() == Some("bridge"));
+            .filter(|l| l.kind.as_deref() == Some("bridge") && !is_own(l));
         Ok(bridges
             .filter_map(|l| l.name.parse().ok())
-            .filter(|n| !known.contains(n) && !own.contains(n))
+            .filter(|n| !known.contains(n))
             .collect())
     }
 }

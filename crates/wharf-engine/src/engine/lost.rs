@@ -1,8 +1,11 @@
 //! What is in the kernel and not in the store, or the other way round: dead owners, lost state, damage.
 
+use std::path::Path;
+
 use wharf_core::addr::Family;
 use wharf_core::attach::{Container, Phase};
-use wharf_core::model::Netns;
+use wharf_core::compile;
+use wharf_core::model::{Netns, netns_alias};
 use wharf_core::name::{ContainerName, IfName};
 use wharf_core::network::{NetworkSpec, Subnet};
 use wharf_core::op::Op;
@@ -15,6 +18,7 @@ use crate::engine::host::{failed, forwarding};
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
+use crate::process::{liveness, netns};
 use crate::store::LiveNetwork;
 
 impl Engine {
@@ -72,11 +76,26 @@ impl Engine {
         Ok(true)
     }
 
-    /// The cables of a container that the store does not know, by their aliases.
-    pub(super) fn lost_links(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
+    /// What is there of a container that the store does not know: its cables, by their aliases, and the namespace that
+    /// wharf made for it, if nobody is in it.
+    pub(super) fn lost_parts(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
         let mark = format!("wharf:{name}:");
         let links = self.host_links_now()?;
-        Ok(removal(&links, |link| alias(link).starts_with(&mark)))
+        let mut plan = removal(&links, |link| alias(link).starts_with(&mark));
+        let path = Path::new(netns::DIRECTORY).join(name.as_str());
+        let inside = self.kernel.links(&Netns::Path(path.clone()));
+        let mark = netns_alias(&path);
+        let marked = |l: &LinkInfo| l.name == "lo" && alias(l) == mark;
+        let empty = || {
+            let inode = netns::netns_inode(&path);
+            inode.is_ok_and(|inode| !liveness::namespaces().contains_key(&inode))
+        };
+        if inside.unwrap_or_default().iter().any(marked) && empty() {
+            let because = "wharf made it for the container";
+            let undo = Undo::Irreversible("the store does not know what was in it");
+            plan.push(Op::NetnsDel(path), undo, because);
+        }
+        Ok(plan)
     }
 
     /// The host's links. Whoever asks the store which of them it knows asks after this: a container's record is there
@@ -94,6 +113,12 @@ impl Engine {
         };
         let tables = self.kernel.nftables().and_then(|nft| nft.dump_tables());
         tables.unwrap_or_default().iter().any(ours)
+    }
+
+    fn has_own_routing(&mut self) -> Result<bool, EngineError> {
+        let all = self.kernel.own_routing(compile::backstop::TABLE);
+        let all = all.map_err(|e| failed("look for routing rules", &e))?;
+        Ok(!all.is_empty())
     }
 
     /// Links that are there and that wharf's rules know as bridges of its networks.
@@ -169,7 +194,9 @@ impl Engine {
     /// that nobody gets an address or a port that one of them has.
     pub(super) fn take_over(&mut self) -> Result<(), EngineError> {
         let links = self.host_links_now()?;
-        if !self.has_own_tables() && !links.iter().any(|l| cable_mark(l).is_some()) {
+        let cables = links.iter().any(|l| cable_mark(l).is_some());
+        // Rules may have been flushed; what stands behind them is no firewall's.
+        if !cables && !self.has_own_tables() && !self.has_own_routing()? {
             return Ok(());
         }
         let is_there = |n: &NetworkSpec| {

@@ -41,6 +41,7 @@ mod ports;
 mod preview;
 mod rebuild;
 mod recover;
+mod renamed;
 mod repair;
 mod serve;
 mod served;
@@ -182,7 +183,7 @@ impl Engine {
             found.into_iter().map(|f| (f.object, f.was)).collect()
         };
         Ok(Differences {
-            changed: pairs(self.repair(Mode::DryRun)?.value),
+            changed: pairs(self.repair(Mode::DryRun)?.value.mended),
             left: pairs(self.gc(Mode::DryRun)?.value),
         })
     }

@@ -7,17 +7,18 @@ use heed::RoTxn;
 use wharf_core::addr::Family;
 use wharf_core::compile;
 use wharf_core::diff::diff;
-use wharf_core::model::Netns;
+use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{
     DEFAULT_NETWORK, FoundBridge, HostFacts, IfThere, NetworkError, NetworkRequest, NetworkSpec,
     resolve,
 };
 use wharf_core::op::Op;
-use wharf_core::plan::Plan;
+use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Mode, NetworkView, Note, ObjectName, Outcome};
 use crate::engine::host::{HostPart, failed, learn_of_host};
+use crate::engine::renamed::{Renamed, renamed};
 use crate::engine::{Engine, Networks, applies, journal_key};
 use crate::error::EngineError;
 use crate::store::{LiveNetwork, Work};
@@ -214,7 +215,15 @@ impl Engine {
             self.run.networks.put(txn, spec.name.as_str(), &live)?;
             self.record_host(txn, &part)
         })?;
-        let done = self.carry_out(&plan, || format!("create network `{}`", spec.name));
+        let verb = || format!("create network `{}`", spec.name);
+        let mut done = self.carry_out(&plan, verb);
+        if rules_there(&done) {
+            // Nobody's: the network was not up.
+            let mut rules = compile::network(spec);
+            rules.retain(|r| matches!(r, Resource::Nft(_)));
+            self.carry_out_all(&diff(&[], &rules, "a lost store knew the network"));
+            done = self.carry_out(&plan, verb);
+        }
         let kept = done.and_then(|()| if new { self.state()?.put(spec) } else { Ok(()) });
         if let Err(error) = kept {
             self.take_down_failed(spec, &key)?;
@@ -237,6 +246,11 @@ impl Engine {
             &spec.found_at_first(&all),
             &format!("network `{}` is new on this host", spec.name),
         ));
+        if spec.has_own_bridge() {
+            // The host's default for new links may be another.
+            let closed = compile::route_localnet(spec, false);
+            plan.append(diff(&[closed], &[], "nobody needs the host's loopback yet"));
+        }
         plan
     }
 
@@ -259,6 +273,15 @@ impl Engine {
             &all,
             &format!("network `{}` is removed", spec.name),
         );
+        if let Some(renamed) = self.renamed_bridge(spec)? {
+            let undo = Undo::Ops(vec![renamed.back().op()]);
+            let step = Step {
+                op: renamed.op(),
+                undo,
+                because: "somebody gave the bridge another name".to_owned(),
+            };
+            plan.steps.insert(0, step);
+        }
         if self.bridge_is_anothers(spec)? {
             let deletes = |op: &Op| matches!(op, Op::LinkDel { netns: Netns::Host, link } if *link == spec.bridge);
             plan.steps.retain(|step| !deletes(&step.op));
@@ -267,6 +290,16 @@ impl Engine {
             plan.append(self.release_host()?);
         }
         Ok(plan)
+    }
+
+    fn renamed_bridge(&mut self, spec: &NetworkSpec) -> Result<Option<Renamed>, EngineError> {
+        let there = self.kernel.link(&Netns::Host, &spec.bridge);
+        let there = there.map_err(|e| super::host::failed("look at the bridge", &e))?;
+        if there.is_some() {
+            return Ok(None);
+        }
+        let links = self.host_links_now()?;
+        Ok(renamed(&links, std::slice::from_ref(spec), &[]).pop())
     }
 
     /// Whether somebody removed the bridge and made a link of his own under its name: the hardware address that wharf
@@ -531,4 +564,12 @@ pub(super) fn now() -> u64 {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |d| d.as_secs())
+}
+
+/// Whether rules could not be made since they are there already.
+fn rules_there(done: &Result<(), EngineError>) -> bool {
+    let Err(EngineError::Plan { error, .. }) = done else {
+        return false;
+    };
+    matches!(*error.error.op, Op::Nft(_)) && error.error.errno == libc::EEXIST
 }

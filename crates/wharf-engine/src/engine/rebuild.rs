@@ -19,7 +19,7 @@ use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridg
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
-use crate::api::{Dirs, Finding, Mode, Note, Outcome};
+use crate::api::{Dirs, Finding, Mode, Note, Outcome, Repaired};
 use crate::engine::gc::{Space, are_ends, cable_mark};
 use crate::engine::host::failed;
 use crate::engine::network::{now, random_id};
@@ -57,15 +57,15 @@ impl Engine {
     ///
     /// # Errors
     /// The kernel's or the store's.
-    pub fn rebuild(&mut self) -> Result<Outcome<Vec<Finding>>, EngineError> {
+    pub fn rebuild(&mut self) -> Result<Outcome<Repaired>, EngineError> {
         let _lock = self.lock_host()?;
         let links = self.host_links_now()?;
         let mut findings = self.rebuild_networks(&links)?;
         findings.extend(self.take_over_containers(&links, |_| true)?);
-        let (plan, mended) = self.mend(Mode::Apply)?;
-        findings.extend(mended);
+        let (plan, mut value) = self.mend(Mode::Apply)?;
+        value.mended.splice(0..0, findings);
         Ok(Outcome {
-            value: findings,
+            value,
             plan,
             notes: self.take_notes(),
         })
@@ -107,15 +107,25 @@ impl Engine {
         Ok(findings)
     }
 
-    /// Networks that the rules or the cables name, and whose bridge is there.
+    /// Networks that the rules or the cables name, and that the state store knows or whose bridge is there.
     fn rebuild_networks(&mut self, links: &[LinkInfo]) -> Result<Vec<Finding>, EngineError> {
         let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
         let mut named = self.kernel.own_networks().map_err(read)?;
         for cable in links {
+            let Some(mark) = cable_mark(cable) else {
+                continue;
+            };
             let bridge = links.iter().find(|l| Some(l.index) == cable.master);
-            if let (Some(mark), Some(bridge)) = (cable_mark(cable), bridge)
+            let bridge = match bridge {
+                Some(bridge) => bridge.name.parse().ok(),
+                // Without its bridge a cable is in none.
+                None => self
+                    .state()?
+                    .network(mark.network.as_str())?
+                    .map(|n| n.bridge),
+            };
+            if let Some(bridge) = bridge
                 && !named.iter().any(|n| n.name == mark.network)
-                && let Ok(bridge) = bridge.name.parse()
             {
                 named.push(OwnNetwork {
                     name: mark.network,
@@ -134,18 +144,18 @@ impl Engine {
             let link = links
                 .iter()
                 .find(|l| l.name == own.bridge.as_str() && l.kind.as_deref() == Some("bridge"));
-            let Some(link) = link.filter(|_| self.live(&own.name).is_ok_and(|l| l.is_none()))
-            else {
+            if self.live(&own.name)?.is_some() {
                 continue;
-            };
+            }
             let kept = self.state()?.network(own.name.as_str())?;
-            let spec = match kept {
-                Some(spec) => spec,
-                None => {
+            let spec = match (kept, link) {
+                (Some(spec), _) => spec,
+                (None, Some(link)) => {
                     let spec = network_spec(&own, link, &addrs, &masqueraded)?;
                     self.state()?.put(&spec)?;
                     spec
                 }
+                (None, None) => continue,
             };
             let live = LiveNetwork {
                 spec,

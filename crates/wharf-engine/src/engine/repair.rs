@@ -3,7 +3,7 @@
 //!
 //! What should be there is compiled from the store and compared with what is there; the difference is applied, rules
 //! first. Meanwhile no other process can begin a change; of those that are in the middle of one, what they may have is
-//! left alone.
+//! left alone. What the kernel refuses is told in the end, by whose it is; everything else is mended all the same.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -11,20 +11,22 @@ use heed::RoTxn;
 use wharf_core::attach::{Container, Phase};
 use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
-use wharf_core::model::{Resource, ResourceKey};
+use wharf_core::model::{Hop, Netns, Resource, ResourceKey, RouteMore};
 use wharf_core::name::NetworkName;
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
-use wharf_core::op::Op;
+use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
 
-use crate::api::{Finding, Mode, Note, Outcome};
+use crate::api::{Finding, Mode, Note, Outcome, Repaired, Unmended};
 use crate::engine::findings::compare;
+use crate::engine::foreign::shut_doors;
 use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
+use crate::engine::renamed::{Renamed, renamed};
 use crate::engine::{CLIENT_LABEL, Engine, Networks, applies, identity, journal_key};
 use crate::error::EngineError;
 use crate::kernel::netlink::NetlinkKernel;
-use crate::kernel::{Kernel, PlanError};
+use crate::kernel::{Kernel, OpError};
 use crate::observe::{NOBODYS, RulesSeen};
 use crate::store::LiveNetwork;
 
@@ -44,6 +46,11 @@ struct Desired {
     rest: Vec<Resource>,
     /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
     left_open: HashMap<ResourceKey, Resource>,
+    /// The routes that the kernel makes with addresses, each with the address and the link that must be there for it.
+    connected: Vec<Connected>,
+    /// Who owns what is refused, and who may have given links other names.
+    containers: Vec<Container>,
+    networks: Vec<NetworkSpec>,
     /// Networks whose count of users of the host's loopback is wrong, with the right one.
     miscounted: Vec<LiveNetwork>,
 }
@@ -66,16 +73,20 @@ impl Desired {
         self.rest.extend(rest);
     }
 
-    /// What is there of it, where settings that were left open are right as they are.
-    fn seen(&self, kernel: &mut NetlinkKernel) -> std::io::Result<Vec<Resource>> {
-        let mut there = kernel.observe(&self.rest)?;
-        for resource in &mut there {
+    /// Of what is there, settings that were left open are right as they are.
+    fn leave_open(&self, there: &mut [Resource]) {
+        for resource in there {
             if let Some(wanted) = self.left_open.get(&resource.key()) {
                 resource.clone_from(wanted);
             }
         }
-        Ok(there)
     }
+}
+
+/// A route that the kernel makes when an address is set on a link that is up. Nobody makes it again.
+struct Connected {
+    route: Resource,
+    needs: [ResourceKey; 2],
 }
 
 /// What was found to be done.
@@ -86,12 +97,21 @@ struct Repairs {
     findings: Vec<Finding>,
 }
 
+/// One look, and what was mended in it.
+#[derive(Default)]
+struct Pass {
+    plan: Plan,
+    findings: Vec<Finding>,
+    refused: Vec<OpError>,
+}
+
 impl Engine {
-    /// Makes everything in the kernel what the store says, without touching what is as it should be.
+    /// Makes everything in the kernel what the store says, without touching what is as it should be. What could not be
+    /// mended is in the result.
     ///
     /// # Errors
-    /// The kernel's or the store's. What could be mended is mended then.
-    pub fn repair(&mut self, mode: Mode) -> Result<Outcome<Vec<Finding>>, EngineError> {
+    /// The kernel's, if it does not tell how it is or refuses the rules; the store's.
+    pub fn repair(&mut self, mode: Mode) -> Result<Outcome<Repaired>, EngineError> {
         let (plan, value) = self.mend(mode)?;
         Ok(Outcome {
             value,
@@ -101,21 +121,26 @@ impl Engine {
     }
 
     /// As [`Engine::repair`], in the middle of something else.
-    pub(super) fn mend(&mut self, mode: Mode) -> Result<(Plan, Vec<Finding>), EngineError> {
+    pub(super) fn mend(&mut self, mode: Mode) -> Result<(Plan, Repaired), EngineError> {
         let _lock = self.lock_host()?;
-        let (mut plan, mut findings) = (Plan::default(), Vec::new());
+        let mut all = Pass::default();
         let mut passes = 0;
         for _ in 0..ROUNDS {
-            let Some((steps, found)) = self.repair_once(mode)? else {
+            let Some(pass) = self.repair_once(mode)? else {
                 continue;
             };
             // One change may undo what was fine before: a bridge with a new hardware address forgets neighbours.
             passes += 1;
-            let over = !applies(mode) || steps.is_empty() || passes == PASSES;
-            plan.append(steps);
-            findings.extend(found);
-            if over {
-                return Ok((plan, findings));
+            let idle = pass.plan.steps.len() == pass.refused.len();
+            all.plan.append(pass.plan);
+            all.refused = pass.refused;
+            for finding in pass.findings {
+                if !all.findings.contains(&finding) {
+                    all.findings.push(finding);
+                }
+            }
+            if !applies(mode) || idle || passes == PASSES {
+                return self.came_to(all);
             }
         }
         Err(EngineError::System {
@@ -125,9 +150,25 @@ impl Engine {
         })
     }
 
+    /// What was refused is told by owner, and what follows from it is not called mended.
+    fn came_to(&mut self, all: Pass) -> Result<(Plan, Repaired), EngineError> {
+        let mut repaired = Repaired {
+            mended: all.findings,
+            left: Vec::new(),
+        };
+        if !all.refused.is_empty() {
+            let still = self.repair_once(Mode::DryRun)?.unwrap_or_default().findings;
+            repaired.mended.retain(|f| !still.contains(f));
+            let view = self.run.view()?;
+            let desired = self.desired(&view)?;
+            repaired.left = unmended(&all.refused, &desired.containers, &desired.networks);
+        }
+        Ok((all.plan, repaired))
+    }
+
     /// Mends what can be mended, for a change that failed. Whether there was anything.
     pub(super) fn mends_something(&mut self) -> Result<bool, EngineError> {
-        let (_, mended) = self.mend(Mode::Apply)?;
+        let (_, Repaired { mended, .. }) = self.mend(Mode::Apply)?;
         let objects = mended.iter().map(|found| found.object.clone());
         self.notes.extend(objects.map(Note::Recovered));
         Ok(!mended.is_empty())
@@ -135,7 +176,8 @@ impl Engine {
 
     /// Makes the rules anew if there is anything among them that belongs to nobody.
     pub(super) fn mend_strange(&mut self, mode: Mode) -> Result<(Plan, Vec<Finding>), EngineError> {
-        let (plan, mut findings) = self.mend(Mode::DryRun)?;
+        let (plan, repaired) = self.mend(Mode::DryRun)?;
+        let mut findings = repaired.mended;
         findings.retain(|f| f.was == NOBODYS);
         if findings.is_empty() {
             return Ok((Plan::default(), findings));
@@ -165,8 +207,10 @@ impl Engine {
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
         }
-        let repairs = self.compare_with_kernel(&desired)?;
-        Ok(!repairs.findings.is_empty())
+        let kernel = &mut self.kernel;
+        Ok(!renamed_links(kernel, &desired)?.is_empty()
+            || !shut_doors(kernel, &live).is_empty()
+            || !compared(kernel, &desired, &[])?.findings.is_empty())
     }
 
     fn live_networks(&mut self) -> Result<(Vec<NetworkSpec>, HostPart), EngineError> {
@@ -185,20 +229,12 @@ impl Engine {
         Ok((live, part))
     }
 
-    fn compare_with_kernel(&mut self, desired: &Desired) -> Result<Repairs, EngineError> {
-        let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
-        let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
-        let seen = seen.map_err(read)?;
-        let there = desired.seen(&mut self.kernel).map_err(read)?;
-        Ok(repairs(desired, seen, &there))
-    }
-
     /// `None` if the ruleset changed between looking and mending.
-    fn repair_once(&mut self, mode: Mode) -> Result<Option<(Plan, Vec<Finding>)>, EngineError> {
+    fn repair_once(&mut self, mode: Mode) -> Result<Option<Pass>, EngineError> {
         let (live, part) = self.live_networks()?;
         let held = self.held(&part)?;
         if live.is_empty() {
-            return Ok(Some((Plan::default(), Vec::new())));
+            return Ok(Some(Pass::default()));
         }
         let mut txn = self.run.begin()?;
         let mut desired = self.desired(&txn)?;
@@ -206,26 +242,39 @@ impl Engine {
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
         }
-        let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
-        let seen = self.kernel.observe_rules(&desired.rules, &desired.allowed);
-        let seen = seen.map_err(read)?;
-        let there = desired.seen(&mut self.kernel).map_err(read)?;
-        let repairs = repairs(&desired, seen, &there);
-        let mut plan = Plan::default();
-        if !repairs.rules.is_empty() {
-            plan.push(Op::Nft(repairs.rules.clone()), NO_WAY_BACK, REASON);
+        let mut pass = Pass::default();
+        let mut renamed = renamed_links(&mut self.kernel, &desired)?;
+        for link in &renamed {
+            pass.plan.push(link.op(), NO_WAY_BACK, REASON);
+            pass.findings.push(link.finding());
         }
-        plan.append(repairs.rest.clone());
-        if !applies(mode) {
-            return Ok(Some((plan, repairs.findings)));
+        if applies(mode) {
+            let undone = renamed.iter().map(|link| link.undo(&mut self.kernel));
+            pass.refused.extend(undone.filter_map(Result::err));
+            renamed.clear();
         }
+        let repairs = compared(&mut self.kernel, &desired, &renamed)?;
         if !repairs.rules.is_empty() {
+            pass.plan
+                .push(Op::Nft(repairs.rules.clone()), NO_WAY_BACK, REASON);
+        }
+        let mut rest = repairs.rest;
+        pass.findings.extend(repairs.findings);
+        for door in shut_doors(&mut self.kernel, &live) {
+            pass.findings.push(shut(&door));
+            rest.push(door, NO_WAY_BACK, "bridges of wharf's pass there");
+        }
+        pass.plan.append(rest.clone());
+        if applies(mode) && !repairs.rules.is_empty() {
             let done = self.kernel.nft_at(repairs.generation, &repairs.rules);
             if !done.map_err(|e| failed_op("mend wharf's rules", &e))? {
                 return Ok(None);
             }
         }
-        let done = apply_all(&mut self.kernel, &repairs.rest);
+        if !applies(mode) {
+            return Ok(Some(pass));
+        }
+        pass.refused.extend(apply_each(&mut self.kernel, &rest));
         let write = (|| {
             for network in &desired.miscounted {
                 let name = network.spec.name.as_str();
@@ -238,8 +287,7 @@ impl Engine {
         for net in &live {
             self.open_doors(net);
         }
-        done?;
-        Ok(Some((plan, repairs.findings)))
+        Ok(Some(pass))
     }
 
     /// What should be there.
@@ -273,7 +321,9 @@ impl Engine {
                 desired.allowed.extend(rules);
             } else {
                 desired.rules.extend(rules);
+                desired.connected.extend(connected(&rest));
                 desired.rest.extend(rest);
+                desired.networks.push(live.spec.clone());
             }
         }
         for container in &containers {
@@ -294,7 +344,9 @@ impl Engine {
             let (rules, rest) = halves(compile::container(&settled, network));
             desired.rules.extend(rules);
             if !at_work {
+                desired.connected.extend(connected(&rest));
                 desired.add_rest(container, rest);
+                desired.containers.push(settled);
             }
         }
         if journal.is_empty() {
@@ -319,8 +371,11 @@ impl Engine {
         }
         for live in networks {
             let count = users.get(&live.spec.name).copied().unwrap_or(0);
-            // Plugins behind wharf turn it on as well.
-            if count > 0 || !live.spec.labels.contains_key(CLIENT_LABEL) {
+            // Plugins behind wharf turn it on as well. A bridge of others', or a parent, has the host's default while nobody
+            // needs it.
+            let anybodys =
+                live.spec.labels.contains_key(CLIENT_LABEL) || !live.spec.has_own_bridge();
+            if count > 0 || !anybodys {
                 let wanted = compile::route_localnet(&live.spec, count > 0);
                 desired.rest.push(wanted);
             }
@@ -334,9 +389,61 @@ impl Engine {
     }
 }
 
+fn renamed_links(
+    kernel: &mut NetlinkKernel,
+    desired: &Desired,
+) -> Result<Vec<Renamed>, EngineError> {
+    let links = kernel.links(&Netns::Host);
+    let links = links.map_err(|e| failed("list links", &e))?;
+    Ok(renamed(&links, &desired.networks, &desired.containers))
+}
+
+/// What the kernel has of what should be there, as it will be when links have their names again.
+fn compared(
+    kernel: &mut NetlinkKernel,
+    desired: &Desired,
+    renamed: &[Renamed],
+) -> Result<Repairs, EngineError> {
+    let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
+    let seen = kernel.observe_rules(&desired.rules, &desired.allowed);
+    let seen = seen.map_err(read)?;
+    let names: Vec<_> = renamed.iter().map(|r| (&r.from, &r.to)).collect();
+    let routes = desired.connected.iter().map(|c| &c.route);
+    let all: Vec<Resource> = desired.rest.iter().chain(routes).cloned().collect();
+    let mut there = kernel.observe_renamed(&all, &names).map_err(read)?;
+    desired.leave_open(&mut there);
+    Ok(repairs(desired, seen, &there))
+}
+
 /// Rules, and everything else.
 fn halves(all: Vec<Resource>) -> (Vec<Resource>, Vec<Resource>) {
     all.into_iter().partition(|r| matches!(r, Resource::Nft(_)))
+}
+
+/// The routes that the kernel makes with the addresses among `all`.
+fn connected(all: &[Resource]) -> Vec<Connected> {
+    /// `IP6_RT_PRIO_ADDRCONF`.
+    const METRIC: u32 = 256;
+    let route = |resource: &Resource| {
+        let Resource::Addr { netns, link, addr } = resource else {
+            return None;
+        };
+        let up = ResourceKey::Up(netns.clone(), link.clone());
+        let route = Resource::Route {
+            netns: netns.clone(),
+            dst: addr.trunc(),
+            hop: Hop::Link,
+            link: link.clone(),
+            metric: addr.addr().is_ipv6().then_some(METRIC),
+            more: RouteMore::default(),
+        };
+        let whole = addr.prefix_len() == addr.max_prefix_len();
+        (!whole).then(|| Connected {
+            route,
+            needs: [resource.key(), up],
+        })
+    };
+    all.iter().filter_map(route).collect()
 }
 
 fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
@@ -347,8 +454,17 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
             was: (*was).to_owned(),
         });
     }
+    let keys: HashSet<ResourceKey> = there.iter().map(Resource::key).collect();
+    let routes = desired.connected.iter();
+    let routes = routes.filter(|c| c.needs.iter().all(|key| keys.contains(key)));
+    // Before the routes that lead over them.
+    let rest: Vec<Resource> = routes
+        .map(|c| &c.route)
+        .chain(&desired.rest)
+        .cloned()
+        .collect();
     compare(&desired.rules, &seen.seen, &mut findings);
-    compare(&desired.rest, there, &mut findings);
+    compare(&rest, there, &mut findings);
     let rules = if seen.strange.is_empty() {
         let plan = diff(&desired.rules, &seen.seen, REASON);
         let changes = plan.steps.into_iter().filter_map(|s| match s.op {
@@ -359,19 +475,41 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
     } else {
         anew(&desired.rules, &desired.allowed, &seen)
     };
-    let steps = diff(&desired.rest, there, REASON).steps.into_iter();
+    let steps = diff(&rest, there, REASON).steps.into_iter();
     Repairs {
         rules,
         generation: seen.generation,
         rest: Plan {
-            steps: steps
-                .map(|s| Step {
-                    undo: NO_WAY_BACK,
-                    ..s
-                })
-                .collect(),
+            steps: steps.map(instead).collect(),
         },
         findings,
+    }
+}
+
+/// A route takes the place of one that somebody put there.
+fn instead(step: Step) -> Step {
+    let op = match step.op {
+        Op::RouteAdd(route) => Op::RouteAdd(RouteOp {
+            replace: !route.more.beside,
+            ..route
+        }),
+        op => op,
+    };
+    Step {
+        op,
+        undo: NO_WAY_BACK,
+        ..step
+    }
+}
+
+fn shut(door: &Op) -> Finding {
+    let (chain, link) = match door {
+        Op::Door { chain, link, .. } => (chain.as_str(), link.as_str()),
+        _ => ("", ""),
+    };
+    Finding {
+        object: format!("rule for {link} in chain {chain}"),
+        was: "missing".to_owned(),
     }
 }
 
@@ -397,33 +535,62 @@ fn anew(rules: &[Resource], allowed: &[Resource], seen: &RulesSeen) -> Vec<Chang
     changes
 }
 
-/// Carries out every step, going on after failures; the first of them is the error.
-pub(super) fn apply_all(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), EngineError> {
+/// Carries out every step, going on after failures, which it gives.
+pub(super) fn apply_each(kernel: &mut dyn Kernel, plan: &Plan) -> Vec<OpError> {
     let ops: Vec<&Op> = plan.steps.iter().map(|s| &s.op).collect();
     let Err(together) = kernel.apply(&ops) else {
-        return Ok(());
+        return Vec::new();
     };
-    let (mut first, mut done) = (None, 0);
-    for (op, applied) in ops.iter().zip(together.applied) {
-        if applied {
-            done += 1;
-            continue;
-        }
-        match kernel.apply(&[op]) {
-            Ok(()) => done += 1,
-            Err(failure) => first = first.or(Some(failure.error)),
+    let left = ops.iter().zip(together.applied).filter(|(_, done)| !done);
+    let again = left.map(|(op, _)| kernel.apply(&[op]));
+    again
+        .filter_map(|done| done.err().map(|e| e.error))
+        .collect()
+}
+
+/// Carries out every step, going on after failures, of which the first of each owner is the error.
+pub(super) fn apply_all(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), EngineError> {
+    let refused = apply_each(kernel, plan);
+    match refused.is_empty() {
+        true => Ok(()),
+        false => Err(EngineError::Left {
+            verb: "remove".to_owned(),
+            left: unmended(&refused, &[], &[]),
+        }),
+    }
+}
+
+/// The first refusal of each owner: others of the same are likely to follow from it.
+fn unmended(
+    refused: &[OpError],
+    containers: &[Container],
+    networks: &[NetworkSpec],
+) -> Vec<Unmended> {
+    let mut left: Vec<Unmended> = Vec::new();
+    for error in refused {
+        let whose = whose(&error.op, containers, networks);
+        if !left.iter().any(|l| l.whose == whose) {
+            let error = error.clone();
+            left.push(Unmended { whose, error });
         }
     }
-    match first {
-        None => Ok(()),
-        Some(error) => Err(EngineError::Plan {
-            verb: "mend what is not as wharf made it".to_owned(),
-            error: Box::new(PlanError {
-                error,
-                done,
-                undone: 0,
-                left: Vec::new(),
-            }),
-        }),
+    left
+}
+
+fn whose(op: &Op, containers: &[Container], networks: &[NetworkSpec]) -> String {
+    let place = op.netns();
+    let link = op.link();
+    let mut nets = networks.iter();
+    let has = |c: &&Container| {
+        let inside = matches!(place, Netns::Path(path) if *path == c.netns.path);
+        let mut own = c.attachments.iter();
+        inside || *place == Netns::Host && own.any(|a| Some(&a.host_interface) == link)
+    };
+    if let Some(container) = containers.iter().find(has) {
+        return format!("container `{}`", container.name);
+    }
+    match nets.find(|n| *place == Netns::Host && Some(&n.bridge) == link) {
+        Some(net) => format!("network `{}`", net.name),
+        None => "the host".to_owned(),
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use netlink_sys::{Socket, SocketAddr, protocols};
 
-use crate::api::{Dirs, Finding};
+use crate::api::{Dirs, Finding, Mode, Repaired};
 use crate::engine::Engine;
 use crate::engine::host::failed;
 use crate::error::EngineError;
@@ -24,6 +24,8 @@ const ROUTING: [u32; 8] = [1, 3, 5, 7, 8, 9, 11, 19];
 const SETTLE: Duration = Duration::from_millis(20);
 /// From one look to the next, so that a busy host is not kept busier.
 const PAUSE: Duration = Duration::from_millis(250);
+/// From a failure to the next try.
+const SOON: Duration = Duration::from_secs(1);
 /// What is not announced, such as sysctls, is looked at this often.
 const ROUND: Duration = Duration::from_secs(10);
 
@@ -48,27 +50,29 @@ pub fn serve(dirs: &Dirs, mut tell: impl FnMut(Event)) -> Result<(), EngineError
     let rules = listener(protocols::NETLINK_NETFILTER, &[NFTABLES]).map_err(hear)?;
     let routing = listener(protocols::NETLINK_ROUTE, &ROUTING).map_err(hear)?;
     tell(Event::Ready);
-    let mut failing = false;
+    let mut told: Option<String> = None;
     loop {
         // Before the look, so that what happens during it is heard behind it.
         drain(&rules);
         drain(&routing);
-        match look(dirs) {
-            Ok(mended) => {
-                failing = false;
+        let failed = match look(dirs) {
+            Ok(Repaired { mended, left }) => {
                 if !mended.is_empty() {
                     tell(Event::Mended(mended));
                 }
+                let verb = "mend".to_owned();
+                (!left.is_empty()).then_some((EngineError::Left { verb, left }, ROUND))
             }
-            // Told once, and tried again in a while.
-            Err(error) if !failing => {
-                failing = true;
-                tell(Event::Failed(error));
-            }
-            Err(_) => {}
+            Err(error) => Some((error, SOON)),
+        };
+        let patience = failed.as_ref().map_or(ROUND, |(_, patience)| *patience);
+        // Told once, and tried again in a while.
+        let text = failed.as_ref().map(|(error, _)| error.to_string());
+        if let Some((error, _)) = failed.filter(|_| text != told) {
+            tell(Event::Failed(error));
         }
+        told = text;
         let looked = Instant::now();
-        let patience = if failing { PAUSE * 4 } else { ROUND };
         if wait(&asked, Some((&rules, &routing)), patience).map_err(hear)? == Woken::ToEnd {
             return Ok(());
         }
@@ -80,16 +84,16 @@ pub fn serve(dirs: &Dirs, mut tell: impl FnMut(Event)) -> Result<(), EngineError
 }
 
 /// Looks, and mends what is to be mended. The stores are opened for it only.
-fn look(dirs: &Dirs) -> Result<Vec<Finding>, EngineError> {
+fn look(dirs: &Dirs) -> Result<Repaired, EngineError> {
     // Where nothing was ever made, nothing is.
     if !dirs.run.join("db").exists() {
-        return Ok(Vec::new());
+        return Ok(Repaired::default());
     }
     let mut engine = Engine::open(dirs)?;
     if !engine.is_damaged()? {
-        return Ok(Vec::new());
+        return Ok(Repaired::default());
     }
-    Ok(engine.repair(crate::api::Mode::Apply)?.value)
+    Ok(engine.repair(Mode::Apply)?.value)
 }
 
 fn listener(protocol: isize, groups: &[u32]) -> io::Result<Socket> {

@@ -47,6 +47,15 @@ impl Place {
     fn index(&self, link: &IfName) -> Option<u32> {
         self.links.get(link.as_str()).map(|l| l.index)
     }
+
+    fn rename(&mut self, names: &[(&IfName, &IfName)]) {
+        for (from, to) in names {
+            if let Some(mut link) = self.links.remove(from.as_str()) {
+                link.name = to.to_string();
+                self.links.insert(to.to_string(), link);
+            }
+        }
+    }
 }
 
 impl NetlinkKernel {
@@ -56,6 +65,19 @@ impl NetlinkKernel {
     /// # Errors
     /// If the kernel refuses to tell.
     pub fn observe(&mut self, wanted: &[Resource]) -> io::Result<Vec<Resource>> {
+        self.observe_renamed(wanted, &[])
+    }
+
+    /// As [`NetlinkKernel::observe`], as it will be when links of the host have the names that come second instead of those
+    /// that come first.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn observe_renamed(
+        &mut self,
+        wanted: &[Resource],
+        names: &[(&IfName, &IfName)],
+    ) -> io::Result<Vec<Resource>> {
         let mut places: HashMap<Netns, Place> = HashMap::new();
         let mut seen = Vec::new();
         let tables: HashSet<u32> = wanted.iter().filter_map(own_table).collect();
@@ -65,7 +87,10 @@ impl NetlinkKernel {
         for resource in wanted {
             for place in places_of(resource) {
                 if let Entry::Vacant(entry) = places.entry(place) {
-                    let found = self.place(entry.key())?;
+                    let mut found = self.place(entry.key())?;
+                    if *entry.key() == Netns::Host {
+                        found.rename(names);
+                    }
                     entry.insert(found);
                 }
             }
@@ -93,7 +118,12 @@ impl NetlinkKernel {
                 Resource::Sysctl {
                     netns, key, link, ..
                 } => {
-                    let value = self.sysctl(netns, key).unwrap_or_default();
+                    let of_link = |(_, to): &&(&IfName, &IfName)| link.as_ref() == Some(*to);
+                    let path = match names.iter().find(of_link) {
+                        Some((from, to)) => key.replace(&format!("/{to}/"), &format!("/{from}/")),
+                        None => key.clone(),
+                    };
+                    let value = self.sysctl(netns, &path).unwrap_or_default();
                     value.map(|value| Resource::Sysctl {
                         netns: netns.clone(),
                         key: key.clone(),

@@ -1,6 +1,7 @@
 //! `gc`: what belongs to nobody.
 
 use clap::Args;
+use serde_json::json;
 
 use super::args::ChangeArgs;
 use super::{Context, Done, repair};
@@ -18,5 +19,5 @@ pub struct GcArgs {
 pub fn run(args: &GcArgs, ctx: &Context) -> Done {
     let mode = args.change.mode();
     let outcome = ctx.engine()?.gc(mode)?;
-    repair::report(outcome, mode, "removed", ctx)
+    repair::report(outcome, mode, "removed", json!({}), ctx)
 }

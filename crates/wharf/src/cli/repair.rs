@@ -1,13 +1,15 @@
 //! `repair`: the kernel made what the store says.
 
 use clap::Args;
-use serde_json::json;
-use wharf_core::render::plan_json;
-use wharf_engine::api::{Finding, Mode, Outcome};
+use serde_json::{Value, json};
+use wharf_core::render::{command, plan_json};
+use wharf_engine::api::{Finding, Mode, Outcome, Repaired, Unmended};
 use wharf_engine::engine::Engine;
+use wharf_engine::error::EngineError;
 
 use super::args::ChangeArgs;
 use super::{Context, Done};
+use crate::output::error::op_cause;
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -29,17 +31,49 @@ pub fn run(args: &RepairArgs, ctx: &Context) -> Done {
     let outcome = if args.rebuild {
         let (mut engine, aside) = Engine::open_anew(&ctx.dirs)?;
         let mut outcome = engine.rebuild()?;
-        outcome.value.splice(0..0, aside);
+        outcome.value.mended.splice(0..0, aside);
         outcome
     } else {
         ctx.engine()?.repair(mode)?
     };
-    report(outcome, mode, "mended", ctx)
+    let Repaired { mended, left } = outcome.value;
+    let outcome = Outcome {
+        value: mended,
+        plan: outcome.plan,
+        notes: outcome.notes,
+    };
+    let more = match left.is_empty() {
+        true => json!({}),
+        false => json!({ "left": left.iter().map(unmended).collect::<Vec<_>>() }),
+    };
+    report(outcome, mode, "mended", more, ctx)?;
+    match left.is_empty() {
+        true => Ok(0),
+        false => Err(EngineError::Left {
+            verb: "mend".to_owned(),
+            left,
+        }
+        .into()),
+    }
+}
+
+fn unmended(left: &Unmended) -> Value {
+    json!({
+        "whose": left.whose.replace('`', ""),
+        "why": op_cause(&left.error),
+        "command": command(&left.error.op),
+    })
 }
 
 /// Prints what was found and what was done about it: lines, or `{WORD: [{object, was}]}`; for a dry run the plan, in
-/// which what is in the store only shows as comments.
-pub fn report(outcome: Outcome<Vec<Finding>>, mode: Mode, word: &str, ctx: &Context) -> Done {
+/// which what is in the store only shows as comments. `more` is for JSON.
+pub fn report(
+    outcome: Outcome<Vec<Finding>>,
+    mode: Mode,
+    word: &str,
+    more: Value,
+    ctx: &Context,
+) -> Done {
     ctx.printer.notes(&outcome.notes);
     let findings = &outcome.value;
     if ctx.printer.json() {
@@ -47,7 +81,8 @@ pub fn report(outcome: Outcome<Vec<Finding>>, mode: Mode, word: &str, ctx: &Cont
             .iter()
             .map(|f| json!({"object": f.object, "was": f.was}))
             .collect();
-        let mut value = json!({ word: list });
+        let mut value = more;
+        value[word] = json!(list);
         if mode == Mode::DryRun {
             value["steps"] = json!(plan_json(&outcome.plan).steps);
         }

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::{Value, json};
 use wharf_core::{ErrorKind, render};
+use wharf_engine::api::Unmended;
 use wharf_engine::error::EngineError;
 use wharf_engine::kernel::OpError;
 use wharf_engine::process::ProcessError;
@@ -166,6 +167,15 @@ impl From<EngineError> for CommandError {
         } else if let Some((undone, done)) = error.undone() {
             failure.undone = Some(undone_text(undone, done, &[]));
         }
+        if let EngineError::Left { left, .. } = &error {
+            let cause = |l: &Unmended| match left.len() {
+                1 => op_cause(&l.error),
+                _ => format!("{}: {}", l.whose, op_cause(&l.error)),
+            };
+            failure.causes.extend(left.iter().map(cause));
+            let commands = left.iter().map(|l| render::command(&l.error.op));
+            failure.command = Some(commands.collect::<Vec<_>>().join("\n"));
+        }
         failure
     }
 }
@@ -207,7 +217,7 @@ fn undone_text(undone: usize, done: usize, left: &[String]) -> String {
 }
 
 /// The kernel's own words, and the error number's name: `kernel refused: Address already assigned (EEXIST)`.
-fn op_cause(error: &OpError) -> String {
+pub fn op_cause(error: &OpError) -> String {
     let Some(errno) = Some(error.errno).filter(|n| *n != 0) else {
         return error.to_string();
     };

@@ -35,6 +35,15 @@ const DAMAGE: &[(&str, &str)] = &[
         "a port with other settings",
         "ip link set $PORT mtu 1400 group 7; bridge link set dev $PORT locked off learning on; ip link set $PORT alias mine",
     ),
+    ("a cable with another name", "ip link set $PORT name mine"),
+    (
+        "a bridge with another name",
+        "ip link set wharf-a name mine",
+    ),
+    (
+        "other names, and everything flushed",
+        "nft flush ruleset; ip link set wharf-a name mine; ip link set $PORT name mine2",
+    ),
     (
         "entries gone",
         "bridge fdb del $MAC dev $PORT master; ip neigh flush dev wharf-a nud permanent",
@@ -187,6 +196,135 @@ fn the_commands_of_a_dry_run_mend_too() {
     everything_works(&host, "after the commands");
 }
 
+/// Inside a container, without removing what its owner may have put there.
+#[test]
+fn damage_inside_a_container_is_mended() {
+    require!();
+    let host = host();
+    scene(&host);
+    let a1 = host.container("a1");
+    let _web = Echo::tcp(&a1, "a1", 80);
+    for damage in [
+        "sysctl -qw net.ipv6.conf.all.disable_ipv6=1",
+        "ip route replace default via 10.88.1.99; ip -6 route replace default via fd00:88:1::99",
+        "ip route replace blackhole default",
+        "ip route del default; ip route del 10.88.1.0/24; ip -6 route del fd00:88:1::/64 dev eth0",
+        "ip link set eth0 down; sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1",
+    ] {
+        a1.sh(damage);
+        host.w("repair").ok();
+        everything_works(&host, damage);
+        assert!(a1.ping(addr::outside(false)).reached(), "{damage}");
+        assert!(a1.ping(addr::outside(true)).reached(), "{damage}");
+        assert_eq!(
+            mended(&host, "repair --json"),
+            Vec::<Value>::new(),
+            "{damage}"
+        );
+    }
+}
+
+/// The kernel makes them with the addresses, and not again.
+#[test]
+fn the_way_from_the_host_to_a_network_is_mended() {
+    require!();
+    let host = host();
+    scene(&host);
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    for damage in [
+        "ip route del 10.88.1.0/24 dev wharf-a; ip -6 route del fd00:88:1::/64 dev wharf-a",
+        "ip route replace 10.88.1.0/24 via 10.0.2.1",
+        "ip route del 10.88.1.0/24 dev wharf-a; ip route add blackhole 10.88.1.0/24",
+    ] {
+        host.sh(damage);
+        host.w("repair").ok();
+        everything_works(&host, damage);
+        assert_eq!(
+            mended(&host, "repair --json"),
+            Vec::<Value>::new(),
+            "{damage}"
+        );
+    }
+}
+
+/// With an MTU below IPv6's its link has no IPv6, and that is its owner's choice.
+#[test]
+fn one_that_cannot_be_mended_is_told_and_the_rest_is_mended() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    network(&host, "B", 2, "--bridge wharf-b");
+    container(&host, "a1", "A", 1, 11, "");
+    container(&host, "b1", "B", 2, 11, "-p 8080:80");
+    let (a1, b1) = (host.container("a1"), host.container("b1"));
+    let _web = Echo::tcp(&b1, "b1", 80);
+    a1.sh("ip link set eth0 mtu 1000");
+    for line in ["repair", "repair --json"] {
+        host.sh("nft flush ruleset; ip link del wharf-b");
+        b1.sh("ip route del default");
+        let said = host.w(line);
+        assert_eq!(said.code, Some(1), "{}", said.transcript());
+        for word in ["container `a1`", "net.ipv6.conf.eth0", "ENOENT"] {
+            assert!(said.stderr.contains(word), "{word}: {}", said.transcript());
+        }
+        assert!(!said.stderr.contains("b1") && !said.stderr.contains("undone:"));
+        assert!(
+            said.stdout.contains("link wharf-b"),
+            "{}",
+            said.transcript()
+        );
+        assert!(!said.stdout.contains("netns/a1"), "{}", said.transcript());
+        assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("b1"));
+        assert!(b1.ping(addr::outside(true)).reached());
+    }
+    let said: Value = serde_json::from_str(&host.w("repair --json").stdout).expect("JSON");
+    assert_eq!(said["mended"], serde_json::json!([]));
+    assert_eq!(text(&said, "left/0/whose"), "container a1");
+    // Changes of others go on meanwhile.
+    host.sh("nft flush ruleset");
+    container(&host, "b2", "B", 2, 12, "-p 8081:80");
+    a1.sh("ip link set eth0 mtu 1500");
+    host.w("repair").ok();
+    assert!(a1.ping(addr::outside(true)).reached());
+}
+
+/// A live cable under another name is nobody's to cut, and goes with its container.
+#[test]
+fn links_with_other_names_stay_and_go_with_their_owner() {
+    require!();
+    let host = host();
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "");
+    container(&host, "a2", "A", 1, 12, "");
+    host.sh("ip netns add theirs");
+    host.w("create a3 --network A --netns /run/netns/theirs")
+        .ok();
+    let rename = || {
+        for (name, to) in [("a1", "x1"), ("a2", "x2"), ("a3", "x3")] {
+            let port = text(&host.inspect(name), "networks/0/host_interface");
+            host.sh(&format!("ip link set {port} name {to}"));
+        }
+        host.sh("ip link set wharf-a name mine");
+    };
+    rename();
+    assert_eq!(host.w("gc --json").json()["removed"], serde_json::json!([]));
+    host.sh("ip link show x1; ip link show mine");
+    let found: Value = serde_json::from_str(&host.w("doctor --json").stdout).expect("JSON");
+    assert!(
+        found.to_string().contains("ip link set mine name wharf-a"),
+        "{found:#}"
+    );
+    assert!(!found.to_string().contains("ip addr del"), "{found:#}");
+    host.w("repair").ok();
+    assert!(host.container("a1").ping(at(false, 1, 12)).reached());
+    rename();
+    host.w("network disconnect A a2").ok();
+    remove(&host, &["a1", "a2", "a3"], &["A"]);
+    host.sh("ip netns del theirs");
+    bare.assert_same(&host, "other names");
+}
+
 #[test]
 fn a_cut_cable_is_laid_again() {
     require!();
@@ -313,4 +451,79 @@ fn a_lost_store_is_made_again_from_the_kernel() {
             }
         }
     }
+}
+
+/// Store and rules are lost at once: the ordinary commands take away what is left.
+#[test]
+fn without_store_and_rules_the_ordinary_commands_leave_nothing() {
+    require!();
+    // Whether wharf turned forwarding on only the rules told.
+    let host = options().ip_forward(true).start();
+    host.sh("sysctl -qw net.ipv6.conf.all.forwarding=1");
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    host.sh("rm -r /run/wharf/db; nft flush ruleset");
+    remove(&host, &["a1"], &["A"]);
+    bare.assert_same(&host, "after the loss");
+}
+
+#[test]
+fn a_bridge_that_is_lost_with_the_store_is_made_again() {
+    require!();
+    for (flush, rebuild) in [("", true), ("nft flush ruleset;", true), ("", false)] {
+        let host = host();
+        network(&host, "A", 1, "--bridge wharf-a");
+        container(&host, "a1", "A", 1, 11, "-p 8080:80");
+        let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+        host.sh(&format!("{flush} rm -r /run/wharf/db; ip link del wharf-a"));
+        if rebuild {
+            host.w("repair --rebuild").ok();
+            assert!(host.container("a1").ping(addr::OUTSIDE4).reached());
+        }
+        // The first command that needs the network finds it.
+        container(&host, "a2", "A", 1, 12, "");
+        assert!(host.container("a2").ping(addr::OUTSIDE4).reached());
+        if rebuild {
+            let a2 = host.container("a2");
+            assert_eq!(a2.tcp(at(false, 1, 11), 80).by(), Some("a1"));
+        }
+        if rebuild && flush.is_empty() {
+            assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+        }
+    }
+}
+
+/// What an administrator set for links to come is not for those of wharf.
+#[test]
+fn the_hosts_defaults_for_new_links_do_not_matter() {
+    require!();
+    let host = host();
+    host.sh(
+        "sysctl -qw net.ipv4.conf.default.route_localnet=1 net.ipv6.conf.default.disable_ipv6=1",
+    );
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "");
+    host.sh("ip netns add theirs");
+    let theirs = host.container("theirs");
+    theirs.sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+    host.w("create a2 --network A --netns /run/netns/theirs")
+        .ok();
+    assert!(host.container("a1").ping(addr::outside(true)).reached());
+    assert!(theirs.ping(addr::outside(true)).reached());
+    assert_eq!(
+        host.netns().sysctl("net.ipv4.conf.wharf-a.route_localnet"),
+        Some("0".to_owned())
+    );
+    assert_eq!(mended(&host, "repair --json"), Vec::<Value>::new());
+    let said = host.w("doctor");
+    assert!(
+        said.stdout.ends_with("nothing is wrong\n"),
+        "{}",
+        said.transcript()
+    );
+    remove(&host, &["a1", "a2"], &["A"]);
+    host.sh("ip netns del theirs");
+    bare.assert_same(&host, "other defaults");
 }

@@ -2,7 +2,9 @@
 
 use crate::common::*;
 use std::time::{Duration, Instant};
-use wharf_testkit::{Echo, Flood, Host, Running, Snapshot, addr, eventually, require};
+use wharf_testkit::{
+    Echo, Flood, ForwardPolicy, Host, Running, Snapshot, addr, eventually, require,
+};
 
 /// From the change to the mending.
 const SOON: Duration = Duration::from_secs(1);
@@ -94,6 +96,43 @@ fn what_others_remove_is_there_again_within_a_second() {
     watcher.signal(15);
     watcher.wait_within(SOON).ok();
     bare.assert_same(&host, "watching");
+}
+
+/// Docker makes its chains anew when it starts, and firewalls flush them: nobody would pass there.
+#[test]
+fn doors_of_others_are_opened_again_within_a_second() {
+    require!();
+    let host = options().forward(ForwardPolicy::DropWithDockerUser).start();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "a1", "A", 1, 11, "");
+    let a1 = host.container("a1");
+    assert!(a1.ping(addr::OUTSIDE4).reached());
+    host.sh("iptables-nft -F DOCKER-USER");
+    assert!(!a1.ping_brief(addr::OUTSIDE4).reached());
+    let planned = host.w("repair --dry-run").ok().stdout;
+    assert!(planned.contains("DOCKER-USER iifname"), "{planned}");
+    host.sh(&planned);
+    assert!(a1.ping(addr::OUTSIDE4).reached());
+    assert_eq!(
+        host.w("repair --json").json()["mended"],
+        serde_json::json!([]),
+        "the commands do the same"
+    );
+    let _watcher = watched(&host);
+    for script in [
+        "iptables-nft -F DOCKER-USER",
+        "iptables-nft -D FORWARD -j DOCKER-USER; iptables-nft -F DOCKER-USER; iptables-nft -X DOCKER-USER; iptables-nft -N DOCKER-USER; iptables-nft -I FORWARD -j DOCKER-USER",
+    ] {
+        host.sh(script);
+        let start = Instant::now();
+        while !host
+            .sh("iptables-nft -S DOCKER-USER")
+            .contains("-o wharf-a")
+        {
+            assert!(start.elapsed() < SOON, "{script}");
+        }
+        assert!(a1.ping(addr::OUTSIDE4).reached(), "{script}");
+    }
 }
 
 /// While containers come and go it stays out of the way, and calls nothing damage that is only being made.

@@ -29,6 +29,10 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
                 .fix(format!("ip link set {name} up"))
                 .fix("wharf repair"),
             ),
+            None if scene.renamed_bridge(net).is_some() => {
+                let what = format!("The bridge {name} of the network {}", net.name);
+                found.add(renamed(name, scene.renamed_bridge(net), what));
+            }
             // After a reboot a bridge is made when somebody needs it.
             None if used => found.add(
                 of_wharf(Finding::new(
@@ -78,11 +82,27 @@ fn of_wharf(finding: Finding) -> Finding {
     finding.owner(Owner::Wharf)
 }
 
+/// A link that is there under another name. Rules and settings go by names.
+fn renamed(name: &str, link: Option<&Link>, what: String) -> Finding {
+    let is = link.map_or("", |l| l.name.as_str());
+    let what = format!("{what} was given another name, {is}.");
+    of_wharf(Finding::new(Error, Code::NotOnBridge, "host", name, what))
+        .evidence(format!("ip link show {name}: does not exist"))
+        .evidence(format!("ip link show {is}"))
+        .fix(format!("ip link set {is} name {name}"))
+        .fix("wharf repair")
+}
+
 /// The host's end.
 fn cable(scene: &Scene, member: &Member, found: &mut Findings) {
     let name = member.attachment.host_interface.as_str();
     let (who, net) = (member.name(), &member.net.name);
     let Some(link) = member.cable else {
+        if let link @ Some(_) = scene.renamed_cable(member) {
+            let what = format!("The cable {name} of {who} to the network {net}");
+            found.add(renamed(name, link, what));
+            return;
+        }
         let what = format!("The cable {name} of {who} to the network {net} is gone.");
         found.add(
             of_wharf(Finding::new(Error, Code::NoCarrier, "host", name, what))

@@ -37,9 +37,11 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
     // On another program's network the addresses are that program's, by whichever links it leads to them.
     let own = scene.state.networks.iter().filter(|n| !n.adopted);
     for net in own {
+        let renamed = scene.renamed_bridge(net).map(|l| l.index);
         for subnet in &net.subnets {
             for other in &others {
-                let own = other.link.name == net.bridge.as_str();
+                let own =
+                    other.link.name == net.bridge.as_str() || Some(other.link.index) == renamed;
                 if !own && overlap(subnet.subnet, other.net) {
                     found.add(collision(scene, net, subnet.subnet, other));
                 }

@@ -1,6 +1,7 @@
 //! Inside a bridge: its ports, its forwarding table, its rules, and IP rules where br_netfilter calls them.
 
 use crate::addr::Mac;
+use crate::network::NetworkSpec;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
@@ -30,6 +31,9 @@ impl<'a> Walk<'a> {
         if !link.up {
             let fault = self.link_down(bridge);
             self.blame(Verdict::Dropped, "bridge", fault);
+        }
+        if input.is_none() || output.is_none() {
+            self.check_name(bridge, link);
         }
         let port = |i: Option<u32>| i.and_then(|i| space.link(i));
         if let Some(p) = port(input) {
@@ -77,6 +81,32 @@ impl<'a> Walk<'a> {
         let text = format!("from {} to {}", name(input), name(output));
         self.hop(bridge.space, "bridge", &link.name, &text);
         packet
+    }
+
+    /// Rules and routing rules know a network's bridge by its name.
+    fn check_name(&mut self, bridge: Place, link: &Link) {
+        let host = self.space(HOST);
+        let mut nets = self.state.networks.iter();
+        let is = |n: &&NetworkSpec| {
+            n.has_own_bridge()
+                && link.mac == Some(n.bridge_mac)
+                && host.link_named(n.bridge.as_str()).is_none()
+        };
+        let Some(net) = nets.find(|n| bridge.space == HOST && is(n)) else {
+            return;
+        };
+        let (name, was) = (&link.name, &net.bridge);
+        let what = format!(
+            "The bridge {was} of the network {} was given another name, {name}: wharf's rules do not know it.",
+            net.name
+        );
+        let fault = Fault::new(Code::NotOnBridge, HOST, was.to_string(), what)
+            .owner(Owner::Wharf)
+            .evidence(format!("ip link show {was}: does not exist"))
+            .evidence(format!("ip link show {name}"))
+            .fix(format!("ip link set {name} name {was}"))
+            .fix("wharf repair");
+        self.blame(Verdict::Dropped, "bridge", fault);
     }
 
     fn bridged_ip(

@@ -155,6 +155,13 @@ pub(crate) fn link_up(name: &IfName, up: bool) -> Request {
     request(Message::NewLink(message), 0)
 }
 
+/// `RTM_NEWLINK` on a link that is there: another name.
+pub(crate) fn link_rename(index: u32, to: &IfName) -> Request {
+    let mut message = by_name(to);
+    message.header.index = index;
+    request(Message::NewLink(message), 0)
+}
+
 /// `RTM_NEWLINK` on a link that is there: its hardware address.
 pub(crate) fn link_address(name: &IfName, mac: Mac) -> Request {
     let mut message = by_name(name);

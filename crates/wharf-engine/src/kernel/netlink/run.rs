@@ -30,21 +30,12 @@ pub(super) struct Run<'a> {
     ipv6: Option<bool>,
 }
 
-/// Where an operation takes effect.
+/// Where an operation is asked for.
 pub(super) fn place(op: &Op) -> &Netns {
     match op {
         // Made beside its parent, and put where it belongs at once.
         Op::LinkAdd(link) if matches!(link.kind, LinkKind::Macvlan { .. }) => &Netns::Host,
-        Op::LinkAdd(link) | Op::LinkSet(link) => &link.netns,
-        Op::LinkDel { netns, .. }
-        | Op::LinkUp { netns, .. }
-        | Op::AddrAdd { netns, .. }
-        | Op::AddrDel { netns, .. }
-        | Op::LinkTraits { netns, .. }
-        | Op::SysctlSet { netns, .. } => netns,
-        Op::RouteAdd(route) | Op::RouteDel(route) => &route.netns,
-        Op::RuleAdd(rule) | Op::RuleDel(rule) => &rule.netns,
-        _ => &Netns::Host,
+        op => op.netns(),
     }
 }
 
@@ -56,7 +47,8 @@ fn needs(op: &Op) -> Option<&IfName> {
             _ => link.master.as_ref(),
         },
         Op::PortSet(port) => port.vlan.map(|_| &port.link),
-        Op::AddrAdd { link, .. }
+        Op::LinkRename { from: link, .. }
+        | Op::AddrAdd { link, .. }
         | Op::AddrDel { link, .. }
         | Op::NeighAdd { link, .. }
         | Op::NeighDel { link, .. }
@@ -172,6 +164,16 @@ impl<'a> Run<'a> {
                     .nft(changes)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
+            Op::Door {
+                family,
+                chain,
+                link,
+                inward,
+            } => {
+                self.flush()?;
+                super::nft_apply::open_door(self.kernel, (*family, chain), (link, *inward))
+                    .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
+            }
             Op::ConntrackFlush {
                 protocol,
                 host_ip,
@@ -284,6 +286,10 @@ impl<'a> Run<'a> {
             }
             Op::LinkSet(link) => message::link_set(link, link.master.is_some().then_some(index)),
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
+            Op::LinkRename { to, .. } => {
+                self.known.clear();
+                message::link_rename(index, to)
+            }
             Op::PortSet(port) => {
                 let vlan = port.vlan.map(|id| message::vlan_set(index, id));
                 let settings = vlan.into_iter().flatten().map(|request| (at, request));
@@ -318,6 +324,7 @@ impl<'a> Run<'a> {
             | Op::LinkDel { .. }
             | Op::SysctlSet { .. }
             | Op::Nft(_)
+            | Op::Door { .. }
             | Op::ConntrackFlush { .. }
             | Op::ConntrackForget(_) => unreachable!("not by rtnetlink"),
         };
