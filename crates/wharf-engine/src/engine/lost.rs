@@ -221,6 +221,10 @@ impl Engine {
             }
             Ok(())
         })?;
+        if nets.is_empty() && !self.has_own_tables() {
+            // Routing that nobody stands behind: the next network makes all of it, `gc` removes it.
+            return Ok(());
+        }
         self.take_over_host()?;
         self.notes.extend(
             nets.iter()
