@@ -76,7 +76,8 @@ impl NetlinkKernel {
             .collect();
         let mut found = Vec::new();
         for element in elements(nft, "raw_in")? {
-            let Some(Data::Verdict(Verdict::Jump(chain))) = &element.data else {
+            let Some(Data::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) = &element.data
+            else {
                 continue;
             };
             let network = chain

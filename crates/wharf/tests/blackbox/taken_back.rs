@@ -192,3 +192,34 @@ fn an_address_of_two_is_told_and_stays_the_firsts() {
     let _web = Echo::tcp(&host.container("first"), "first", 80);
     assert_eq!(host.netns().tcp(ip("10.88.1.2"), 80).by(), Some("first"));
 }
+
+/// What is forbidden stays forbidden: the rules tell it. Networks without containers are there too.
+#[test]
+fn networks_are_rebuilt_as_closed_as_they_were() {
+    require!();
+    let host = host();
+    let bare = Snapshot::of(&host);
+    for options in [
+        "inner --internal --subnet 10.51.0.0/24",
+        "none -o host-access=none --subnet 10.52.0.0/24",
+        "dns -o host-access=dns --subnet 10.53.0.0/24",
+        "open -o isolate=false --subnet 10.54.0.0/24",
+        "empty --icc=false --subnet 10.55.0.0/24",
+        "plain --masquerade=false --subnet 10.56.0.0/24",
+    ] {
+        host.w(&format!("network create {options}")).ok();
+    }
+    for network in ["inner", "none", "dns"] {
+        host.w(&format!("create in-{network} --network {network}"))
+            .ok();
+    }
+    let before = Snapshot::of(&host);
+    lose_the_store(&host);
+    before.assert_same(&host, "rebuilt");
+    host.w("network create more --subnet 10.57.0.0/24").ok();
+    host.w("network rm more").ok();
+    before.assert_same(&host, "with a change more");
+    host.w("rm -f in-inner in-none in-dns").ok();
+    host.w("network rm inner none dns open empty plain").ok();
+    bare.assert_same(&host, "rebuilt and removed");
+}
