@@ -32,6 +32,7 @@ mod program;
 mod published;
 mod reply;
 mod resolve;
+mod reverse_path;
 mod route;
 mod rules;
 pub(in crate::trace) mod seen;

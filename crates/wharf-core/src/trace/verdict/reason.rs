@@ -143,7 +143,10 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
             cause,
             DuplicateAddress | RouteConflict | NoMasquerade | PublishShadowed | TtlExpired
         ),
-        ReversePathFilter => matches!(cause, RouteConflict | PolicyRule | MartianAddress),
+        ReversePathFilter => matches!(
+            cause,
+            RouteConflict | RouteRejects | PolicyRule | NoRoute | MartianAddress
+        ),
         NeighbourWrong => matches!(cause, DuplicateMac | DuplicateAddress | NotOnBridge),
         _ => false,
     }

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::addr::Family;
-use crate::trace::state::{NeighbourState, Place, SpaceId};
+use crate::trace::state::{Link, NeighbourState, Place, SpaceId};
 
 use super::Walk;
 use super::ends::addresses;
 use super::host::six;
 use super::owner::holders;
+use super::route::{self, Ask};
 use super::segment::{is_bridge, last, segment};
 
 /// The most addresses of a segment that are looked at.
@@ -33,7 +34,7 @@ impl<'a> Walk<'a> {
         };
         let dev = self.link_name(place);
         let router = self.prefix_near(place, family);
-        let net = wish.or_else(|| self.free_address(place, router?));
+        let net = wish.or_else(|| self.free_address(router?));
         let Some(net) = net else {
             return Vec::new();
         };
@@ -82,7 +83,7 @@ impl<'a> Walk<'a> {
     }
 
     /// An address of a prefix that nobody has.
-    fn free_address(&self, place: Place, near: IpNet) -> Option<IpNet> {
+    fn free_address(&self, near: IpNet) -> Option<IpNet> {
         let taken = |a: &IpAddr| {
             !holders(self.state, *a).is_empty()
                 || self.state.spaces.iter().any(|s| {
@@ -90,7 +91,6 @@ impl<'a> Walk<'a> {
                     known.into_iter().any(|n| n.addr == *a && n.mac.is_some())
                 })
         };
-        let _ = place;
         let free = near.hosts().skip(1).take(MOST).find(|a| !taken(a))?;
         IpNet::new(free, near.prefix_len()).ok()
     }
@@ -99,12 +99,16 @@ impl<'a> Walk<'a> {
     pub(super) fn lost_gateway(&self, id: SpaceId, dst: IpAddr) -> Option<(u32, IpAddr)> {
         let space = self.space(id);
         let family = Family::of(dst);
-        let wires = || {
-            addresses(space, family).filter(|a| {
-                let link = space.link(a.link);
-                link.is_some_and(|l| !l.loopback && !is_bridge(l) && l.peer.is_none())
-            })
-        };
+        let outward = |l: &Link| !l.loopback && !is_bridge(l) && l.peer.is_none();
+        // Of several, nobody can tell which leads out.
+        let all = space
+            .links
+            .iter()
+            .filter(|l| outward(l) && l.master.is_none());
+        if all.count() > 1 {
+            return None;
+        }
+        let wires = || addresses(space, family).filter(|a| space.link(a.link).is_some_and(outward));
         let neighbour = wires().find_map(|a| {
             let known = space.neighbours.iter().filter(|n| {
                 n.link == a.link
@@ -124,6 +128,11 @@ impl<'a> Walk<'a> {
 
     /// The command that makes a default route again.
     pub(super) fn default_route(&self, id: SpaceId, via: IpAddr) -> String {
+        let space = self.space(id);
+        // A gateway that there is no way to is taken by no route.
+        if space.container.is_some() && route::in_main(space, &Ask::to(via)).is_none() {
+            return "wharf repair".to_owned();
+        }
         format!(
             "{}ip {}route add default via {via}",
             self.space(id).enter,

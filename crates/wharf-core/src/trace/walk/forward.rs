@@ -5,14 +5,15 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, Link, Place, RouteKind, Space, SpaceId};
+use crate::trace::state::{HOST, Link, Place, RouteKind, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
-use super::host::leads_by;
-use super::owner::holders;
+use super::host::six;
+use super::owner::{holders, meant_for};
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::show;
+use super::source;
 use super::{Arrival, Passed, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -29,6 +30,10 @@ impl<'a> Walk<'a> {
             return self.goes_round(id, &packet);
         }
         self.circle.push(station);
+        if let Some(fault) = self.not_local(id, packet.dst) {
+            self.blame(Verdict::Dropped, "route", fault);
+            return Step::End(Arrival::Lost);
+        }
         if let Some(fault) = self.forwarding_off(id, link, &packet) {
             let fault = self.wrong_router(id, packet.dst).unwrap_or(fault);
             self.blame(Verdict::Dropped, "forward", fault);
@@ -151,6 +156,28 @@ impl<'a> Walk<'a> {
         self.space(id).sysctl(name) == Some(1)
     }
 
+    /// An address of the space itself, of which the table `local` has lost the route.
+    fn not_local(&self, id: SpaceId, dst: IpAddr) -> Option<Fault> {
+        let space = self.space(id);
+        let own = source::usable_addresses(space).find(|a| a.net.addr() == dst)?;
+        if route::has_local_route(space, dst) {
+            return None;
+        }
+        let dev = space.link(own.link).map_or("?", |l| l.name.as_str());
+        let (enter, six) = (&space.enter, six(dst));
+        let what = format!(
+            "{dst} is an address of {}, and its table local has no route for it.",
+            space.name
+        );
+        let again =
+            format!("{enter}ip {six}route add local {dst} dev {dev} table local proto kernel");
+        Some(
+            Fault::new(Code::NoRoute, id, format!("local {dst} dev {dev}"), what)
+                .evidence(format!("{enter}ip {six}route show table local: no {dst}"))
+                .fix(again),
+        )
+    }
+
     /// The link by which a packet would be passed on.
     fn leaves_by(&self, id: SpaceId, link: &'a Link, packet: &Packet) -> Option<&'a Link> {
         let skip = self.skip.get(&id).cloned().unwrap_or_default();
@@ -158,53 +185,6 @@ impl<'a> Walk<'a> {
             Found::Route(c) => self.space(id).link(c.hop?.link?),
             _ => None,
         }
-    }
-
-    /// `rp_filter`: the way back to the source must (1) leave by the same link, or (2) exist. `out` is the link by which
-    /// the packet is passed on.
-    pub(super) fn check_reverse_path(
-        &mut self,
-        id: SpaceId,
-        link: &'a Link,
-        packet: &Packet,
-        out: Option<&'a Link>,
-    ) {
-        if link.loopback || reverse_path_holds(self.space(id), link, packet, out) {
-            return;
-        }
-        let space = self.space(id);
-        let own = format!("net.ipv4.conf.{}.rp_filter", sysctl_name(&link.name));
-        let all = "net.ipv4.conf.all.rp_filter".to_owned();
-        let (at_link, at_all) = (
-            space.sysctl(&own).unwrap_or(0),
-            space.sysctl(&all).unwrap_or(0),
-        );
-        let (name, value) = if at_link >= at_all {
-            (own.clone(), at_link)
-        } else {
-            (all, at_all)
-        };
-        let mut ask = Ask::to(packet.src);
-        (ask.src, ask.iif) = (Some(packet.dst), out);
-        let back = match route::lookup(space, &ask, &Skip::default()) {
-            Found::Route(c) => show::show_route(space, c.route, c.hop),
-            _ => "no route".to_owned(),
-        };
-        let what = format!(
-            "{} drops packets from {} that come in by {}, since the way back is another ({back}).",
-            space.name, packet.src, link.name
-        );
-        let mend = if value == 1 { 2 } else { 0 };
-        // With 2 for the link the greater of both is 2, whatever is set for all.
-        let set = if mend == 2 { &own } else { &name };
-        let fault = Fault::new(Code::ReversePathFilter, id, name.clone(), what)
-            .evidence(format!("{}sysctl {name}: {value}", space.enter))
-            .evidence(format!(
-                "{}ip route get {}: {back}",
-                space.enter, packet.src
-            ))
-            .fix(format!("{}sysctl -w {set}={mend}", space.enter));
-        self.blame(Verdict::Dropped, "route", fault);
     }
 
     /// Addresses that must not come in by a wire. `before` is the packet as it came, before translation.
@@ -264,11 +244,13 @@ impl<'a> Walk<'a> {
                     Some(_) => Code::DuplicateAddress,
                     None => Code::MartianAddress,
                 };
-                // The one that is not the host's is the one too many.
-                let at = other
-                    .copied()
-                    .filter(|_| id == HOST)
-                    .or_else(|| all.iter().copied().find(|p| p.space == id));
+                // The one that is not whose wharf gave it to, or not the host's, is the one too many.
+                let given = meant_for(self.state, src).map(|(space, _)| space);
+                let here = all.iter().copied().find(|p| p.space == id);
+                let at = match other {
+                    Some(p) if given == Some(p.space) => here,
+                    _ => other.copied().filter(|_| id == HOST).or(here),
+                };
                 let at = at.unwrap_or(Place {
                     space: id,
                     index: link.index,
@@ -385,48 +367,4 @@ impl<'a> Walk<'a> {
         self.blame(Verdict::Dropped, "forward", fault);
         Step::End(Arrival::Lost)
     }
-}
-
-/// Whether the reverse path filter of a link lets a packet in. The way back is asked for as if it came in by `out`, the
-/// link by which the packet is passed on (`fib_validate_source`).
-pub(super) fn reverse_path_holds(
-    space: &Space,
-    link: &Link,
-    packet: &Packet,
-    out: Option<&Link>,
-) -> bool {
-    if packet.src.is_ipv6() || packet.src.is_unspecified() {
-        return true;
-    }
-    let value = |l: &str, what: &str| {
-        space
-            .sysctl(&format!("net.ipv4.conf.{l}.{what}"))
-            .unwrap_or(0)
-    };
-    let own = sysctl_name(&link.name);
-    let filter = value("all", "rp_filter").max(value(&own, "rp_filter"));
-    if filter == 0 {
-        return true;
-    }
-    let mut ask = Ask::back(packet);
-    ask.iif = out;
-    if value("all", "src_valid_mark").max(value(&own, "src_valid_mark")) == 1 {
-        ask.mark = packet.mark;
-    }
-    let Found::Route(back) = route::lookup(space, &ask, &Skip::default()) else {
-        return false;
-    };
-    if back.route.kind != RouteKind::Unicast {
-        // Its own address as a source is another matter.
-        return true;
-    }
-    let vrf = link.master.is_some_and(|m| leads_by(&back.route.hops, m));
-    if leads_by(&back.route.hops, link.index) || vrf {
-        return true;
-    }
-    let addressed = space
-        .addrs
-        .iter()
-        .any(|a| a.link == link.index && a.net.addr().is_ipv4());
-    filter == 2 && addressed
 }

@@ -118,7 +118,10 @@ impl<'a> Walk<'a> {
         );
         let mut found: Vec<(bool, IpAddr)> = Vec::new();
         let mut others: Vec<IpAddr> = Vec::new();
-        for place in seg.stations.iter().map(last).filter(|p| p.space != id) {
+        // A container is never the host's router: it would be given everything.
+        let inner = |p: &Place| id == HOST && self.space(p.space).container.is_some();
+        let near = seg.stations.iter().map(last).filter(|p| p.space != id);
+        for place in near.filter(|p| !inner(p)) {
             let all = source::usable_addresses(self.space(place.space));
             let fit = all.filter(|a| a.link == place.index && own.net.contains(&a.net.addr()));
             if !self.is_router(place.space, own.net.addr()) {

@@ -152,7 +152,7 @@ impl<'a> Walk<'a> {
                     let found = Some((found, chosen.route.dst.prefix_len()));
                     if let Some((fault, out)) = self.bridge_without_address(id, packet.dst, found) {
                         self.blame(Verdict::Dropped, "route", fault);
-                        return Some(out);
+                        return out;
                     }
                     self.notice_diversion(id, packet, &chosen);
                     return Some(self.out(id, &chosen, packet.dst));
@@ -180,7 +180,7 @@ impl<'a> Walk<'a> {
             Verdict::Dropped
         };
         let (fault, guess) = match self.bridge_without_address(id, packet.dst, None) {
-            Some((fault, out)) => (fault, Some(out)),
+            Some(found) => found,
             None => self.no_route(id, packet),
         };
         self.blame(verdict, "route", fault);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::trace::report::{Code, Verdict};
-use crate::trace::state::{Place, SpaceId};
+use crate::trace::state::{HOST, Place, SpaceId};
 
 use super::fault::Fault;
 use super::host::six;
@@ -17,6 +17,12 @@ use super::{Arrival, Emit, Enter, Step, Walk};
 impl<'a> Walk<'a> {
     /// Blames what keeps the next hop from answering, and goes on as if it did.
     pub(super) fn missing(&mut self, emit: Emit<'a>, seg: &Segment) -> Step<'a> {
+        let own = self.space(emit.space).addrs.iter();
+        let mut own = own.filter(|a| a.link == emit.link && emit.space != HOST);
+        if let Some(fault) = own.find_map(|a| self.bridge_gone(a.net.addr())) {
+            self.blame(Verdict::Dropped, "neighbour", fault);
+            return Step::End(Arrival::Lost);
+        }
         let all = holders(self.state, emit.next);
         let near = all.iter().copied().find(|p| p.space != emit.space);
         let (fault, step) = match near {
@@ -286,6 +292,9 @@ impl<'a> Walk<'a> {
                 (None, None) => self.gateway_gone(emit, seg),
             };
             return (fault, self.by_gateway(emit, right));
+        }
+        if let Some(fault) = self.lost_gateway_address(emit.next) {
+            return (fault, end);
         }
         if let Some((id, link)) = meant_for(self.state, emit.next) {
             return (self.address_gone(id, &link, emit.next), end);

@@ -5,12 +5,13 @@ use std::net::IpAddr;
 use crate::addr::{Family, Mac};
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Verdict};
-use crate::trace::state::{Link, Neighbour, NeighbourState, Place, SpaceId};
+use crate::trace::state::{HOST, Link, Neighbour, NeighbourState, Place, SpaceId};
 
 use super::fault::Fault;
-use super::forward::reverse_path_holds;
+
 use super::host::six;
 use super::owner;
+use super::reverse_path::reverse_path_holds;
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::segment::{Segment, Way, is_bridge, last};
 use super::source;
@@ -67,8 +68,47 @@ impl<'a> Walk<'a> {
         {
             self.diverted = Some((emit.space, fault));
         }
+        if let Some(fault) = self.asks_nobody(&emit, link) {
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        }
         let way = self.choose(&emit, link, &seg, &answering);
         self.arrive_by(&emit, &way)
+    }
+
+    /// A bridge that asks for no addresses, and does not know this one.
+    fn asks_nobody(&self, emit: &Emit<'a>, link: &Link) -> Option<Fault> {
+        let (space, next, six) = (self.space(emit.space), emit.next, six(emit.next));
+        let family = if next.is_ipv4() { "ipv4" } else { "ipv6" };
+        let asks = format!(
+            "net.{family}.neigh.{}.mcast_solicit",
+            sysctl_name(&link.name)
+        );
+        if space.sysctl(&asks) != Some(0) || link.kind.as_deref() != Some("bridge") {
+            return None;
+        }
+        let mut known = space.neighbours.iter().filter(|n| {
+            let failed = matches!(n.state, NeighbourState::Failed | NeighbourState::Incomplete);
+            n.link == link.index && n.addr == next && n.mac.is_some() && !failed
+        });
+        if known.next().is_some() {
+            return None;
+        }
+        let dev = &link.name;
+        let what = format!(
+            "{dev} in {} asks nobody for hardware addresses, and has no entry for {next}.",
+            space.name
+        );
+        let object = format!("{next} dev {dev}");
+        let fault = Fault::new(Code::NeighbourUnreachable, emit.space, object, what)
+            .evidence(format!(
+                "{}ip {six}neigh show {next} dev {dev}",
+                space.enter
+            ))
+            .evidence(format!("{}sysctl {asks}: 0", space.enter));
+        Some(match owner::meant_for(self.state, next) {
+            Some(_) => super::ends::wharf(fault).fix("wharf repair"),
+            None => fault.fix(format!("{}sysctl -w {asks}=3", space.enter)),
+        })
     }
 
     /// By a wire whose other end was not read.
@@ -327,6 +367,11 @@ impl<'a> Walk<'a> {
     }
 
     pub(super) fn duplicate(&self, addr: IpAddr, right: Place, other: Place) -> Fault {
+        let given = owner::meant_for(self.state, addr).map(|(id, _)| id);
+        let (right, other) = match given {
+            Some(id) if id == other.space && id != right.space => (other, right),
+            _ => (right, other),
+        };
         let name = |p: Place| {
             let link = self.state.link(p).map_or("?", |l| l.name.as_str());
             format!("{link} in {}", self.space(p.space).name)
@@ -389,7 +434,14 @@ impl<'a> Walk<'a> {
                 self.space(place.space).enter,
                 self.state.link(place).map_or("?", |l| l.name.as_str())
             ))
-            .fix(format!("{}ip {six}neigh del {addr} dev {dev}", space.enter))
+            .fix(
+                if emit.space == HOST && owner::meant_for(self.state, addr).is_some() {
+                    // The entry is wharf's, and nobody would be asked without it.
+                    "wharf repair".to_owned()
+                } else {
+                    format!("{}ip {six}neigh del {addr} dev {dev}", space.enter)
+                },
+            )
     }
 
     /// Another port with the same MAC address takes the frames.

@@ -271,13 +271,28 @@ impl<'a> Walk<'a> {
     pub(super) fn only_down_link(&self, id: SpaceId, dst: IpAddr) -> Option<Place> {
         let space = self.space(id);
         let mut down = space.links.iter().filter(|l| !l.up && !l.loopback);
-        let up = space.links.iter().any(|l| {
-            let addressed = space
+        let addressed = |l: &Link| {
+            space
                 .addrs
                 .iter()
-                .any(|a| a.link == l.index && route::same_family(a.net, dst) && a.scope == 0);
+                .any(|a| a.link == l.index && a.scope == 0)
+        };
+        let leads_out = |l: &Link| {
+            let mut routes = space.routes.iter();
+            routes.any(|r| {
+                let mut hops = r.hops.iter();
+                route::same_family(r.dst, dst)
+                    && hops.any(|h| h.link == Some(l.index) && h.via.is_some())
+            })
+        };
+        // A link that is down has no routes, and not even IPv6 addresses.
+        let lost = down.clone().find(|l| addressed(l) && !is_bridge(l));
+        let up = space.links.iter().any(|l| {
+            let mut addrs = space.addrs.iter();
+            let fits =
+                addrs.any(|a| a.link == l.index && route::same_family(a.net, dst) && a.scope == 0);
             // A bridge of containers is no way out.
-            l.up && !l.loopback && !is_bridge(l) && addressed
+            l.up && !l.loopback && !is_bridge(l) && fits && (lost.is_none() || leads_out(l))
         });
         let covers = |l: &&Link| {
             space
@@ -285,7 +300,7 @@ impl<'a> Walk<'a> {
                 .iter()
                 .any(|a| a.link == l.index && a.net.contains(&dst))
         };
-        let first = down.clone().next();
+        let first = lost.or(down.clone().next());
         let link = down.find(covers).or(first.filter(|_| !up))?;
         Some(Place {
             space: id,
@@ -336,7 +351,7 @@ impl<'a> Walk<'a> {
 }
 
 /// A policy rule that goes on behind the one for the main table.
-fn jumping_over_main(space: &Space, dst: IpAddr) -> Option<&PolicyRule> {
+pub(super) fn jumping_over_main(space: &Space, dst: IpAddr) -> Option<&PolicyRule> {
     let family = Family::of(dst);
     let main = RuleAction::Table(route::MAIN);
     let mut rules = space.rules.iter().filter(|r| r.family == family);

@@ -301,13 +301,18 @@ pub(super) fn same_family(net: IpNet, addr: IpAddr) -> bool {
 
 /// Whether the space takes packets to this address as its own.
 pub(super) fn is_local(space: &Space, addr: IpAddr) -> bool {
-    let listed = space.routes.iter().any(|r| {
+    has_local_route(space, addr)
+        || super::source::usable_addresses(space).any(|a| a.net.addr() == addr)
+}
+
+/// Whether the table `local` leads an address to the space itself.
+pub(super) fn has_local_route(space: &Space, addr: IpAddr) -> bool {
+    space.routes.iter().any(|r| {
         r.table == LOCAL
             && matches!(r.kind, RouteKind::Local | RouteKind::Anycast)
             && same_family(r.dst, addr)
             && r.dst.contains(&addr)
-    });
-    listed || super::source::usable_addresses(space).any(|a| a.net.addr() == addr)
+    })
 }
 
 /// The route of the main table, whatever the policy rules say.

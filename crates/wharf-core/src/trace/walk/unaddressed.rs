@@ -18,14 +18,20 @@ impl<'a> Walk<'a> {
         id: SpaceId,
         dst: IpAddr,
         found: Option<(Option<u32>, u8)>,
-    ) -> Option<(Fault, Out<'a>)> {
+    ) -> Option<(Fault, Option<Out<'a>>)> {
         let (space, family) = (self.space(id), Family::of(dst));
         let (net, subnet) = self.state.networks.iter().find_map(|net| {
             let mut own = net.subnets.iter();
             let subnet = own.find(|s| s.subnet.contains(&dst))?;
             (id == HOST && net.has_own_bridge()).then_some((net, subnet))
         })?;
-        let bridge = space.link_named(&net.bridge.to_string())?;
+        let Some(bridge) = space.link_named(net.bridge.as_str()) else {
+            let wider = found.is_none_or(|(_, length)| length < subnet.subnet.prefix_len());
+            return self
+                .bridge_gone(dst)
+                .filter(|_| wider)
+                .map(|fault| (fault, None));
+        };
         let passes = found.is_none_or(|(link, length)| {
             link != Some(bridge.index) && length < subnet.subnet.prefix_len()
         });
@@ -56,6 +62,39 @@ impl<'a> Walk<'a> {
                 .fix(format!("ip {}addr add {own} dev {dev}", six(dst)))
         };
         let fault = wharf(fault).evidence(format!("ip {}addr show dev {dev}: no {own}", six(dst)));
-        Some((fault, self.on_link(id, bridge.index, dst)))
+        Some((fault, Some(self.on_link(id, bridge.index, dst))))
+    }
+
+    /// Blames a bridge that lost a gateway's address, which is looked for on its segment.
+    pub(super) fn lost_gateway_address(&self, addr: IpAddr) -> Option<Fault> {
+        let (net, subnet) = self.state.networks.iter().find_map(|net| {
+            let subnet = net.subnets.iter().find(|s| s.gateway == addr)?;
+            let has = net.has_gateway_address(Family::of(addr));
+            (has && net.has_own_bridge()).then_some((net, subnet))
+        })?;
+        let (dev, own) = (net.bridge.as_str(), subnet.gateway_net());
+        let what = format!(
+            "The bridge {dev} lost the address {own} that wharf gave it as the gateway of {}.",
+            net.name
+        );
+        let fault = Fault::new(Code::NoSuchDestination, HOST, addr.to_string(), what)
+            .evidence(format!("ip {}addr show dev {dev}: no {own}", six(addr)))
+            .fix("wharf repair");
+        Some(wharf(fault))
+    }
+
+    /// Blames a bridge of wharf's that is not there, on whose network an address is.
+    pub(super) fn bridge_gone(&self, addr: IpAddr) -> Option<Fault> {
+        let mut own = self.state.networks.iter().filter(|n| n.has_own_bridge());
+        let net = own.find(|n| n.subnets.iter().any(|s| s.subnet.contains(&addr)))?;
+        let dev = net.bridge.as_str();
+        if self.space(HOST).link_named(dev).is_some() {
+            return None;
+        }
+        let what = format!("The bridge {dev} of the network {} is gone.", net.name);
+        let fault = Fault::new(Code::NotOnBridge, HOST, dev, what)
+            .evidence(format!("ip link show {dev}: does not exist"))
+            .fix("wharf repair");
+        Some(wharf(fault))
     }
 }

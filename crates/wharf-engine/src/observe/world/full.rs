@@ -196,6 +196,9 @@ fn inside(one: &mut Known, notes: &mut Vec<Unread>) {
     let space = &mut one.space;
     let name = space.name.clone();
     sysctls::read(&name, &mut space.sysctls, notes);
+    let bridges = one.rows.iter().map(|row| &row.link);
+    let bridges = bridges.filter(|l| l.kind.as_deref() == Some("bridge"));
+    sysctls::of_bridges(bridges.map(|l| l.name.as_str()), &mut space.sysctls);
     match sockets::read() {
         Ok(found) => {
             let range = space.sysctls.get("net.ipv4.ip_local_port_range");

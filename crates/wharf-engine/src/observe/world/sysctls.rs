@@ -77,3 +77,21 @@ pub(super) fn read(netns: &str, into: &mut BTreeMap<String, String>, unread: &mu
         }
     }
 }
+
+/// Whether bridges ask for hardware addresses that they do not know.
+pub(super) fn of_bridges<'a>(
+    names: impl Iterator<Item = &'a str>,
+    into: &mut BTreeMap<String, String>,
+) {
+    for name in names {
+        for family in ["ipv4", "ipv6"] {
+            let path = format!("/proc/sys/net/{family}/neigh/{name}/mcast_solicit");
+            // Without IPv6 there is none.
+            if let Ok(value) = std::fs::read_to_string(path) {
+                let link = name.replace('.', "/");
+                let key = format!("net.{family}.neigh.{link}.mcast_solicit");
+                into.insert(key, value.trim().to_owned());
+            }
+        }
+    }
+}
