@@ -11,6 +11,7 @@ mod remains;
 mod by_hand;
 mod by_iptables;
 mod by_wharf;
+mod damages;
 mod examples;
 mod firewalls;
 mod hard;
