@@ -40,7 +40,6 @@ pub struct Config {
     pub disable_container_interface: bool,
     pub port_isolation: bool,
     pub mac: Option<String>,
-    pub enabledad: bool,
     // portmap
     pub snat: Option<bool>,
     pub masq_all: bool,
@@ -363,12 +362,6 @@ impl Config {
             all.push(format!(
                 "iptablesAdminChainName: wharf makes no rules of iptables; those of `{chain}` hold where a hook of iptables calls it"
             ));
-        }
-        if self.enabledad {
-            all.push(
-                "enabledad: no duplicate is looked for: wharf's guard lets nobody use another's address"
-                    .to_owned(),
-            );
         }
         if self.snat == Some(false) {
             all.push(

@@ -26,7 +26,6 @@ const KNOWN: &[&str] = &[
     "dst",
     "egressBurst",
     "egressRate",
-    "enabledad",
     "externalSetMarkChain",
     "firewalldZone",
     "forceAddress",
