@@ -34,6 +34,11 @@ pub fn teardown(call: &Call, netns: &Path, input: &Input) -> Result<(), Failure>
 
 fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<(), Failure> {
     let names = translate::container_names(&input.container_name, &input.container_id)?;
+    let found = engine.container_by_id(OWNER, &input.container_id, &names[0])?;
+    if found.is_none() {
+        // Where the store was lost, its networks are to be known too, so that they go with their last container.
+        engine.rebuild_for(&names)?;
+    }
     let (mut specs, mut made_again) = (Vec::new(), Vec::new());
     for w in wanted.iter().filter(|w| w.plugin.is_none()) {
         let known = engine.network_by_id(OWNER, &w.network.id)?;
@@ -51,7 +56,7 @@ fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<()
             let networks: Vec<NetworkName> = all.map(|n| n.name.clone()).collect();
             leave(engine, &container, &networks)?;
         }
-        // The store may have been lost; what carries the mark of a name that nobody has is the container's.
+        // It could not be made again; what carries the mark of a name that nobody has is the container's.
         None => {
             for name in &names {
                 if matches!(engine.container(name), Err(EngineError::NotFound(_))) {
