@@ -325,6 +325,21 @@ impl Engine {
         Ok(())
     }
 
+    /// The same for a container by one of its names, whosever it is.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn rebuild_for(&mut self, names: &[ContainerName]) -> Result<(), EngineError> {
+        let links = self.host_links_now()?;
+        let known = self.container_names()?;
+        let is_lost =
+            |mark: CableMark| names.contains(&mark.container) && !known.contains(&mark.container);
+        if links.iter().any(|l| cable_mark(l).is_some_and(is_lost)) {
+            self.rebuild()?;
+        }
+        Ok(())
+    }
+
     fn container_names(&mut self) -> Result<HashSet<ContainerName>, EngineError> {
         let all = self.containers()?;
         Ok(all.into_iter().map(|c| c.name).collect())

@@ -78,7 +78,12 @@ pub(super) fn describe(resource: &Resource) -> String {
         Resource::Shaper { link, .. } => format!("limit of {link}"),
         Resource::Detour { from, by } => format!("way round of {from} by {by}"),
         Resource::Traits { netns, link, .. } => format!("settings of {link}{}", place(netns)),
-        Resource::Rule(rule) => format!("{} routing rule {}", rule.family, rule.priority),
+        Resource::Rule(rule) => format!(
+            "{} routing rule {}{}",
+            rule.family,
+            rule.priority,
+            place(&rule.netns)
+        ),
         Resource::Blackhole { dst, table } => format!("blackhole {dst} in table {table}"),
         Resource::Neigh { link, addr, .. } => format!("neighbour {addr} on {link}"),
         Resource::Fdb { link, mac } => format!("forwarding entry {mac} of {link}"),

@@ -12,7 +12,7 @@ use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
-use crate::api::{Finding, Mode, Note};
+use crate::api::{Mode, Note};
 use crate::engine::gc::cable_mark;
 use crate::engine::host::{failed, forwarding};
 use crate::engine::{Engine, identity};
@@ -231,9 +231,10 @@ impl Engine {
                 .map(|n| Note::Recovered(format!("network/{}", n.name))),
         );
         let containers = self.take_over_containers(&links, |c| !c.attachments.is_empty())?;
-        let name = |f: Finding| f.object.replacen(' ', "/", 1);
-        let notes = containers.into_iter().map(|f| Note::Recovered(name(f)));
-        self.notes.extend(notes);
+        if !containers.is_empty() {
+            let text = format!("{} containers that the lost store knew", containers.len());
+            self.notes.push(Note::Recovered(text));
+        }
         Ok(())
     }
 }

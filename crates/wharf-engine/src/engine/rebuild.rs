@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use heed::RwTxn;
 use ipnet::IpNet;
 use wharf_core::addr::Family;
-use wharf_core::attach::{Attachment, ClientKey, Container, ContainerNetns, Phase};
-use wharf_core::model::{Netns, ROUTE_PROTOCOL};
+use wharf_core::attach::{Attachment, ClientKey, Container, ContainerNetns, Phase, RouteSpec};
+use wharf_core::model::{Netns, PolicyRule, ROUTE_PROTOCOL, RouteMore, RuleAction};
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::{Driver, FoundBridge, NetworkSpec, OWNER, Subnet, bridge_mac};
 use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
@@ -25,7 +25,7 @@ use crate::engine::host::failed;
 use crate::engine::network::{now, random_id};
 use crate::engine::{Engine, Networks, identity};
 use crate::error::EngineError;
-use crate::observe::{LinkInfo, OwnNetwork, Published};
+use crate::observe::{LinkInfo, MAIN, OwnNetwork, Published, RouteInfo};
 use crate::process::liveness;
 use crate::store::{LiveNetwork, RunStore, StateStore, can_be_read};
 
@@ -196,6 +196,7 @@ impl Engine {
             let place = Netns::Path(space.path.clone());
             let addrs = self.kernel.addrs(&place)?;
             let routes = self.kernel.routes(&place)?;
+            let rules = self.kernel.rules(&place)?;
             let attachment = inside.and_then(|inside| {
                 let mut a = attachment(net, inside, cable, &addrs)?;
                 let by_it = |f: &Family| {
@@ -206,6 +207,7 @@ impl Engine {
                     })
                 };
                 a.default_routes = Family::BOTH.into_iter().filter(by_it).collect();
+                behind_others(&mut a, inside, &routes, &rules);
                 Some(a)
             });
             let container = found
@@ -445,6 +447,35 @@ fn attachment(
         announce: false,
         phase: Phase::Active,
     })
+}
+
+/// A default route that gives way to another program's is one of the attachment's own, beside its table.
+fn behind_others(a: &mut Attachment, inside: &LinkInfo, all: &[RouteInfo], rules: &[PolicyRule]) {
+    let own = |from: IpNet| a.addresses.iter().any(|net| net.addr() == from.addr());
+    let mut rules = rules.iter().filter(|r| r.from.is_some_and(own));
+    a.own_table = rules.find_map(|r| match r.action {
+        RuleAction::Lookup(table) => Some(table),
+        _ => None,
+    });
+    if a.own_table.is_none() {
+        return;
+    }
+    let defaults = all.iter().filter(|r| {
+        (r.protocol, r.table, r.oif) == (ROUTE_PROTOCOL, MAIN, Some(inside.index))
+            && r.dst.prefix_len() == 0
+    });
+    a.routes = defaults
+        .map(|r| RouteSpec {
+            dst: r.dst,
+            via: r.gateway,
+            metric: r.metric,
+            more: RouteMore {
+                beside: true,
+                ..RouteMore::default()
+            },
+        })
+        .collect();
+    a.default_routes.clear();
 }
 
 /// What is published at a container's addresses. What is there for one family only, of a container that has both, was

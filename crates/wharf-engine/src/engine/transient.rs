@@ -102,6 +102,21 @@ impl Engine {
         Ok(self.live_by_id(owner, id)?.map(|live| live.spec))
     }
 
+    /// The network of this name and bridge, if it was made again from the kernel, without knowledge of its owner.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn network_made_again(
+        &mut self,
+        name: &NetworkName,
+        bridge: &str,
+    ) -> Result<Option<NetworkSpec>, EngineError> {
+        let live = self.live(name)?.map(|live| live.spec);
+        Ok(live.filter(|n| {
+            n.labels.contains_key(rebuild::REBUILT_LABEL) && n.bridge.as_str() == bridge
+        }))
+    }
+
     fn live_by_id(&self, owner: &str, id: &str) -> Result<Option<LiveNetwork>, EngineError> {
         self.run.read(|txn| {
             for item in self.run.networks.iter(txn)? {

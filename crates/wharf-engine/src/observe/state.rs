@@ -204,7 +204,10 @@ impl NetlinkKernel {
     }
 
     /// Wharf's rules of policy routing in one namespace.
-    fn rules(&mut self, place: &Netns) -> io::Result<Vec<PolicyRule>> {
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn rules(&mut self, place: &Netns) -> io::Result<Vec<PolicyRule>> {
         let mut all = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut ask = RuleMessage::default();

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 
 use super::call::is_identifier;
 use super::error::{CniError, Done, code};
+use super::keys;
 use super::result::{Dns, VERSIONS, Version};
 
 /// A plugin's configuration.
@@ -40,6 +41,7 @@ pub struct Config {
     pub port_isolation: bool,
     pub mac: Option<String>,
     // portmap
+    pub snat: Option<bool>,
     pub masq_all: bool,
     pub mark_masq_bit: Option<i64>,
     pub external_set_mark_chain: Option<String>,
@@ -49,6 +51,7 @@ pub struct Config {
     // firewall
     pub ingress_policy: Option<String>,
     pub iptables_admin_chain_name: Option<String>,
+    pub firewalld_zone: Option<String>,
     // bandwidth
     #[serde(flatten)]
     pub bandwidth: Bandwidth,
@@ -207,6 +210,7 @@ impl Input {
                 .with(e.to_string())
         };
         let mut map: Map<String, Value> = serde_json::from_slice(&text).map_err(decode)?;
+        keys::fold(&mut map);
         let version = match map.get("cniVersion") {
             None | Some(Value::Null) => "",
             Some(Value::String(text)) => text,
@@ -357,6 +361,17 @@ impl Config {
         if let Some(chain) = &self.iptables_admin_chain_name {
             all.push(format!(
                 "iptablesAdminChainName: wharf makes no rules of iptables; those of `{chain}` hold where a hook of iptables calls it"
+            ));
+        }
+        if self.snat == Some(false) {
+            all.push(
+                "snat: who would not be answered by a published port appears as the gateway all the same"
+                    .to_owned(),
+            );
+        }
+        if let Some(zone) = self.firewalld_zone.as_deref().filter(|z| *z != "trusted") {
+            all.push(format!(
+                "firewalldZone: wharf opens its own door in firewalld, not zone `{zone}`"
             ));
         }
         all

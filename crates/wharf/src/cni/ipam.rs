@@ -292,6 +292,13 @@ fn fixed(call: &Call, config: &Config, ipam: &IpamConfig) -> Done<Numbering> {
             .map_err(|_| CniError::config(format!("`{text}` is not an address")))?;
         given.push((net, None));
     }
+    if given.is_empty() {
+        given = ipam
+            .addresses
+            .iter()
+            .map(|a| (a.address, a.gateway))
+            .collect();
+    }
     if let Some(text) = call.arg("GATEWAY") {
         for gateway in text.split(',') {
             let gateway = address(gateway.trim())?.0;
@@ -300,13 +307,6 @@ fn fixed(call: &Call, config: &Config, ipam: &IpamConfig) -> Done<Numbering> {
                 *place = Some(gateway);
             }
         }
-    }
-    if given.is_empty() {
-        given = ipam
-            .addresses
-            .iter()
-            .map(|a| (a.address, a.gateway))
-            .collect();
     }
     if given.is_empty() {
         return Err(CniError::config(

@@ -14,6 +14,7 @@ mod delegate;
 mod error;
 mod extras;
 mod ipam;
+mod keys;
 mod names;
 mod network;
 mod pattern;

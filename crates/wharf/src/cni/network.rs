@@ -157,16 +157,17 @@ fn options(config: &Config, internal: bool) -> BTreeMap<String, String> {
     options.into_iter().map(owned).collect()
 }
 
-/// The container interface's hardware address: `CNI_ARGS`, then `args.cni`, then the configuration's, then the runtime's.
+/// The container interface's hardware address: the runtime's before `args.cni`, that before `CNI_ARGS`, and what is one for
+/// all containers of the list last.
 ///
 /// # Errors
 /// It is none.
 pub fn mac(call: &Call, config: &Config) -> Done<Option<Mac>> {
     let chosen = [
         config.runtime_config.mac.as_deref(),
-        config.mac.as_deref(),
         config.args.cni.mac.as_deref(),
         call.arg("MAC"),
+        config.mac.as_deref(),
     ];
     let Some(text) = chosen.into_iter().flatten().find(|t| !t.is_empty()) else {
         return Ok(None);
@@ -294,9 +295,14 @@ mod tests {
         let text = |c: &str| mac(&call, &config(c)).unwrap().unwrap().to_string();
         assert_eq!(text(r#""x":1"#), "02:00:00:00:00:01");
         assert_eq!(
+            text(r#""mac":"02:00:00:00:00:09""#),
+            "02:00:00:00:00:01",
+            "what is asked for this container"
+        );
+        assert_eq!(
             text(r#""runtimeConfig":{"mac":"C2:11:22:33:44:55"}"#),
             "c2:11:22:33:44:55"
         );
-        assert!(mac(&call, &config(r#""mac":"x""#)).is_err());
+        assert!(mac(&call, &config(r#""runtimeConfig":{"mac":"x"}"#)).is_err());
     }
 }

@@ -34,16 +34,29 @@ pub fn teardown(call: &Call, netns: &Path, input: &Input) -> Result<(), Failure>
 
 fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<(), Failure> {
     let names = translate::container_names(&input.container_name, &input.container_id)?;
-    let mut specs = Vec::new();
+    let found = engine.container_by_id(OWNER, &input.container_id, &names[0])?;
+    if found.is_none() {
+        // Where the store was lost, its networks are to be known too, so that they go with their last container.
+        engine.rebuild_for(&names)?;
+    }
+    let (mut specs, mut made_again) = (Vec::new(), Vec::new());
     for w in wanted.iter().filter(|w| w.plugin.is_none()) {
-        specs.extend(engine.network_by_id(OWNER, &w.network.id)?);
+        let known = engine.network_by_id(OWNER, &w.network.id)?;
+        if known.is_none() {
+            let bridge = w.network.network_interface.as_deref().unwrap_or_default();
+            for name in translate::network_names(&w.network)? {
+                made_again.extend(engine.network_made_again(&name, bridge)?);
+            }
+        }
+        specs.extend(known);
     }
     match engine.container_by_id(OWNER, &input.container_id, &names[0])? {
         Some(container) => {
-            let networks: Vec<NetworkName> = specs.iter().map(|n| n.name.clone()).collect();
+            let all = specs.iter().chain(&made_again);
+            let networks: Vec<NetworkName> = all.map(|n| n.name.clone()).collect();
             leave(engine, &container, &networks)?;
         }
-        // The store may have been lost; what carries the mark of a name that nobody has is the container's.
+        // It could not be made again; what carries the mark of a name that nobody has is the container's.
         None => {
             for name in &names {
                 if matches!(engine.container(name), Err(EngineError::NotFound(_))) {
@@ -54,6 +67,13 @@ fn leave_all(engine: &mut Engine, input: &Input, wanted: &[Wanted]) -> Result<()
     }
     // A setup may have been ended between its network and its container.
     engine.release_unused(&specs)?;
+    // What nobody but Podman defines goes with its last container, also where the store does not know so any more.
+    for network in made_again {
+        match engine.network_remove(std::slice::from_ref(&network.name), false, Mode::Apply) {
+            Ok(_) | Err(EngineError::NetworkInUse { .. } | EngineError::NotFound(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
     Ok(())
 }
 

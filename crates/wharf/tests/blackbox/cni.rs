@@ -323,6 +323,35 @@ fn arguments_go_before_one_another() {
     assert_eq!(add(&conf), "10.47.0.1/24".replace(".1/", ".2/"));
 }
 
+/// containerd's types do not say how their fields are written, and the reference plugins read any case.
+#[test]
+fn keys_as_containerd_writes_them() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let more = json!({"ipam": {"type": "host-local"}, "isDefaultGateway": true});
+    let list = list("1.0.0", &more);
+    let sent = json!({
+        "portMappings": [{"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""}],
+        "ipRanges": [[{"Subnet": "10.47.0.0/24", "RangeStart": "", "RangeEnd": "10.47.0.20", "Gateway": ""}]],
+        "bandwidth": {"IngressRate": 80_000_000, "IngressBurst": 8_000_000, "EgressRate": 0, "EgressBurst": 0},
+        "dns": {"Servers": ["10.0.0.53"], "Searches": ["cluster.local"], "Options": []},
+    });
+    runtime.netns("c1");
+    let result = runtime.add(&list, "c1", "eth0", &sent).expect("ADD");
+    assert_eq!(text(&result, "ips/0/address"), "10.47.0.2/24");
+    assert_eq!(text(&result, "dns/nameservers/0"), "10.0.0.53");
+    let _web = Echo::tcp(&host.container("c1"), "c1", 80);
+    assert_eq!(host.netns().tcp(addr::HOST4, 8080).by(), Some("c1"));
+    let cable = text(&result, "interfaces/1/name");
+    assert!(
+        host.sh(&format!("tc qdisc show dev {cable}"))
+            .contains("tbf")
+    );
+    runtime.check(&list, "c1", "eth0", &sent).expect("CHECK");
+    runtime.del(&list, "c1", "eth0", &sent).expect("DEL");
+}
+
 #[test]
 fn many_at_once() {
     require!();

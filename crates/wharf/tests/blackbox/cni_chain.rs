@@ -184,7 +184,7 @@ fn what_plugins_behind_it_change_stays() {
     let host = host();
     let runtime = Runtime::new(&host);
     let data = host.dir().path().join("tuning").display().to_string();
-    let tuning = json!({"type": "tuning", "dataDir": data, "promisc": true, "allmulti": true,
+    let tuning = json!({"type": "tuning", "dataDir": data, "promisc": true, "allmulti": true, "mtu": 1400,
         "sysctl": {"net.ipv6.conf.eth0.accept_ra": "2", "net.ipv6.conf.eth0.autoconf": "1"}});
     let chain = |further: &[Value]| {
         let mut chain = list("1.0.0", &json!({"capabilities": {}}));

@@ -98,6 +98,13 @@ fn the_first_default_route_stays_and_every_port_answers() {
     assert!(missing.is_err() || other.is_err() || third.is_err());
     host.w("repair").ok();
     assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+    // A lost store does not lose them either.
+    host.sh("rm -r /run/wharf");
+    assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+    pod.ip("rule del priority 32700");
+    let plan = host.w("repair --dry-run --json").json();
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(1), "{plan:#}");
+    host.w("repair").ok();
     drop(web);
     for (list, ifname, number) in &lists {
         runtime

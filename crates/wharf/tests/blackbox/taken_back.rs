@@ -34,6 +34,32 @@ fn podman_takes_its_containers_back() {
     before.assert_same(&host, "lost and taken back");
 }
 
+/// Podman comes for the last time.
+#[test]
+fn podman_takes_down_what_was_made_again() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a", "b"]);
+    let before = Snapshot::of(&host);
+    let a = publish(&input("a", 10, &[bridge("one", 1)]), "", 8080, 80);
+    let b = input("b", 20, &[bridge("one", 1)]);
+    for mended_first in [true, false] {
+        setup(&host, "a", &a);
+        setup(&host, "b", &b);
+        match mended_first {
+            true => lose_the_store(&host),
+            false => drop(host.sh("rm -r /run/wharf")),
+        }
+        teardown(&host, "a", &a);
+        assert_eq!(host.container("a").interfaces(), ["lo"]);
+        let web = Echo::tcp(&host.container("b"), "b", 80);
+        assert_eq!(host.netns().tcp(ip("10.88.1.20"), 80).by(), Some("b"));
+        drop(web);
+        teardown(&host, "b", &b);
+        before.assert_same(&host, "lost and taken down");
+    }
+}
+
 #[test]
 fn a_cni_runtime_takes_its_attachments_back() {
     require!();

@@ -5,7 +5,7 @@ use crate::trace::report::{Code, Owner};
 use crate::trace::state::Link;
 use crate::trace::walk::outlook;
 
-use super::Severity::Warning;
+use super::Severity::{Info, Warning};
 use super::{Finding, Findings, Member, Scene};
 
 pub(super) fn check(scene: &Scene, found: &mut Findings) {
@@ -39,8 +39,13 @@ fn ends(member: &Member, inside: bool, link: &Link, cable: &Link) -> Finding {
         true => (who, link.name.clone()),
         false => ("host", cable.name.clone()),
     };
+    // A runtime's further plugins may make it smaller, as their user asked.
+    let severity = match inside && member.container.client.is_some() {
+        true => Info,
+        false => Warning,
+    };
     let right = member.net.mtu;
-    let finding = Finding::new(Warning, Code::MtuExceeded, netns, object, what)
+    let finding = Finding::new(severity, Code::MtuExceeded, netns, object, what)
         .owner(Owner::Wharf)
         .evidence(format!(
             "{enter}ip link show {}: mtu {}",
