@@ -9,7 +9,9 @@ mod context;
 mod doctor;
 mod exposure;
 mod files;
+mod filter;
 mod gc;
+mod habits;
 mod install;
 mod lazy;
 mod manual;
@@ -124,7 +126,10 @@ enum Command {
 pub fn main() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(mut error) => {
+            habits::tip(&mut error);
+            return usage(&error);
+        }
     };
     let printer = Printer::new(cli.json);
     let ctx = Context::new(printer);

@@ -8,11 +8,12 @@ use ipnet::IpNet;
 use wharf_core::addr::Mac;
 use wharf_core::attach::AttachRequest;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::NetworkRequest;
+use wharf_core::network::{NetworkRequest, NetworkSpec};
 use wharf_engine::api::NetworkView;
 
 use super::args::{ChangeArgs, key_value, label, subnet};
 use super::container::{removed, report};
+use super::filter::{self, Filter};
 use super::{Context, Done};
 use crate::output::error::CommandError;
 use crate::output::json::{ContainerJson, NetworkJson};
@@ -108,6 +109,10 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
+    /// Only those with label=KEY[=VALUE], name=PART or owner=NAME (may be given again)
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = Filter::of_networks)]
+    filters: Vec<Filter>,
+
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
@@ -233,7 +238,8 @@ fn create(args: CreateArgs, ctx: &Context) -> Done {
 }
 
 fn ls(args: &LsArgs, ctx: &Context) -> Done {
-    let views = ctx.engine()?.networks()?;
+    let mut views = ctx.engine()?.networks()?;
+    views.retain(|v| filter::fits(&args.filters, |f| is_as_asked(&v.spec, f)));
     if ctx.printer.json() {
         let values: Vec<_> = views.iter().map(NetworkJson::from).collect();
         ctx.printer.value(&values)?;
@@ -257,6 +263,15 @@ fn ls(args: &LsArgs, ctx: &Context) -> Done {
         ctx.printer.text(&table(heading, &rows))?;
     }
     Ok(0)
+}
+
+fn is_as_asked(spec: &NetworkSpec, filter: &Filter) -> bool {
+    match filter {
+        Filter::Label(label) => label.is_among(&spec.labels),
+        Filter::Name(part) => spec.name.as_str().contains(part),
+        Filter::Owner(name) => spec.owner == *name,
+        Filter::Network(_) | Filter::Status(_) => false,
+    }
 }
 
 /// What is out of the ordinary about a network.

@@ -276,3 +276,60 @@ fn a_flushed_ruleset_is_restored_by_the_next_change() {
         "and the guard"
     );
 }
+
+/// Labels are kept and shown, and containers and networks found by them.
+#[test]
+fn labels_are_kept_shown_and_found() {
+    require!();
+    let host = host();
+    host.w("network create n --subnet 10.88.1.0/24 --label env=test")
+        .ok();
+    host.w("create a --network n --label team=x -l bare").ok();
+    host.w("run -d --name b --network n --label team=y -- sleep 30")
+        .ok();
+    assert_eq!(
+        host.inspect("a")["labels"],
+        serde_json::json!({"bare": "", "team": "x"})
+    );
+    assert!(host.w("inspect a").ok().stdout.contains("bare=, team=x"));
+    for (filters, found) in [
+        ("-f label=team", "a\nb\n"),
+        ("--filter label=team=x", "a\n"),
+        ("-f label=team -f label=bare", "a\n"),
+        ("-f name=a -f name=b", "a\nb\n"),
+        ("-f status=running -f name=a -f name=b", "b\n"),
+        ("-f network=n -f status=created", "a\n"),
+        ("-f network=m", ""),
+        ("-f owner=cli", "a\nb\n"),
+    ] {
+        assert_eq!(
+            host.w(&format!("ps -q {filters}")).ok().stdout,
+            found,
+            "{filters}"
+        );
+    }
+    let json = host.w("ps --json -f label=team=y").json();
+    assert_eq!(names(&json), ["b"]);
+    assert_eq!(host.w("network ls -q -f label=env").ok().stdout, "n\n");
+    assert_eq!(host.w("network ls -q -f label=env=x").ok().stdout, "");
+    host.w("ps -f colour=red").fails(2).says("no filter");
+    host.w("network ls -f status=running")
+        .fails(2)
+        .says("label");
+
+    let text = |team: &str| {
+        format!("containers: {{c: {{networks: [n], labels: {{team: {team}, v: 1.0}}}}}}\n")
+    };
+    let file = host.dir().write("t.yaml", &text("z"));
+    host.w(&format!("apply {file}")).ok();
+    assert_eq!(
+        host.inspect("c")["labels"],
+        serde_json::json!({"team": "z", "v": "1.0"})
+    );
+    let plan = host.w(&format!("plan {file} --json")).json();
+    assert_eq!(plan["steps"], serde_json::json!([]));
+    host.dir().write("t.yaml", &text("q"));
+    host.w(&format!("apply {file}"))
+        .fails(1)
+        .says("the labels are team=z v=1.0, and team=q v=1.0 is asked for");
+}
