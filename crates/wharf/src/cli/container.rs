@@ -51,6 +51,10 @@ pub struct PsArgs {
     /// Accepted for habit's sake: all containers are always listed
     #[arg(short, long, hide = true)]
     all: bool,
+
+    /// Accepted for habit's sake: nothing is cut off
+    #[arg(long, hide = true)]
+    no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -65,6 +69,10 @@ pub struct RmArgs {
     /// End a program that still runs; a container that is not there is no error
     #[arg(short, long)]
     force: bool,
+
+    /// Accepted for habit's sake: there are no volumes
+    #[arg(short, long, hide = true)]
+    volumes: bool,
 
     /// Names of the containers
     #[arg(required = true, value_name = "NAME")]

@@ -63,6 +63,22 @@ const OPTIONS: &[(&[&str], &str)] = &[
     ),
     (&["--name"], "the name is an argument: it needs no option"),
     (&["--file"], "the file is an argument: it needs no option"),
+    (
+        &["-u", "--user", "--cap-add", "--cap-drop", "--privileged"],
+        "programs run as you, with all your rights; `setpriv` or `su` narrow them",
+    ),
+    (
+        &["--sysctl"],
+        "`wharf exec NAME -- sysctl -w KEY=VALUE` sets one in a container",
+    ),
+    (
+        &["--restart"],
+        "wharf starts no program again; a systemd unit does",
+    ),
+    (
+        &["-m", "--memory", "--cpus"],
+        "there are no limits on CPU and memory; `systemd-run` sets them",
+    ),
     (&["--entrypoint"], "the program is what stands behind `--`"),
     (
         &["--dns", "--add-host", "--network-alias", "--link"],
@@ -139,6 +155,7 @@ mod tests {
             ("wharf ps --format x", "tip: `--json` prints"),
             ("wharf inspect web --format=x", "tip: `--json` prints"),
             ("wharf create --name web", "tip: the name is an argument"),
+            ("wharf run --user=me -- id", "with all your rights"),
             ("wharf run -P -- true", "one by one"),
             ("wharf run -v /a:/b -- true", "no images and volumes"),
             ("wharf networ ls", "subcommands exist: 'net', 'network'"),

@@ -171,6 +171,14 @@ pub struct ConnectArgs {
     #[arg(long, value_name = "IFNAME")]
     interface: Option<IfName>,
 
+    /// Further name of the container on the network (may be given again)
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+
+    /// The network with the highest number carries the default route; 0 if not given
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    gw_priority: Option<i32>,
+
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -363,6 +371,8 @@ fn connect(args: ConnectArgs, ctx: &Context) -> Done {
     request.ips.extend(args.ips);
     request.mac = args.mac.or(request.mac);
     request.interface = args.interface.or(request.interface);
+    request.aliases.extend(args.aliases);
+    request.gw_priority = args.gw_priority.unwrap_or(request.gw_priority);
     let mut engine = ctx.engine()?;
     let outcome = engine.connect(&request, &args.container, mode)?;
     if ctx.outcome(outcome, mode)?.is_some() && ctx.printer.json() {

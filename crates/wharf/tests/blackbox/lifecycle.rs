@@ -277,6 +277,40 @@ fn a_flushed_ruleset_is_restored_by_the_next_change() {
     );
 }
 
+/// What other tools' users type at `connect`, `ps` and `rm`.
+#[test]
+fn words_of_other_tools_are_understood() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    network(&host, "B", 2, "");
+    container(&host, "c", "A", 1, 11, "");
+    host.w("network connect --alias db --alias sql --gw-priority 5 B c")
+        .ok();
+    let shown = host.inspect("c");
+    assert_eq!(texts(&shown, "networks/1/aliases"), ["db", "sql"]);
+    let routes = host.container("c").ip("-4 route show default");
+    assert!(routes.contains("dev eth1"), "{routes}");
+    host.w("network disconnect B c").ok();
+    host.w("network connect B:gw-priority=7 c --gw-priority -1")
+        .ok();
+    let routes = host.container("c").ip("-4 route show default");
+    assert!(routes.contains("dev eth0"), "{routes}");
+    assert_eq!(host.w("ps -a --no-trunc -q").ok().stdout, "c\n");
+    host.w("rm -fv c").ok();
+    for (line, said) in [
+        ("stop c", "wharf rm -f NAME"),
+        ("run -p 5000 -- true", "such as 5000:5000"),
+        ("inspect c --format x", "--json"),
+        ("run --network-alias x -- true", "alias=NAME"),
+    ] {
+        host.w(line).fails(2).says(said);
+    }
+    host.w("run --network host -- true")
+        .fails(125)
+        .says("no such modes");
+}
+
 /// Labels are kept and shown, and containers and networks found by them.
 #[test]
 fn labels_are_kept_shown_and_found() {
