@@ -180,13 +180,15 @@ pub fn inspect(args: &InspectArgs, ctx: &Context) -> Done {
         let texts: Vec<String> = found.iter().map(|c| details(c, ctx)).collect();
         ctx.printer.text(&texts.join("\n"))?;
     }
+    // A store is open once in a process.
+    drop(engine);
     Ok(report(&missing, ctx))
 }
 
 /// Prints errors of single names, and gives the exit status of them all.
 pub fn report(errors: &[CommandError], ctx: &Context) -> u8 {
     for error in errors {
-        ctx.printer.error(error);
+        ctx.error(error);
     }
     errors
         .iter()

@@ -136,7 +136,7 @@ pub fn main() -> u8 {
     match dispatch(cli.command, &ctx) {
         Ok(status) => status,
         Err(error) => {
-            ctx.printer.error(&error);
+            ctx.error(&error);
             error.exit_status()
         }
     }

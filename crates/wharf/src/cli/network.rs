@@ -313,6 +313,8 @@ fn inspect(args: &InspectArgs, ctx: &Context) -> Done {
         let texts: Vec<String> = found.iter().map(details).collect();
         ctx.printer.text(&texts.join("\n"))?;
     }
+    // A store is open once in a process.
+    drop(engine);
     Ok(report(&missing, ctx))
 }
 

@@ -298,6 +298,18 @@ fn words_of_other_tools_are_understood() {
     assert!(routes.contains("dev eth0"), "{routes}");
     assert_eq!(host.w("ps -a --no-trunc -q").ok().stdout, "c\n");
     host.w("rm -fv c").ok();
+    host.w("create webserver --network A").ok();
+    for line in [
+        "inspect websever",
+        "rm webservre",
+        "network inspect websever",
+        "exec websrver -- true",
+    ] {
+        let got = host.w(line);
+        let slip = !line.starts_with("network");
+        let told = got.stderr.contains("did you mean `webserver`?");
+        assert_eq!(told, slip, "{}", got.transcript());
+    }
     for (line, said) in [
         ("stop c", "wharf rm -f NAME"),
         ("run -p 5000 -- true", "such as 5000:5000"),
