@@ -1,5 +1,6 @@
 //! A container's place on its networks: what was asked for and what it became.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -318,6 +319,9 @@ pub struct Container {
     pub attachments: Vec<Attachment>,
     /// Its published ports.
     pub ports: Vec<PortMapping>,
+    /// Labels, kept and shown.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Seconds since 1970.
     pub created: u64,
 }

@@ -19,7 +19,7 @@ use crate::publish::{PortMapping, PortRange, Protocol};
 
 mod attachment;
 pub mod backstop;
-mod base;
+pub(crate) mod base;
 mod guard;
 mod outward;
 mod rules;

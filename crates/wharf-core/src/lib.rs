@@ -18,7 +18,7 @@ pub mod extras;
 pub mod ipam;
 pub mod model;
 pub mod name;
-mod nearest;
+pub mod nearest;
 pub mod network;
 pub mod nft;
 pub mod op;

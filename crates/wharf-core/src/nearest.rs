@@ -10,19 +10,23 @@ pub fn nearest<'a>(given: &str, names: &[&'a str]) -> Option<&'a str> {
     (slips <= MOST && slips * 2 < given.len()).then_some(best)
 }
 
-/// How many characters must be changed, put in or taken out (Levenshtein's distance).
+/// How many characters must be changed, put in, taken out, or swapped with the next (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
+    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            rows[i][j] = if i == 0 || j == 0 {
+                i + j
+            } else {
+                let same = usize::from(a[i - 1] != b[j - 1]);
+                let one = rows[i - 1][j].min(rows[i][j - 1]) + 1;
+                let swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+                let swap = if swapped { rows[i - 2][j - 2] + 1 } else { one };
+                one.min(rows[i - 1][j - 1] + same).min(swap)
+            };
         }
     }
-    row[b.len()]
+    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -36,6 +40,7 @@ mod tests {
             ("isolat", Some("isolate")),
             ("masqerade", Some("masquerade")),
             ("mtv", Some("mtu")),
+            ("mut", Some("mtu")),
             ("foo", None),
             ("m", None),
             ("", None),

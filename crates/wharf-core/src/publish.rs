@@ -154,6 +154,11 @@ pub enum PortError {
     /// Not of the form at all.
     #[error("`{0}` is not a port mapping: [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|udp|sctp]")]
     Form(String),
+    /// A container's port alone.
+    #[error(
+        "`{0}` names one port: which of the host's is to lead there is said before it, such as {0}:{0}"
+    )]
+    NoHostPort(String),
     /// A port or range that is none.
     #[error("`{0}` is not a port or port range: 1 to 65535, the first not above the last")]
     Port(String),
@@ -256,7 +261,12 @@ impl FromStr for PortMapping {
             Some((body, protocol)) => (body, protocol.parse()?),
             None => (text, Protocol::Tcp),
         };
-        let (rest, container) = body.rsplit_once(':').ok_or_else(form)?;
+        let Some((rest, container)) = body.rsplit_once(':') else {
+            return Err(match body.parse::<PortRange>() {
+                Ok(port) => PortError::NoHostPort(port.to_string()),
+                Err(_) => form(),
+            });
+        };
         let (host_ip, host) = match rest.rsplit_once(':') {
             Some((ip, host)) => (Some(parse_host_ip(ip)?), host),
             None => (None, rest),
@@ -340,6 +350,18 @@ mod tests {
         ] {
             assert!(bad.parse::<PortMapping>().is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn a_port_alone_is_told_from_other_nonsense() {
+        let error = |text: &str| text.parse::<PortMapping>().unwrap_err().to_string();
+        assert!(
+            error("5000/udp").ends_with("such as 5000:5000"),
+            "{}",
+            error("5000/udp")
+        );
+        assert!(error("80-90").ends_with("such as 80-90:80-90"));
+        assert!(error("x").contains("[HOSTIP:]HOSTPORT"));
     }
 
     #[test]

@@ -74,6 +74,7 @@ struct ContainerEntry {
     #[serde(alias = "port")]
     ports: Texts,
     netns: Option<Text>,
+    labels: Named<Text>,
 }
 
 /// A container's place on one network, in the long form.
@@ -104,6 +105,8 @@ pub struct ContainerSpec {
     pub networks: Vec<AttachRequest>,
     /// Its published ports.
     pub ports: Vec<PortMapping>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A value that cannot be, and where it is: `networks.blue.subnet: …`.
@@ -271,6 +274,7 @@ impl ContainerEntry {
             netns,
             networks,
             ports: all(&at("ports"), &self.ports, parse)?,
+            labels: pairs(&self.labels),
         })
     }
 }

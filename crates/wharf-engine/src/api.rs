@@ -1,5 +1,6 @@
 //! What the verbs of the engine take and give.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -68,6 +69,8 @@ pub struct ContainerRequest {
     pub ports: Vec<PortMapping>,
     /// The owner holds the host's ports and addresses itself: sockets on them are its own.
     pub ports_held: bool,
+    /// Labels, kept and shown.
+    pub labels: BTreeMap<String, String>,
     /// The command that will run in it, for showing.
     pub command: Vec<String>,
     /// It goes with that command, also if nobody is left to see it end.

@@ -319,6 +319,9 @@ impl EngineError {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
+            Self::NotFound(ObjectName::Network(name)) if matches!(name.as_str(), "none" | "host" | "bridge") => {
+                "wharf has no such modes: without --network a container is on `default`; `wharf network create --internal` makes one without a way out".to_owned()
+            }
             Self::NotFound(ObjectName::Network(_)) => "`wharf network ls` lists the networks".to_owned(),
             Self::NotFound(ObjectName::Container(_)) => "`wharf ps` lists the containers".to_owned(),
             Self::Exists(ObjectName::Container(name)) => format!("choose another name, or remove it with `wharf rm -f {name}`"),
@@ -340,7 +343,7 @@ impl EngineError {
             },
             Self::HostIpMissing { .. } => "`ip addr` shows the host's addresses".to_owned(),
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
-            Self::Running(name) => format!("stop it first, or use `wharf rm -f {name}`"),
+            Self::Running(name) => format!("end its program first, or use `wharf rm -f {name}`"),
             Self::System { errno: libc::EROFS, .. } => READ_ONLY.to_owned(),
             Self::Plan { error, .. } if error.error.errno == libc::EROFS => READ_ONLY.to_owned(),
             Self::Plan { error, .. } if error.error.errno == libc::EOPNOTSUPP => {

@@ -14,7 +14,7 @@ use crate::nft::{
 };
 
 /// Elements of sets whose size the kernel must know to use a plain hash table.
-const MOST: u32 = 65536;
+pub(crate) const MOST: u32 = 65536;
 /// `NF_IP_PRI_RAW`: before connection tracking.
 const RAW: i32 = -300;
 /// `NF_IP_PRI_NAT_DST`.

@@ -62,7 +62,7 @@ fn set_block(set: &Set, objects: &[&Object]) -> String {
     let mut text = block(&set.name, set_body(set), shown);
     if has_nd(set.table, &set.name) {
         let shown = of_set.iter().map(|e| nd_element(e)).collect();
-        text += &format!("\n{}", block(ND, nd_body(set), shown));
+        text += &format!("\n{}", block(ND, nd_body(set.size), shown));
     }
     text
 }

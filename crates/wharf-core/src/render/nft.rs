@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::addr::Family;
+use crate::compile::base::MOST;
 use crate::nft::{
     Action, CT_STATUS_DNAT, CT_STATUS_SNAT, Chain, Change, Data, Element, Field, FieldType, Key,
     Match, Object, Rule, Set, Table, Test, Value, Verdict, ct_state,
@@ -44,6 +45,31 @@ pub fn transaction(changes: &[Change]) -> Vec<String> {
             Change::Add(_) => {}
         }
         rest = &rest[1..];
+    }
+    with_twin(changes, lines)
+}
+
+/// Where elements come or go and their set is there already, it may have been made without this syntax, and be without the
+/// set beside it: that is made first.
+fn with_twin(changes: &[Change], mut lines: Vec<String>) -> Vec<String> {
+    let of_twin = |c: &Change| match c {
+        Change::Add(Object::Element(e)) | Change::Del(Object::Element(e)) => {
+            has_nd(e.table, &e.set)
+        }
+        _ => false,
+    };
+    let of_set = |c: &Change| match c {
+        Change::Add(Object::Set(set)) | Change::Del(Object::Set(set)) => {
+            has_nd(set.table, &set.name)
+        }
+        _ => false,
+    };
+    if changes.iter().any(of_twin) && !changes.iter().any(of_set) {
+        let body = nd_body(Some(MOST)).join(" ");
+        lines.insert(
+            0,
+            format!("add set {} {{ {body} }}", place(Table::Bridge, ND)),
+        );
     }
     lines
 }
@@ -85,7 +111,7 @@ pub fn object(object: &Object) -> String {
             };
             let mut text = add(&set.name, set_body(set));
             if has_nd(set.table, &set.name) {
-                text += &format!("\n{}", add(ND, nd_body(set)));
+                text += &format!("\n{}", add(ND, nd_body(set.size)));
             }
             text
         }
@@ -125,9 +151,9 @@ pub(super) fn has_nd(table: Table, set: &str) -> bool {
     table == Table::Bridge && set == ND_OF
 }
 
-pub(super) fn nd_body(set: &Set) -> Vec<String> {
+pub(super) fn nd_body(size: Option<u32>) -> Vec<String> {
     let mut body = vec!["typeof @th,208,48 . @th,64,128;".to_owned()];
-    body.extend(set.size.map(|n| format!("size {n};")));
+    body.extend(size.map(|n| format!("size {n};")));
     body
 }
 
@@ -150,7 +176,12 @@ fn element_lines(verb: &str, e: &Element, with_data: bool) -> String {
         element(e, with_data)
     );
     if has_nd(e.table, &e.set) {
-        text += &format!("\n{verb} element {} {{ {} }}", place_of(ND), nd_element(e));
+        let twin = format!("element {} {{ {} }}", place_of(ND), nd_element(e));
+        if verb == "delete" {
+            // It may not be there.
+            text += &format!("\nadd {twin}");
+        }
+        text += &format!("\n{verb} {twin}");
     }
     text
 }

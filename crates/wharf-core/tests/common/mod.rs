@@ -102,6 +102,7 @@ fn container(spec: &ContainerSpec, at: usize, networks: &[NetworkSpec]) -> Conta
         transient: false,
         attachments,
         ports: spec.ports.clone(),
+        labels: Default::default(),
         created: 0,
     }
 }

@@ -107,6 +107,7 @@ impl Engine {
             transient: request.transient,
             attachments: Vec::new(),
             ports: request.ports.clone(),
+            labels: request.labels.clone(),
             created: now(),
         };
         if !request.ports_held {

@@ -408,6 +408,7 @@ fn container(name: &ContainerName, space: &Space) -> Container {
         transient: false,
         attachments: Vec::new(),
         ports: Vec::new(),
+        labels: Default::default(),
         created: now(),
     }
 }

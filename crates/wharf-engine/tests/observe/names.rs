@@ -23,6 +23,7 @@ fn container(name: &str, path: &str) -> Container {
         transient: false,
         attachments: Vec::new(),
         ports: Vec::new(),
+        labels: Default::default(),
         created: 0,
         client: None,
     }

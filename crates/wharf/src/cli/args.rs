@@ -1,5 +1,6 @@
 //! Arguments that several commands share, and how their texts are read.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use clap::Args;
@@ -55,9 +56,18 @@ pub struct AttachArgs {
     /// or 8000-8010:8000-8010/udp.
     #[arg(short = 'p', long = "publish", alias = "port", value_name = "SPEC")]
     pub ports: Vec<PortMapping>,
+
+    /// Label, kept and shown (may be given again)
+    #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = label)]
+    labels: Vec<(String, String)>,
 }
 
 impl AttachArgs {
+    /// The labels, of those of one name the last.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.labels.iter().cloned().collect()
+    }
+
     /// The networks asked for, with what belongs to the first.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use wharf_core::name::ContainerName;
 use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest};
 
 use super::args::{AttachArgs, ChangeArgs, pid};
+use super::filter::{self, Filter};
 use super::{Context, Done, files};
 use crate::output::error::CommandError;
 use crate::output::json::{ContainerJson, running, status, visible};
@@ -43,9 +44,17 @@ pub struct PsArgs {
     #[arg(short, long)]
     quiet: bool,
 
+    /// Only those with label=KEY[=VALUE], name=PART, network=NAME, status=WORD or owner=NAME (may be given again)
+    #[arg(short, long = "filter", value_name = "KEY=VALUE")]
+    filters: Vec<Filter>,
+
     /// Accepted for habit's sake: all containers are always listed
     #[arg(short, long, hide = true)]
     all: bool,
+
+    /// Accepted for habit's sake: nothing is cut off
+    #[arg(long, hide = true)]
+    no_trunc: bool,
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +70,10 @@ pub struct RmArgs {
     #[arg(short, long)]
     force: bool,
 
+    /// Accepted for habit's sake: there are no volumes
+    #[arg(short, long, hide = true)]
+    volumes: bool,
+
     /// Names of the containers
     #[arg(required = true, value_name = "NAME")]
     names: Vec<ContainerName>,
@@ -72,6 +85,7 @@ pub struct RmArgs {
 pub fn create(args: CreateArgs, ctx: &Context) -> Done {
     let request = ContainerRequest {
         networks: args.attach.requests()?,
+        labels: args.attach.labels(),
         name: args.name,
         owner: OWNER.to_owned(),
         client: None,
@@ -99,7 +113,8 @@ pub fn create(args: CreateArgs, ctx: &Context) -> Done {
 }
 
 pub fn ps(args: &PsArgs, ctx: &Context) -> Done {
-    let containers = ctx.engine()?.containers()?;
+    let mut containers = ctx.engine()?.containers()?;
+    containers.retain(|c| filter::fits(&args.filters, |f| is_as_asked(c, f)));
     if ctx.printer.json() {
         let values: Vec<_> = containers.iter().map(ContainerJson::from).collect();
         ctx.printer.value(&values)?;
@@ -120,6 +135,16 @@ pub fn ps(args: &PsArgs, ctx: &Context) -> Done {
         ctx.printer.text(&table(heading, &rows))?;
     }
     Ok(0)
+}
+
+fn is_as_asked(container: &Container, filter: &Filter) -> bool {
+    match filter {
+        Filter::Label(label) => label.is_among(&container.labels),
+        Filter::Name(part) => container.name.as_str().contains(part),
+        Filter::Network(name) => visible(container).any(|a| a.network.as_str() == name),
+        Filter::Status(word) => status(container, running(container).is_some()) == word,
+        Filter::Owner(name) => container.owner == *name,
+    }
 }
 
 fn row(container: &Container) -> [String; 7] {
@@ -155,13 +180,15 @@ pub fn inspect(args: &InspectArgs, ctx: &Context) -> Done {
         let texts: Vec<String> = found.iter().map(|c| details(c, ctx)).collect();
         ctx.printer.text(&texts.join("\n"))?;
     }
+    // A store is open once in a process.
+    drop(engine);
     Ok(report(&missing, ctx))
 }
 
 /// Prints errors of single names, and gives the exit status of them all.
 pub fn report(errors: &[CommandError], ctx: &Context) -> u8 {
     for error in errors {
-        ctx.printer.error(error);
+        ctx.error(error);
     }
     errors
         .iter()
@@ -183,6 +210,10 @@ fn details(container: &Container, ctx: &Context) -> String {
     if let Some(key) = &container.client {
         let known = format!("{} on {}, {}", key.container, key.network, key.interface);
         lines.push(("owner's name", known));
+    }
+    if !container.labels.is_empty() {
+        let labels = container.labels.iter().map(|(k, v)| format!("{k}={v}"));
+        lines.push(("labels", list(labels)));
     }
     if !container.command.is_empty() {
         lines.push(("command", container.command.join(" ")));

@@ -3,7 +3,8 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use wharf_engine::api::{Dirs, Mode, Outcome};
+use wharf_core::nearest::nearest;
+use wharf_engine::api::{Dirs, Mode, ObjectName, Outcome};
 use wharf_engine::engine::Engine;
 
 use crate::output::Printer;
@@ -54,6 +55,36 @@ impl Context {
         let mut engine = Engine::open(&self.dirs)?;
         self.printer.notes(&engine.take_notes());
         Ok(engine)
+    }
+
+    /// Prints an error; of a name that is not there with the one that was likely meant.
+    pub fn error(&self, error: &CommandError) {
+        let mut error = error.clone();
+        let meant = error.missing.as_ref().and_then(|object| self.meant(object));
+        if let Some(name) = meant {
+            error.hint = Some(format!("did you mean `{name}`?"));
+        }
+        self.printer.error(&error);
+    }
+
+    /// The name that one which is not there is likely a slip of.
+    fn meant(&self, missing: &ObjectName) -> Option<String> {
+        let mut engine = Engine::open(&self.dirs).ok()?;
+        let (given, names): (&str, Vec<String>) = match missing {
+            ObjectName::Network(name) => {
+                let all = engine.networks().ok()?.into_iter();
+                (
+                    name.as_str(),
+                    all.map(|v| v.spec.name.to_string()).collect(),
+                )
+            }
+            ObjectName::Container(name) => {
+                let all = engine.containers().ok()?.into_iter();
+                (name.as_str(), all.map(|c| c.name.to_string()).collect())
+            }
+        };
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        nearest(given, &names).map(str::to_owned)
     }
 
     /// Ends a change: prints its notes, and for a dry run its plan instead of a result.

@@ -179,6 +179,7 @@ mod tests {
             transient: false,
             attachments: networks.iter().map(attach).collect(),
             ports: Vec::new(),
+            labels: Default::default(),
             created: 0,
         }
     }

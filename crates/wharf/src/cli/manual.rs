@@ -14,9 +14,20 @@ pub struct CompletionsArgs {
 
 pub fn completions(args: &CompletionsArgs, ctx: &Context) -> Done {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "wharf", &mut script);
+    clap_complete::generate(args.shell, &mut shown(), "wharf", &mut script);
     ctx.printer.text(&String::from_utf8_lossy(&script))?;
     Ok(0)
+}
+
+/// The commands that the help lists.
+fn shown() -> Command {
+    let tree = Cli::command();
+    let listed = tree.get_subcommands().filter(|c| !c.is_hide_set());
+    Command::new("wharf")
+        .version(env!("CARGO_PKG_VERSION"))
+        .disable_help_subcommand(true)
+        .args(tree.get_arguments().cloned())
+        .subcommands(listed.cloned())
 }
 
 /// One page: the command, then each of its commands as a section of its own.

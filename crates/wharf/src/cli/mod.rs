@@ -9,7 +9,9 @@ mod context;
 mod doctor;
 mod exposure;
 mod files;
+mod filter;
 mod gc;
+mod habits;
 mod install;
 mod lazy;
 mod manual;
@@ -124,14 +126,17 @@ enum Command {
 pub fn main() -> u8 {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return usage(&error),
+        Err(mut error) => {
+            habits::tip(&mut error);
+            return usage(&error);
+        }
     };
     let printer = Printer::new(cli.json);
     let ctx = Context::new(printer);
     match dispatch(cli.command, &ctx) {
         Ok(status) => status,
         Err(error) => {
-            ctx.printer.error(&error);
+            ctx.error(&error);
             error.exit_status()
         }
     }

@@ -8,11 +8,12 @@ use ipnet::IpNet;
 use wharf_core::addr::Mac;
 use wharf_core::attach::AttachRequest;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
-use wharf_core::network::NetworkRequest;
+use wharf_core::network::{NetworkRequest, NetworkSpec};
 use wharf_engine::api::NetworkView;
 
 use super::args::{ChangeArgs, key_value, label, subnet};
 use super::container::{removed, report};
+use super::filter::{self, Filter};
 use super::{Context, Done};
 use crate::output::error::CommandError;
 use crate::output::json::{ContainerJson, NetworkJson};
@@ -108,6 +109,10 @@ pub struct CreateArgs {
 
 #[derive(Debug, Args)]
 pub struct LsArgs {
+    /// Only those with label=KEY[=VALUE], name=PART or owner=NAME (may be given again)
+    #[arg(short, long = "filter", value_name = "KEY=VALUE", value_parser = Filter::of_networks)]
+    filters: Vec<Filter>,
+
     /// Print names only
     #[arg(short, long)]
     quiet: bool,
@@ -165,6 +170,14 @@ pub struct ConnectArgs {
     /// Name of the interface in the container; the first free eth0, eth1, … if not given
     #[arg(long, value_name = "IFNAME")]
     interface: Option<IfName>,
+
+    /// Further name of the container on the network (may be given again)
+    #[arg(long = "alias", value_name = "NAME")]
+    aliases: Vec<String>,
+
+    /// The network with the highest number carries the default route; 0 if not given
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    gw_priority: Option<i32>,
 
     #[command(flatten)]
     change: ChangeArgs,
@@ -233,7 +246,8 @@ fn create(args: CreateArgs, ctx: &Context) -> Done {
 }
 
 fn ls(args: &LsArgs, ctx: &Context) -> Done {
-    let views = ctx.engine()?.networks()?;
+    let mut views = ctx.engine()?.networks()?;
+    views.retain(|v| filter::fits(&args.filters, |f| is_as_asked(&v.spec, f)));
     if ctx.printer.json() {
         let values: Vec<_> = views.iter().map(NetworkJson::from).collect();
         ctx.printer.value(&values)?;
@@ -257,6 +271,15 @@ fn ls(args: &LsArgs, ctx: &Context) -> Done {
         ctx.printer.text(&table(heading, &rows))?;
     }
     Ok(0)
+}
+
+fn is_as_asked(spec: &NetworkSpec, filter: &Filter) -> bool {
+    match filter {
+        Filter::Label(label) => label.is_among(&spec.labels),
+        Filter::Name(part) => spec.name.as_str().contains(part),
+        Filter::Owner(name) => spec.owner == *name,
+        Filter::Network(_) | Filter::Status(_) => false,
+    }
 }
 
 /// What is out of the ordinary about a network.
@@ -290,6 +313,8 @@ fn inspect(args: &InspectArgs, ctx: &Context) -> Done {
         let texts: Vec<String> = found.iter().map(details).collect();
         ctx.printer.text(&texts.join("\n"))?;
     }
+    // A store is open once in a process.
+    drop(engine);
     Ok(report(&missing, ctx))
 }
 
@@ -348,6 +373,8 @@ fn connect(args: ConnectArgs, ctx: &Context) -> Done {
     request.ips.extend(args.ips);
     request.mac = args.mac.or(request.mac);
     request.interface = args.interface.or(request.interface);
+    request.aliases.extend(args.aliases);
+    request.gw_priority = args.gw_priority.unwrap_or(request.gw_priority);
     let mut engine = ctx.engine()?;
     let outcome = engine.connect(&request, &args.container, mode)?;
     if ctx.outcome(outcome, mode)?.is_some() && ctx.printer.json() {

@@ -158,6 +158,7 @@ fn create(
             ports: args.attach.ports.clone(),
             id: None,
             ports_held: false,
+            labels: args.attach.labels(),
             command: command.clone(),
             transient: args.rm,
         };

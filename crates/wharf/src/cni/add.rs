@@ -146,6 +146,7 @@ impl Work<'_> {
                 netns: NetnsRequest::Path(self.call.netns.clone().into()),
                 networks: vec![attach],
                 ports: ports.clone(),
+                labels: Default::default(),
                 command: Vec::new(),
                 transient: false,
             }

@@ -123,6 +123,7 @@ fn attach(
         netns: NetnsRequest::Path(call.netns.clone().into()),
         networks: vec![attach],
         ports: wishes.ports,
+        labels: Default::default(),
         command: Vec::new(),
         transient: false,
     };

@@ -254,6 +254,7 @@ impl Work<'_> {
             networks: networks.to_vec(),
             ports: self.ports.clone(),
             ports_held: true,
+            labels: Default::default(),
             command: Vec::new(),
             transient: false,
         };

@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 
 use serde_json::{Value, json};
 use wharf_core::{ErrorKind, render};
-use wharf_engine::api::Unmended;
+use wharf_engine::api::{ObjectName, Unmended};
 use wharf_engine::error::EngineError;
 use wharf_engine::kernel::OpError;
 use wharf_engine::process::ProcessError;
@@ -29,6 +29,8 @@ pub struct Report {
     pub undone: Option<String>,
     /// What to do.
     pub hint: Option<String>,
+    /// What was asked for and is not there.
+    pub missing: Option<ObjectName>,
     status: Option<u8>,
     broken_pipe: bool,
 }
@@ -56,6 +58,7 @@ impl CommandError {
             command: None,
             undone: None,
             hint: None,
+            missing: None,
             status: None,
             broken_pipe: false,
         }))
@@ -153,6 +156,9 @@ impl From<EngineError> for CommandError {
     fn from(error: EngineError) -> Self {
         let mut failure = Self::new(error.kind(), error.to_string());
         failure.hint = error.hint();
+        if let EngineError::NotFound(object) = &error {
+            failure.missing = Some(object.clone());
+        }
         if let Some(op) = error.failed_op() {
             failure.causes.push(op_cause(op));
             failure.command = Some(render::command(&op.op));

@@ -27,6 +27,7 @@ pub struct ContainerJson<'a> {
     networks: Vec<AttachmentJson<'a>>,
     ports: Vec<PortJson>,
     command: &'a [String],
+    labels: &'a BTreeMap<String, String>,
     owner: &'a str,
     created: u64,
 }
@@ -94,6 +95,7 @@ impl<'a> From<&'a Container> for ContainerJson<'a> {
             networks: visible(container).map(AttachmentJson::from).collect(),
             ports: container.ports.iter().map(PortJson::from).collect(),
             command: &container.command,
+            labels: &container.labels,
             owner: &container.owner,
             created: container.created,
         }
@@ -231,6 +233,7 @@ mod tests {
                 "5005:5000".parse().unwrap(),
                 "127.0.0.1:8000-8010:9000-9010/udp".parse().unwrap(),
             ],
+            labels: Default::default(),
             created: 1,
         }
     }

@@ -51,6 +51,7 @@ fn adopt(
         ports: Vec::new(),
         id: None,
         ports_held: false,
+        labels: Default::default(),
         command: Vec::new(),
         transient: false,
     };

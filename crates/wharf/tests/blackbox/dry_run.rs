@@ -266,3 +266,32 @@ fn a_dry_run_brings_several_networks_up() {
         true,
     );
 }
+
+/// What a dry run prints can be typed where wharf itself made all the rest.
+#[test]
+fn a_dry_run_can_be_typed_where_wharf_made_the_rest() {
+    require!();
+    let before = [
+        "network create A --subnet 10.88.1.0/24 --subnet fd00:88:1::/64 --bridge wharf-a",
+        "network create B --subnet 10.88.2.0/24 --subnet fd00:88:2::/64 --bridge wharf-b --icc=false",
+        "create c1 --network A:host-interface=vc1a -p 8080:80 -p 8090-8092:90-92/udp",
+    ];
+    for line in [
+        "create c2 --network B:host-interface=vc2b -p 127.0.0.1:8081:80",
+        "network connect B:host-interface=vc1b c1",
+        "port add c1 8082:82",
+        "port rm c1 8080:80",
+        "network disconnect A c1",
+        "network create C --subnet fd00:88:3::/64 --bridge wharf-c",
+        "rm c1",
+        "network rm B",
+        "network rm -f A B",
+    ] {
+        let (real, copy) = (host(), host());
+        for made in before {
+            real.w(made).ok();
+            copy.w(made).ok();
+        }
+        play(&real, &copy, line, true);
+    }
+}

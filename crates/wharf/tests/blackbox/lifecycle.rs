@@ -276,3 +276,106 @@ fn a_flushed_ruleset_is_restored_by_the_next_change() {
         "and the guard"
     );
 }
+
+/// What other tools' users type at `connect`, `ps` and `rm`.
+#[test]
+fn words_of_other_tools_are_understood() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    network(&host, "B", 2, "");
+    container(&host, "c", "A", 1, 11, "");
+    host.w("network connect --alias db --alias sql --gw-priority 5 B c")
+        .ok();
+    let shown = host.inspect("c");
+    assert_eq!(texts(&shown, "networks/1/aliases"), ["db", "sql"]);
+    let routes = host.container("c").ip("-4 route show default");
+    assert!(routes.contains("dev eth1"), "{routes}");
+    host.w("network disconnect B c").ok();
+    host.w("network connect B:gw-priority=7 c --gw-priority -1")
+        .ok();
+    let routes = host.container("c").ip("-4 route show default");
+    assert!(routes.contains("dev eth0"), "{routes}");
+    assert_eq!(host.w("ps -a --no-trunc -q").ok().stdout, "c\n");
+    host.w("rm -fv c").ok();
+    host.w("create webserver --network A").ok();
+    for line in [
+        "inspect websever",
+        "rm webservre",
+        "network inspect websever",
+        "exec websrver -- true",
+    ] {
+        let got = host.w(line);
+        let slip = !line.starts_with("network");
+        let told = got.stderr.contains("did you mean `webserver`?");
+        assert_eq!(told, slip, "{}", got.transcript());
+    }
+    for (line, said) in [
+        ("stop c", "wharf rm -f NAME"),
+        ("run -p 5000 -- true", "such as 5000:5000"),
+        ("inspect c --format x", "--json"),
+        ("run --network-alias x -- true", "alias=NAME"),
+    ] {
+        host.w(line).fails(2).says(said);
+    }
+    host.w("run --network host -- true")
+        .fails(125)
+        .says("no such modes");
+}
+
+/// Labels are kept and shown, and containers and networks found by them.
+#[test]
+fn labels_are_kept_shown_and_found() {
+    require!();
+    let host = host();
+    host.w("network create n --subnet 10.88.1.0/24 --label env=test")
+        .ok();
+    host.w("create a --network n --label team=x -l bare").ok();
+    host.w("run -d --name b --network n --label team=y -- sleep 30")
+        .ok();
+    assert_eq!(
+        host.inspect("a")["labels"],
+        serde_json::json!({"bare": "", "team": "x"})
+    );
+    assert!(host.w("inspect a").ok().stdout.contains("bare=, team=x"));
+    for (filters, found) in [
+        ("-f label=team", "a\nb\n"),
+        ("--filter label=team=x", "a\n"),
+        ("-f label=team -f label=bare", "a\n"),
+        ("-f name=a -f name=b", "a\nb\n"),
+        ("-f status=running -f name=a -f name=b", "b\n"),
+        ("-f network=n -f status=created", "a\n"),
+        ("-f network=m", ""),
+        ("-f owner=cli", "a\nb\n"),
+    ] {
+        assert_eq!(
+            host.w(&format!("ps -q {filters}")).ok().stdout,
+            found,
+            "{filters}"
+        );
+    }
+    let json = host.w("ps --json -f label=team=y").json();
+    assert_eq!(names(&json), ["b"]);
+    assert_eq!(host.w("network ls -q -f label=env").ok().stdout, "n\n");
+    assert_eq!(host.w("network ls -q -f label=env=x").ok().stdout, "");
+    host.w("ps -f colour=red").fails(2).says("no filter");
+    host.w("network ls -f status=running")
+        .fails(2)
+        .says("label");
+
+    let text = |team: &str| {
+        format!("containers: {{c: {{networks: [n], labels: {{team: {team}, v: 1.0}}}}}}\n")
+    };
+    let file = host.dir().write("t.yaml", &text("z"));
+    host.w(&format!("apply {file}")).ok();
+    assert_eq!(
+        host.inspect("c")["labels"],
+        serde_json::json!({"team": "z", "v": "1.0"})
+    );
+    let plan = host.w(&format!("plan {file} --json")).json();
+    assert_eq!(plan["steps"], serde_json::json!([]));
+    host.dir().write("t.yaml", &text("q"));
+    host.w(&format!("apply {file}"))
+        .fails(1)
+        .says("the labels are team=z v=1.0, and team=q v=1.0 is asked for");
+}

@@ -205,6 +205,12 @@ fn completions_and_man_page_name_the_commands() {
     let host = host();
     for shell in ["bash", "zsh", "fish"] {
         let script = host.w(&format!("completions {shell}")).ok().stdout;
+        // What the help does not list.
+        assert!(!script.contains("netavark as"), "{shell}");
+        assert!(!script.contains("reference of the command line"), "{shell}");
+        if shell == "bash" {
+            assert!(!script.contains("wharf,docs)"));
+        }
         for word in ["network", "disconnect", "wharf"] {
             assert!(script.contains(word), "{shell}: {word}");
         }

@@ -164,6 +164,9 @@ fn create(request: &ContainerRequest) -> Vec<String> {
     for port in &request.ports {
         option("publish", port.to_string());
     }
+    for (key, value) in &request.labels {
+        option("label", format!("{key}={value}"));
+    }
     all
 }
 

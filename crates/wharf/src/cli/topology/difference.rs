@@ -1,5 +1,7 @@
 //! What stands between a file and the host.
 
+use std::collections::BTreeMap;
+
 use wharf_core::ErrorKind;
 use wharf_core::attach::{Addressing, AttachRequest, Attachment, Container};
 use wharf_core::name::NetworkName;
@@ -48,7 +50,10 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
                 });
                 actions.push(container_new(spec, "is made anew"));
             }
-            Some(container) => actions.extend(container_again(spec, container)),
+            Some(container) => {
+                check_labels(spec, container)?;
+                actions.extend(container_again(spec, container));
+            }
             None => actions.push(container_new(spec, "is not there")),
         }
     }
@@ -196,6 +201,28 @@ fn network_again(
     Ok(vec![gone, network_new(request, "is made anew")])
 }
 
+/// The labels of a container are those it was made with.
+fn check_labels(spec: &ContainerSpec, container: &Container) -> Result<(), CommandError> {
+    if spec.labels == container.labels {
+        return Ok(());
+    }
+    let name = &container.name;
+    let shown = |labels: &BTreeMap<String, String>| match labels.is_empty() {
+        true => "none".to_owned(),
+        false => {
+            let all: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            all.join(" ")
+        }
+    };
+    let message = format!("container `{name}` has other labels than the file asks for");
+    let (has, asked) = (shown(&container.labels), shown(&spec.labels));
+    Err(CommandError::new(ErrorKind::Conflict, message)
+        .cause(format!("the labels are {has}, and {asked} is asked for"))
+        .hint(format!(
+            "change the file, or remove the container first: `wharf rm {name}`"
+        )))
+}
+
 fn container_new(spec: &ContainerSpec, why: &str) -> Action {
     let request = ContainerRequest {
         name: spec.name.clone(),
@@ -207,6 +234,7 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
         },
         networks: spec.networks.clone(),
         ports: spec.ports.clone(),
+        labels: spec.labels.clone(),
         id: None,
         ports_held: false,
         command: Vec::new(),
