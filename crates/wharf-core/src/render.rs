@@ -49,6 +49,7 @@ pub fn command(op: &Op) -> String {
         Op::LinkRename { from, to } => {
             format!("ip link set dev {} name {}", quote(from), quote(to))
         }
+        Op::PortUnplug(link) => format!("ip link set dev {} nomaster", quote(link)),
         Op::PortSet(port) => port_set(port),
         Op::AddrAdd { netns, link, addr } => {
             let nodad = match Family::of_net(*addr) {
@@ -126,6 +127,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
         Op::LinkRename { .. } => "link rename",
+        Op::PortUnplug(_) => "port unplug",
         Op::PortSet(_) => "port set",
         Op::AddrAdd { .. } => "addr add",
         Op::AddrDel { .. } => "addr del",
@@ -441,6 +443,12 @@ fn link_traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
     }
     if let Some(mtu) = traits.mtu {
         text += &format!(" mtu {mtu}");
+    }
+    if let Some(arp) = traits.arp {
+        text += &format!(" arp {}", on(arp));
+    }
+    if let Some(stp) = traits.stp {
+        text += &format!(" type bridge stp_state {}", u8::from(stp));
     }
     text
 }

@@ -11,7 +11,8 @@ use heed::RoTxn;
 use wharf_core::attach::{Container, Phase};
 use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
-use wharf_core::model::{Hop, Netns, Resource, ResourceKey, RouteMore};
+use wharf_core::extras::Traits;
+use wharf_core::model::{Hop, Link, Netns, Resource, ResourceKey, RouteMore};
 use wharf_core::name::NetworkName;
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
@@ -295,7 +296,8 @@ impl Engine {
         learn_of_host(nets.values_mut());
         let network = |name: &NetworkName| nets.get(name);
         for live in &networks {
-            let (rules, rest) = halves(compile::network(&live.spec));
+            let (rules, mut rest) = halves(compile::network(&live.spec));
+            as_made(&live.spec, &mut rest);
             if live.busy {
                 desired.allowed.extend(rules);
             } else {
@@ -395,6 +397,37 @@ fn halves(all: Vec<Resource>) -> (Vec<Resource>, Vec<Resource>) {
     all.into_iter().partition(|r| matches!(r, Resource::Nft(_)))
 }
 
+/// What a bridge is by itself when wharf makes it, and others may have changed. One that was there before is its owner's.
+fn as_made(net: &NetworkSpec, rest: &mut Vec<Resource>) {
+    let link = |r: &Resource| matches!(r, Resource::Link(l) if l.name == net.bridge);
+    let Some(at) = rest.iter().position(link).filter(|_| net.found.is_none()) else {
+        return;
+    };
+    let own = Traits {
+        arp: Some(true),
+        stp: Some(false),
+        ..Traits::default()
+    };
+    match rest.get_mut(at + 1) {
+        Some(Resource::Traits { traits, .. }) => {
+            *traits = Traits {
+                arp: own.arp,
+                stp: own.stp,
+                ..traits.clone()
+            };
+        }
+        _ => rest.insert(
+            at + 1,
+            Resource::Traits {
+                netns: Netns::Host,
+                link: net.bridge.clone(),
+                traits: own,
+                before: Traits::default(),
+            },
+        ),
+    }
+}
+
 /// The routes that the kernel makes with the addresses among `all`.
 fn connected(all: &[Resource]) -> Vec<Connected> {
     /// `IP6_RT_PRIO_ADDRCONF`.
@@ -450,15 +483,27 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
     } else {
         anew(&desired.rules, &desired.allowed, &seen)
     };
-    let steps = diff(&rest, there, REASON).steps.into_iter();
+    let mut plan = Plan::default();
+    for step in diff(&rest, there, REASON).steps {
+        if let Op::LinkSet(link) = &step.op
+            && is_unplugged(link, there)
+        {
+            plan.push(Op::PortUnplug(link.name.clone()), NO_WAY_BACK, REASON);
+        }
+        plan.steps.push(instead(step));
+    }
     Repairs {
         rules,
         generation: seen.generation,
-        rest: Plan {
-            steps: steps.map(instead).collect(),
-        },
+        rest: plan,
         findings,
     }
+}
+
+/// A port that counts as not plugged in may be, with settings that go when it is unplugged.
+fn is_unplugged(link: &Link, there: &[Resource]) -> bool {
+    let is = |r: &Resource| matches!(r, Resource::Link(l) if l.name == link.name && l.netns == link.netns && l.master.is_none());
+    link.master.is_some() && there.iter().any(is)
 }
 
 /// A route takes the place of one that somebody put there.
