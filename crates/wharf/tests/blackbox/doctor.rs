@@ -428,3 +428,24 @@ fn people_read_it_at_a_glance() {
     );
     host.w("doctor web").exits(2);
 }
+
+/// A connection that is ending is nobody's any more, though its container is gone.
+#[test]
+fn connections_that_ended_are_no_finding() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+    drop(web);
+    host.w("rm -f a1").ok();
+    let flows = host
+        .netns()
+        .run(|| std::fs::read_to_string("/proc/net/nf_conntrack"));
+    if let Ok(flows) = flows {
+        assert!(flows.contains("10.88.1.11"), "none is left: {flows}");
+    }
+    let found: Value = serde_json::from_str(&host.w("doctor --json").stdout).expect("JSON");
+    assert!(!found.to_string().contains("conntrack-stale"), "{found:#}");
+}
