@@ -85,6 +85,30 @@ fn links_bridges_and_addresses() {
         ),
         ("ip link set br-front down", "bridge-down", &far),
         ("ip link del br-front", "not-on-bridge", &far),
+        ("ip link set br-front name theirs", "not-on-bridge", &far),
+        (
+            "ip link set br-front arp off; ip -n web neigh flush all",
+            "neighbour-unreachable",
+            &far,
+        ),
+        (
+            &format!("bridge link set dev {veth} state 0"),
+            "bridge-port-blocked",
+            &far,
+        ),
+        (
+            &format!(
+                "ip link set br-front type bridge stp_state 1; ip link set {veth} down; ip link set {veth} up"
+            ),
+            "bridge-port-blocked",
+            &far,
+        ),
+        ("ip link set up0 master br-front", "not-on-bridge", &far),
+        (
+            "ip route del 10.88.1.0/24 dev br-front",
+            "object-changed",
+            &far,
+        ),
         (&format!("ip link del {veth}"), "no-carrier", &far),
         (
             &format!(
