@@ -176,6 +176,10 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     // Of several subnets of one family the first is enough.
     quiet.dedup();
     all.extend(quiet);
+    if !net.internal && net.subnet(Family::V4).is_some() {
+        // The host's default for new links may be off.
+        all.push(bridge_sysctl(net, "ipv4", "forwarding", "1"));
+    }
     for (name, value) in backstop::bridge_settings(net) {
         all.push(bridge_sysctl(net, "ipv4", name, value));
     }

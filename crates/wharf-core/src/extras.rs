@@ -44,6 +44,12 @@ pub struct Traits {
     pub mac: Option<Mac>,
     /// The MTU.
     pub mtu: Option<u32>,
+    /// Asks and answers for addresses, by ARP and neighbour discovery.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub arp: Option<bool>,
+    /// A bridge's spanning tree, which keeps ports from forwarding for a while or for good.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stp: Option<bool>,
 }
 
 impl Traits {

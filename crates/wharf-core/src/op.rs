@@ -46,6 +46,8 @@ pub enum Op {
         /// As it is to be called.
         to: IfName,
     },
+    /// `ip link set … nomaster`: with its place in the bridge a link loses all its settings as a port.
+    PortUnplug(IfName),
     /// `bridge link set`
     PortSet(Port),
     /// `ip addr add`
@@ -275,7 +277,8 @@ impl Op {
             Self::LinkAdd(link) | Self::LinkSet(link) => Some(&link.name),
             Self::PortSet(port) => Some(&port.link),
             Self::RouteAdd(route) | Self::RouteDel(route) => Some(&route.link),
-            Self::LinkRename { to: link, .. }
+            Self::PortUnplug(link)
+            | Self::LinkRename { to: link, .. }
             | Self::LinkDel { link, .. }
             | Self::LinkUp { link, .. }
             | Self::LinkTraits { link, .. }

@@ -47,6 +47,7 @@ pub fn command(op: &Op) -> String {
         Op::LinkRename { from, to } => {
             format!("ip link set dev {} name {}", quote(from), quote(to))
         }
+        Op::PortUnplug(link) => format!("ip link set dev {} nomaster", quote(link)),
         Op::PortSet(port) => link::port_set(port),
         Op::AddrAdd { netns, link, addr } => {
             let nodad = match Family::of_net(*addr) {
@@ -124,6 +125,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::LinkDel { .. } => "link del",
         Op::LinkUp { .. } => "link up",
         Op::LinkRename { .. } => "link rename",
+        Op::PortUnplug(_) => "port unplug",
         Op::PortSet(_) => "port set",
         Op::AddrAdd { .. } => "addr add",
         Op::AddrDel { .. } => "addr del",

@@ -160,5 +160,11 @@ pub(super) fn traits(netns: &Netns, link: &IfName, traits: &Traits) -> String {
     if let Some(mtu) = traits.mtu {
         text += &format!(" mtu {mtu}");
     }
+    if let Some(arp) = traits.arp {
+        text += &format!(" arp {}", on(arp));
+    }
+    if let Some(stp) = traits.stp {
+        text += &format!(" type bridge stp_state {}", u8::from(stp));
+    }
     text
 }

@@ -438,6 +438,8 @@ impl CableEnd {
             tx_queue: self.0.tx_queue.filter(|_| others.tx_queue.is_some()),
             mac: self.0.mac.filter(|_| others.mac.is_some()),
             mtu: self.0.mtu.filter(|_| others.mtu.is_some()),
+            arp: None,
+            stp: None,
         }
     }
 }

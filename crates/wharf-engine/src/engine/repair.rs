@@ -5,30 +5,27 @@
 //! first. Meanwhile no other process can begin a change; of those that are in the middle of one, what they may have is
 //! left alone. What the kernel refuses is told in the end, by whose it is; everything else is mended all the same.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
-use heed::RoTxn;
-use wharf_core::attach::{Container, Phase};
-use wharf_core::compile::{self, Unforwarded};
 use wharf_core::diff::diff;
-use wharf_core::model::{Hop, Netns, Resource, ResourceKey, RouteMore};
-use wharf_core::name::NetworkName;
+use wharf_core::model::{Link, Netns, Resource, ResourceKey};
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
 
-use crate::api::{Finding, Mode, Note, Outcome, Repaired, Unmended};
+use crate::api::{Finding, Mode, Note, Outcome, Repaired};
+use crate::engine::desired::Desired;
 use crate::engine::findings::compare;
 use crate::engine::foreign::shut_doors;
-use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
+use crate::engine::host::{HostPart, failed, failed_op};
+use crate::engine::refused::{apply_each, unmended};
 use crate::engine::renamed::{Renamed, renamed};
-use crate::engine::{CLIENT_LABEL, Engine, Networks, applies, identity, journal_key};
+use crate::engine::{Engine, applies};
 use crate::error::EngineError;
+use crate::kernel::OpError;
 use crate::kernel::netlink::NetlinkKernel;
-use crate::kernel::{Kernel, OpError};
 use crate::observe::{NOBODYS, RulesSeen};
-use crate::store::LiveNetwork;
 
 /// How often to begin again because others changed rules meanwhile.
 const ROUNDS: u32 = 50;
@@ -36,58 +33,6 @@ const ROUNDS: u32 = 50;
 const PASSES: u32 = 4;
 const REASON: &str = "it is not as wharf made it";
 const NO_WAY_BACK: Undo = Undo::Irreversible("it is how it should be");
-
-/// What the store says.
-#[derive(Default)]
-struct Desired {
-    rules: Vec<Resource>,
-    /// Rules that may be there or not: of changes that others are making, and of containers that are dead.
-    allowed: Vec<Resource>,
-    rest: Vec<Resource>,
-    /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
-    left_open: HashMap<ResourceKey, Resource>,
-    /// The routes that the kernel makes with addresses, each with the address and the link that must be there for it.
-    connected: Vec<Connected>,
-    /// Who owns what is refused, and who may have given links other names.
-    containers: Vec<Container>,
-    networks: Vec<NetworkSpec>,
-    /// Networks whose count of users of the host's loopback is wrong, with the right one.
-    miscounted: Vec<LiveNetwork>,
-}
-
-impl Desired {
-    /// With what all networks share.
-    fn share(&mut self, held: Option<&Unforwarded>, part: &HostPart) {
-        self.rules.splice(0..0, shared_rules(held));
-        self.rest.splice(0..0, part.sysctls());
-        self.rest.splice(0..0, backstop());
-    }
-
-    /// What a container has besides rules.
-    fn add_rest(&mut self, container: &Container, rest: Vec<Resource>) {
-        let of_interface = |r: &&Resource| matches!(r, Resource::Sysctl { link: Some(_), .. });
-        if container.client.is_some() {
-            let open = rest.iter().filter(of_interface);
-            self.left_open.extend(open.map(|r| (r.key(), r.clone())));
-        }
-        self.rest.extend(rest);
-    }
-
-    /// Of what is there, settings that were left open are right as they are.
-    fn leave_open(&self, there: &mut [Resource]) {
-        for resource in there {
-            if let Some(wanted) = self.left_open.get(&resource.key()) {
-                resource.clone_from(wanted);
-            }
-        }
-    }
-}
-
-/// A route that the kernel makes when an address is set on a link that is up. Nobody makes it again.
-struct Connected {
-    route: Resource,
-    needs: [ResourceKey; 2],
-}
 
 /// What was found to be done.
 struct Repairs {
@@ -289,104 +234,6 @@ impl Engine {
         }
         Ok(Some(pass))
     }
-
-    /// What should be there.
-    fn desired(&self, txn: &RoTxn) -> Result<Desired, EngineError> {
-        let read = || -> heed::Result<_> {
-            let networks = self.run.networks.iter(txn)?;
-            let networks: Vec<LiveNetwork> = networks
-                .map(|i| i.map(|(_, n)| n))
-                .collect::<heed::Result<_>>()?;
-            let containers = self.run.containers.iter(txn)?;
-            let containers: Vec<Container> = containers
-                .map(|i| i.map(|(_, c)| c))
-                .collect::<heed::Result<_>>()?;
-            let journal = self.run.journal.iter(txn)?;
-            let journal: HashSet<String> = journal
-                .map(|i| i.map(|(k, _)| k.to_owned()))
-                .collect::<heed::Result<_>>()?;
-            Ok((networks, containers, journal))
-        };
-        let (networks, containers, journal) = read().map_err(|e| self.run.fail(e))?;
-        let mut desired = Desired::default();
-        let mut nets: Networks = networks
-            .iter()
-            .map(|n| (n.spec.name.clone(), n.spec.clone()))
-            .collect();
-        learn_of_host(nets.values_mut());
-        let network = |name: &NetworkName| nets.get(name);
-        for live in &networks {
-            let (rules, rest) = halves(compile::network(&live.spec));
-            if live.busy {
-                desired.allowed.extend(rules);
-            } else {
-                desired.rules.extend(rules);
-                desired.connected.extend(connected(&rest));
-                desired.rest.extend(rest);
-                desired.networks.push(live.spec.clone());
-            }
-        }
-        for container in &containers {
-            let key = journal_key(&crate::api::ObjectName::Container(container.name.clone()));
-            let (at_work, lives) = (journal.contains(&key), identity::namespace_lives(container));
-            let mut whole = container.clone();
-            whole
-                .attachments
-                .iter_mut()
-                .for_each(|a| a.phase = Phase::Active);
-            let (all, _) = halves(compile::container(&whole, network));
-            desired.allowed.extend(all);
-            if !lives {
-                continue;
-            }
-            let mut settled = container.clone();
-            settled.attachments.retain(|a| a.phase == Phase::Active);
-            let (rules, rest) = halves(compile::container(&settled, network));
-            desired.rules.extend(rules);
-            if !at_work {
-                desired.connected.extend(connected(&rest));
-                desired.add_rest(container, rest);
-                desired.containers.push(settled);
-            }
-        }
-        if journal.is_empty() {
-            self.count_again(&networks, &containers, &nets, &mut desired);
-        }
-        Ok(desired)
-    }
-
-    /// How many containers need the host's loopback, and what follows from it.
-    fn count_again(
-        &self,
-        networks: &[LiveNetwork],
-        containers: &[Container],
-        nets: &Networks,
-        desired: &mut Desired,
-    ) {
-        let mut users: BTreeMap<NetworkName, u32> = BTreeMap::new();
-        for container in containers {
-            for name in self.loopback_networks(container, nets) {
-                *users.entry(name).or_default() += 1;
-            }
-        }
-        for live in networks {
-            let count = users.get(&live.spec.name).copied().unwrap_or(0);
-            // Plugins behind wharf turn it on as well. A bridge of others', or a parent, has the host's default while nobody
-            // needs it.
-            let anybodys =
-                live.spec.labels.contains_key(CLIENT_LABEL) || !live.spec.has_own_bridge();
-            if count > 0 || !anybodys {
-                let wanted = compile::route_localnet(&live.spec, count > 0);
-                desired.rest.push(wanted);
-            }
-            if count != live.loopback_users {
-                desired.miscounted.push(LiveNetwork {
-                    loopback_users: count,
-                    ..live.clone()
-                });
-            }
-        }
-    }
 }
 
 fn renamed_links(
@@ -413,37 +260,6 @@ fn compared(
     let mut there = kernel.observe_renamed(&all, &names).map_err(read)?;
     desired.leave_open(&mut there);
     Ok(repairs(desired, seen, &there))
-}
-
-/// Rules, and everything else.
-fn halves(all: Vec<Resource>) -> (Vec<Resource>, Vec<Resource>) {
-    all.into_iter().partition(|r| matches!(r, Resource::Nft(_)))
-}
-
-/// The routes that the kernel makes with the addresses among `all`.
-fn connected(all: &[Resource]) -> Vec<Connected> {
-    /// `IP6_RT_PRIO_ADDRCONF`.
-    const METRIC: u32 = 256;
-    let route = |resource: &Resource| {
-        let Resource::Addr { netns, link, addr } = resource else {
-            return None;
-        };
-        let up = ResourceKey::Up(netns.clone(), link.clone());
-        let route = Resource::Route {
-            netns: netns.clone(),
-            dst: addr.trunc(),
-            hop: Hop::Link,
-            link: link.clone(),
-            metric: addr.addr().is_ipv6().then_some(METRIC),
-            more: RouteMore::default(),
-        };
-        let whole = addr.prefix_len() == addr.max_prefix_len();
-        (!whole).then(|| Connected {
-            route,
-            needs: [resource.key(), up],
-        })
-    };
-    all.iter().filter_map(route).collect()
 }
 
 fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
@@ -475,15 +291,27 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
     } else {
         anew(&desired.rules, &desired.allowed, &seen)
     };
-    let steps = diff(&rest, there, REASON).steps.into_iter();
+    let mut plan = Plan::default();
+    for step in diff(&rest, there, REASON).steps {
+        if let Op::LinkSet(link) = &step.op
+            && is_unplugged(link, there)
+        {
+            plan.push(Op::PortUnplug(link.name.clone()), NO_WAY_BACK, REASON);
+        }
+        plan.steps.push(instead(step));
+    }
     Repairs {
         rules,
         generation: seen.generation,
-        rest: Plan {
-            steps: steps.map(instead).collect(),
-        },
+        rest: plan,
         findings,
     }
+}
+
+/// A port that counts as not plugged in may be, with settings that go when it is unplugged.
+fn is_unplugged(link: &Link, there: &[Resource]) -> bool {
+    let is = |r: &Resource| matches!(r, Resource::Link(l) if l.name == link.name && l.netns == link.netns && l.master.is_none());
+    link.master.is_some() && there.iter().any(is)
 }
 
 /// A route takes the place of one that somebody put there.
@@ -533,64 +361,4 @@ fn anew(rules: &[Resource], allowed: &[Resource], seen: &RulesSeen) -> Vec<Chang
         }
     }
     changes
-}
-
-/// Carries out every step, going on after failures, which it gives.
-pub(super) fn apply_each(kernel: &mut dyn Kernel, plan: &Plan) -> Vec<OpError> {
-    let ops: Vec<&Op> = plan.steps.iter().map(|s| &s.op).collect();
-    let Err(together) = kernel.apply(&ops) else {
-        return Vec::new();
-    };
-    let left = ops.iter().zip(together.applied).filter(|(_, done)| !done);
-    let again = left.map(|(op, _)| kernel.apply(&[op]));
-    again
-        .filter_map(|done| done.err().map(|e| e.error))
-        .collect()
-}
-
-/// Carries out every step, going on after failures, of which the first of each owner is the error.
-pub(super) fn apply_all(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), EngineError> {
-    let refused = apply_each(kernel, plan);
-    match refused.is_empty() {
-        true => Ok(()),
-        false => Err(EngineError::Left {
-            verb: "remove".to_owned(),
-            left: unmended(&refused, &[], &[]),
-        }),
-    }
-}
-
-/// The first refusal of each owner: others of the same are likely to follow from it.
-fn unmended(
-    refused: &[OpError],
-    containers: &[Container],
-    networks: &[NetworkSpec],
-) -> Vec<Unmended> {
-    let mut left: Vec<Unmended> = Vec::new();
-    for error in refused {
-        let whose = whose(&error.op, containers, networks);
-        if !left.iter().any(|l| l.whose == whose) {
-            let error = error.clone();
-            left.push(Unmended { whose, error });
-        }
-    }
-    left
-}
-
-fn whose(op: &Op, containers: &[Container], networks: &[NetworkSpec]) -> String {
-    let place = op.netns();
-    let link = op.link();
-    let mut nets = networks.iter();
-    let has = |c: &&Container| {
-        let inside = matches!(place, Netns::Path(path) if *path == c.netns.path);
-        let mut own = c.attachments.iter();
-        inside || *place == Netns::Host && own.any(|a| Some(&a.host_interface) == link)
-    };
-    if let Some(container) = containers.iter().find(has) {
-        return format!("container `{}`", container.name);
-    }
-    match nets.find(|n| *place == Netns::Host && Some(&n.bridge) == link) {
-        Some(net) => format!("network `{}`", net.name),
-        None => "the host".to_owned(),
-    }
 }

@@ -19,14 +19,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoPortData, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info,
-    LinkMessage,
+    BridgePortState, BridgeStpState, InfoBridge, InfoBridgePort, InfoData, InfoPortData,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo as Info, LinkMessage,
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteNextHop};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::{Family, Mac};
 use wharf_core::extras::Traits;
-use wharf_core::model::Netns;
+use wharf_core::model::{Netns, PORT_GROUPS};
 use wharf_core::name::IfName;
 
 use crate::kernel::netlink::{NetlinkKernel, message, socket::Request};
@@ -54,6 +54,10 @@ pub struct PortInfo {
     pub hairpin: bool,
     /// Frames do not pass to other such ports.
     pub isolated: bool,
+    /// `BR_STATE_FORWARDING`, or nothing to forward to.
+    pub forwards: bool,
+    /// Everything else is as the kernel makes it, and [`PORT_GROUPS`] as wharf does.
+    pub plain: bool,
 }
 
 /// A link.
@@ -124,6 +128,7 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
         traits: Traits {
             promisc: Some(flags.contains(LinkFlags::Promisc)),
             allmulti: Some(flags.contains(LinkFlags::Allmulti)),
+            arp: Some(!flags.contains(LinkFlags::Noarp)),
             ..Traits::default()
         },
         group: 0,
@@ -153,24 +158,52 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
                     _ => None,
                 });
                 info.port = infos.iter().find_map(port_info);
+                info.traits.stp = infos.iter().find_map(spanning_tree);
             }
             _ => {}
         }
     }
+    if let Some(port) = &mut info.port {
+        // Disabled while nobody is at the other end.
+        port.forwards |= !flags.contains(LinkFlags::Running);
+    }
     info
+}
+
+fn spanning_tree(info: &Info) -> Option<bool> {
+    let Info::Data(InfoData::Bridge(settings)) = info else {
+        return None;
+    };
+    settings.iter().find_map(|s| match s {
+        InfoBridge::StpState(state) => Some(*state != BridgeStpState::Disabled),
+        _ => None,
+    })
 }
 
 fn port_info(info: &Info) -> Option<PortInfo> {
     let Info::PortData(InfoPortData::BridgePort(settings)) = info else {
         return None;
     };
-    let mut port = PortInfo::default();
+    let mut port = PortInfo {
+        plain: true,
+        ..PortInfo::default()
+    };
     for setting in settings {
         match setting {
             InfoBridgePort::Locked(on) => port.locked = *on,
             InfoBridgePort::Learning(on) => port.learning = *on,
             InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
             InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::State(state) => {
+                port.forwards = *state == BridgePortState::Forwarding;
+            }
+            InfoBridgePort::UnicastFlood(on)
+            | InfoBridgePort::MulticastFlood(on)
+            | InfoBridgePort::BroadcastFlood(on) => port.plain &= *on,
+            InfoBridgePort::Guard(on)
+            | InfoBridgePort::Protect(on)
+            | InfoBridgePort::NeighSupress(on) => port.plain &= !*on,
+            InfoBridgePort::GroupFwdMask(mask) => port.plain &= *mask == PORT_GROUPS,
             _ => {}
         }
     }

@@ -16,7 +16,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use wharf_core::addr::{Family, Mac};
 use wharf_core::extras::Traits;
 use wharf_core::model::{
-    Hop, Link, LinkKind, Netns, PolicyRule, Port, ROUTE_PROTOCOL, Resource, RuleAction,
+    Hop, Link, LinkKind, Netns, PORT_GROUP, PolicyRule, Port, ROUTE_PROTOCOL, Resource, RuleAction,
 };
 use wharf_core::name::IfName;
 
@@ -46,6 +46,17 @@ struct Place {
 impl Place {
     fn index(&self, link: &IfName) -> Option<u32> {
         self.links.get(link.as_str()).map(|l| l.index)
+    }
+
+    /// Whether a port of wharf's own bridge has settings that wharf does not make, and that keep frames from it or let them
+    /// past the rules. It counts as not plugged in: plugged in anew it has none of them.
+    fn spoilt(&self, link: &LinkInfo) -> bool {
+        let (Some(port), Some(master)) = (link.port, link.master) else {
+            return false;
+        };
+        let mut bridges = self.links.values();
+        let stands = bridges.any(|b| b.index == master && b.up && b.traits.stp == Some(false));
+        link.group & !1 == PORT_GROUP && (!port.plain || !port.forwards && stands && link.up)
     }
 
     fn rename(&mut self, names: &[(&IfName, &IfName)]) {
@@ -383,7 +394,7 @@ fn find(
             let link = host?.links.get(port.link.as_str())?;
             let is = link.port.unwrap_or_default();
             // Setting a port raises it: one that is down has not been set.
-            return link.up.then(|| {
+            return (link.up && !host?.spoilt(link)).then(|| {
                 Resource::Port(Port {
                     link: port.link.clone(),
                     locked: is.locked,
@@ -435,7 +446,8 @@ fn find(
         }
         Resource::Fdb { link, mac } => {
             let place = host?;
-            place.forwarding.contains(&(place.index(link)?, *mac))
+            let port = place.links.get(link.as_str())?;
+            place.forwarding.contains(&(port.index, *mac)) && !place.spoilt(port)
         }
         Resource::Blackhole { dst, table } => host?
             .routes
@@ -499,6 +511,8 @@ fn asked_of(wanted: &Traits, is: &Traits) -> Traits {
         tx_queue: wanted.tx_queue.and(is.tx_queue),
         mac: wanted.mac.and(is.mac),
         mtu: wanted.mtu.and(is.mtu),
+        arp: wanted.arp.and(is.arp),
+        stp: wanted.stp.and(is.stp),
     }
 }
 
@@ -515,7 +529,8 @@ fn link_as_it_is(wanted: &Link, places: &HashMap<Netns, Place>) -> Option<Link> 
     if !right_kind {
         return None;
     }
-    let master = is.master.and_then(|index| {
+    let master = is.master.filter(|_| !place.spoilt(is));
+    let master = master.and_then(|index| {
         let bridge = place.links.values().find(|l| l.index == index)?;
         bridge.name.parse::<IfName>().ok()
     });

@@ -83,6 +83,7 @@ fn resources() -> Vec<Resource> {
                 tx_queue: Some(77),
                 mac: Some("02:00:00:00:00:03".parse().unwrap()),
                 mtu: Some(1350),
+                ..Traits::default()
             },
             before: Traits::default(),
         },

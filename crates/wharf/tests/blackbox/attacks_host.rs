@@ -444,3 +444,42 @@ fn an_isolated_network_has_no_host() {
         }
     }
 }
+
+/// Errors about packets that nobody sent are believed by nobody: the host would send less at once to whoever they name.
+#[test]
+fn errors_of_no_flow_change_no_route() {
+    require!();
+    in_both_worlds(|w| {
+        let macs = (w.evil_mac, w.bridge_mac);
+        for v6 in [false, true] {
+            // An echo's answer from the host to the outside, on which nobody waits for an error.
+            let echo = [if v6 { 129 } else { 0 }, 0, 0xff, 0xff, 0, 0, 0, 0];
+            let protocol = if v6 { 58 } else { 1 };
+            let told = frame::ip(macs, addr::host(v6), addr::outside(v6), protocol, 64, &echo);
+            let mut error = match v6 {
+                false => vec![3, 4, 0, 0, 0, 0, 2, 0x58],
+                true => vec![2, 0, 0, 0, 0, 0, 5, 0x14],
+            };
+            error.extend(&told[14..]);
+            for to in [at(v6, 1, 1), addr::host(v6)] {
+                let source = at(v6, 1, 66);
+                let lie = match (source, to) {
+                    (IpAddr::V6(from), IpAddr::V6(to)) => frame::icmpv6(macs, from, to, &error),
+                    _ => {
+                        let mut error = error.clone();
+                        let sum = frame::checksum(&error, 0);
+                        error[2..4].copy_from_slice(&sum.to_be_bytes());
+                        frame::ip(macs, source, to, 1, 64, &error)
+                    }
+                };
+                w.wire.send(&lie);
+                w.settle(v6);
+                let route = w
+                    .host
+                    .netns()
+                    .ip(&format!("route get {}", addr::outside(v6)));
+                assert!(!route.contains("mtu"), "by {to}: {route}");
+            }
+        }
+    });
+}

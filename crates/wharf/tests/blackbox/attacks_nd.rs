@@ -285,3 +285,30 @@ fn the_bridges_table_is_not_filled() {
         }
     });
 }
+
+/// Nobody answers them here, and the host would believe the hardware address in them.
+#[test]
+fn solicitations_of_routers_go_nowhere() {
+    require!();
+    in_both_worlds(|w| {
+        let link = frame::link_local(w.evil_mac);
+        let all_routers: Ipv6Addr = "ff02::2".parse().expect("an address");
+        let macs = (w.evil_mac, [0x33, 0x33, 0, 0, 0, 2]);
+        for (from, options) in [
+            (link, vec![(SOURCE, FALSE_MAC)]),
+            (link, vec![(SOURCE, w.evil_mac)]),
+            (unspecified(), vec![]),
+        ] {
+            let mut solicitation = vec![133, 0, 0, 0, 0, 0, 0, 0];
+            for (option, mac) in options {
+                solicitation.extend([option, 1]);
+                solicitation.extend(mac);
+            }
+            let sent = frame::icmpv6(macs, from, all_routers, &solicitation);
+            let mark = sent[54..54 + solicitation.len()].to_vec();
+            w.refuses("a solicitation of routers", &[sent], &mark);
+            let known = w.host.netns().ip("-6 neigh show dev wharf-a");
+            assert!(!known.contains("02:ba:d0"), "{known}");
+        }
+    });
+}

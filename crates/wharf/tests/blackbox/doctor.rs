@@ -2,6 +2,7 @@
 
 use crate::common::*;
 use serde_json::Value;
+use wharf_testkit::skip::Need;
 use wharf_testkit::{Echo, Host, addr, require};
 
 /// Two networks; `web` is published and answers, `cache` is its sibling, `db` is on the other network.
@@ -84,6 +85,30 @@ fn links_bridges_and_addresses() {
         ),
         ("ip link set br-front down", "bridge-down", &far),
         ("ip link del br-front", "not-on-bridge", &far),
+        ("ip link set br-front name theirs", "not-on-bridge", &far),
+        (
+            "ip link set br-front arp off; ip -n web neigh flush all",
+            "neighbour-unreachable",
+            &far,
+        ),
+        (
+            &format!("bridge link set dev {veth} state 0"),
+            "bridge-port-blocked",
+            &far,
+        ),
+        (
+            &format!(
+                "ip link set br-front type bridge stp_state 1; ip link set {veth} down; ip link set {veth} up"
+            ),
+            "bridge-port-blocked",
+            &far,
+        ),
+        ("ip link set up0 master br-front", "not-on-bridge", &far),
+        (
+            "ip route del 10.88.1.0/24 dev br-front",
+            "object-changed",
+            &far,
+        ),
         (&format!("ip link del {veth}"), "no-carrier", &far),
         (
             &format!(
@@ -427,4 +452,21 @@ fn people_read_it_at_a_glance() {
         "{shown}"
     );
     host.w("doctor web").exits(2);
+}
+
+/// A connection that is ending is nobody's any more, though its container is gone.
+#[test]
+fn connections_that_ended_are_no_finding() {
+    require!(Need::Program("conntrack"));
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    let web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("a1"));
+    drop(web);
+    host.w("rm -f a1").ok();
+    let flows = host.sh("conntrack -L -p tcp");
+    assert!(flows.contains("src=10.88.1.11"), "none is left: {flows}");
+    let found: Value = serde_json::from_str(&host.w("doctor --json").stdout).expect("JSON");
+    assert!(!found.to_string().contains("conntrack-stale"), "{found:#}");
 }

@@ -295,6 +295,20 @@ fn network_beside(host: &wharf_testkit::Host) {
     remove(host, &["own1"], &["own"]);
 }
 
+/// Beside macvlan nothing of wharf is on the host, and nothing is missing there; the parent is not wharf's.
+fn repairs_macvlan_alone(host: &wharf_testkit::Host, inside: &wharf_testkit::Netns) {
+    host.sh("sysctl -qw net.ipv4.conf.pmv0.route_localnet=1");
+    let mended = || host.w("repair --json").json()["mended"].clone();
+    assert_eq!(mended(), json!([]));
+    inside.sh("ip addr flush dev eth0");
+    assert_ne!(mended(), json!([]));
+    assert_eq!(inside.ping(ip("10.91.0.1")), Answer::Replied);
+    assert_eq!(host.sh("nft list tables; ip rule show prio 113").trim(), "");
+    let parent = host.netns().sysctl("net.ipv4.conf.pmv0.route_localnet");
+    assert_eq!(parent.as_deref(), Some("1"));
+    host.sh("sysctl -qw net.ipv4.conf.pmv0.route_localnet=0");
+}
+
 #[test]
 fn macvlan_on_a_link_of_the_host() {
     require!();
@@ -336,6 +350,7 @@ fn macvlan_on_a_link_of_the_host() {
     assert_eq!(host.container("b").ping(ip("10.91.0.2")), Answer::Replied);
     assert_eq!(names(&host.w("ps --json").json()), ["b", "p5"]);
     assert_eq!(text(&host.inspect_network("pnmac"), "driver"), "macvlan");
+    repairs_macvlan_alone(&host, &inside);
     teardown(&host, "b", &b);
     teardown(&host, "p5", &p5);
     before.assert_same(&host, "macvlan");

@@ -430,3 +430,28 @@ fn options_that_cannot_be_are_refused() {
     ));
     assert_eq!(own.ok().stderr, "");
 }
+
+/// Who is not kept apart from other networks reaches what the outside reaches there, and no more.
+#[test]
+fn open_networks_do_not_reach_into_routed_ones() {
+    require!();
+    let host = host();
+    let routed = "-o com.docker.network.bridge.gateway_mode_ipv4=routed -o com.docker.network.bridge.gateway_mode_ipv6=routed";
+    network(&host, "R", 1, routed);
+    network(&host, "O", 2, "-o isolate=false");
+    container(&host, "r1", "R", 1, 11, "-p 8080:80");
+    container(&host, "o1", "O", 2, 11, "");
+    let (r1, o1) = (host.container("r1"), host.container("o1"));
+    let _servers = (Echo::tcp(&r1, "r1", 80), Echo::tcp(&r1, "r1", 81));
+    let mut m = Matrix::new();
+    for v6 in [false, true] {
+        let to = at(v6, 1, 11);
+        m.tcp("a published port", &o1, to, 80, Want::No);
+        m.tcp("another port", &o1, to, 81, Want::No);
+        m.ping("ping", &o1, to, Want::No);
+        let source = if v6 { addr::ROUTER6 } else { addr::ROUTER4 };
+        let want = Want::ReachAs("r1", source);
+        m.tcp("from outside", host.outside(), to, 80, want);
+    }
+    m.check();
+}

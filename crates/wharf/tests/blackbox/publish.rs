@@ -1,7 +1,13 @@
 //! Published ports: forms, ranges, host addresses, protocols, changes on a running container.
 
 use crate::common::*;
-use wharf_testkit::{Answer, Echo, Matrix, Protocol, SctpEcho, Snapshot, Want, addr, require};
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+use wharf_testkit::skip::Need;
+use wharf_testkit::{
+    Answer, Echo, Matrix, Protocol, SctpEcho, Snapshot, Want, addr, eventually, require,
+};
 
 #[test]
 fn a_port_bound_to_one_host_address_answers_only_there() {
@@ -397,4 +403,67 @@ fn a_port_that_would_answer_nobody_is_not_silently_taken() {
     host.w("network disconnect four both6")
         .ok()
         .says("answers to nobody");
+}
+
+/// Connection tracking has forgotten the flow, and takes no other in its middle: it was not the host that was spoken to, and
+/// its refusal would end the connection.
+#[test]
+fn packets_of_no_flow_end_no_connection() {
+    require!(Need::Program("conntrack"));
+    let host = host();
+    network(&host, "A", 1, "");
+    container(
+        &host,
+        "a1",
+        "A",
+        1,
+        11,
+        "-p 8080:80 -p 8000-8001:8000-8001 -p 10.0.2.2:90:90",
+    );
+    let a1 = host.container("a1");
+    for (asked, port) in [(8080, 80), (8001, 8001), (90, 90)] {
+        let server = a1.run(|| TcpListener::bind(("0.0.0.0", port)).expect("listen"));
+        let dial = || TcpStream::connect((addr::HOST4, asked)).expect("connect");
+        let mut client = host.outside().run(dial);
+        let (mut served, _) = server.accept().expect("accept");
+        host.sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=0; conntrack -F");
+        client.write_all(b"x").expect("send");
+        client
+            .set_read_timeout(Some(Duration::from_millis(500)))
+            .expect("set a timeout");
+        let heard = client.read(&mut [0; 1]);
+        let quiet = heard.is_err_and(|e| e.kind() == std::io::ErrorKind::WouldBlock);
+        assert!(quiet, "{asked}: the client was told something");
+        // What is sent again is taken for the middle of a flow.
+        host.sh("sysctl -qw net.netfilter.nf_conntrack_tcp_loose=1");
+        let mut byte = [0; 1];
+        served.read_exact(&mut byte).expect("the connection lives");
+    }
+}
+
+/// The address that a flow was translated to is given up: its next packets go to what is left.
+#[test]
+fn udp_clients_follow_when_a_network_is_left() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    network(&host, "B", 2, "");
+    container(&host, "c", "A", 1, 11, "-p 5000:50/udp");
+    host.w("network connect B c --ip 10.88.2.11").ok();
+    let c = host.container("c");
+    let _server = Echo::udp(&c, "c", 50);
+    let client = host.outside().run(|| {
+        let socket = UdpSocket::bind(("0.0.0.0", 7777)).expect("bind");
+        socket.connect((addr::HOST4, 5000)).expect("connect");
+        let wait = Some(Duration::from_millis(300));
+        socket.set_read_timeout(wait).expect("set a timeout");
+        socket
+    });
+    let answers = || {
+        let _ = client.send(b"who?");
+        client.recv(&mut [0; 64]).ok()
+    };
+    eventually("the first network carries it", answers);
+    host.w("network disconnect A c").ok();
+    eventually("the second does", answers);
 }

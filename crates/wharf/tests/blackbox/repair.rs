@@ -44,6 +44,24 @@ const DAMAGE: &[(&str, &str)] = &[
         "other names, and everything flushed",
         "nft flush ruleset; ip link set wharf-a name mine; ip link set $PORT name mine2",
     ),
+    ("a bridge without ARP", "ip link set wharf-a arp off"),
+    (
+        "a spanning tree",
+        "ip link set wharf-a type bridge stp_state 1; ip link set $PORT down; ip link set $PORT up",
+    ),
+    (
+        "a port that forwards nothing",
+        "bridge link set dev $PORT state 0",
+    ),
+    (
+        "a port that nobody finds",
+        "bridge link set dev $PORT bcast_flood off mcast_flood off guard on; ip link set $PORT type bridge_slave group_fwd_mask 0",
+    ),
+    (
+        "a bridge that does not forward",
+        "sysctl -qw net.ipv4.conf.wharf-a.forwarding=0",
+    ),
+    ("a cable down", "ip link set $PORT down"),
     (
         "entries gone",
         "bridge fdb del $MAC dev $PORT master; ip neigh flush dev wharf-a nud permanent",
@@ -498,9 +516,9 @@ fn a_bridge_that_is_lost_with_the_store_is_made_again() {
 #[test]
 fn the_hosts_defaults_for_new_links_do_not_matter() {
     require!();
-    let host = host();
+    let host = options().ip_forward(true).start();
     host.sh(
-        "sysctl -qw net.ipv4.conf.default.route_localnet=1 net.ipv6.conf.default.disable_ipv6=1",
+        "sysctl -qw net.ipv4.conf.default.forwarding=0 net.ipv4.conf.default.route_localnet=1 net.ipv6.conf.default.disable_ipv6=1",
     );
     let bare = Snapshot::of(&host);
     network(&host, "A", 1, "--bridge wharf-a");

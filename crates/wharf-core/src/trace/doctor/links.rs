@@ -2,6 +2,7 @@
 
 use crate::addr::Family;
 use crate::attach::Container;
+use crate::network::NetworkSpec;
 use crate::trace::report::{Code, Owner};
 use crate::trace::state::{Link, RouteKind};
 use crate::trace::walk::outlook;
@@ -29,6 +30,18 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
                 .fix(format!("ip link set {name} up"))
                 .fix("wharf repair"),
             ),
+            Some(link) if link.noarp => found.add(
+                of_wharf(Finding::new(
+                    Error,
+                    Code::NeighbourUnreachable,
+                    "host",
+                    name,
+                    format!("{name} in host neither asks nor answers for addresses (ARP is off)."),
+                ))
+                .evidence(format!("ip link show {name}: NOARP"))
+                .fix(format!("ip link set {name} arp on"))
+                .fix("wharf repair"),
+            ),
             None if scene.renamed_bridge(net).is_some() => {
                 let what = format!("The bridge {name} of the network {}", net.name);
                 found.add(renamed(name, scene.renamed_bridge(net), what));
@@ -47,6 +60,9 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
             ),
             _ => {}
         }
+    }
+    for net in scene.state.networks.iter().filter(|n| n.has_own_bridge()) {
+        swallowed(scene, net, found);
     }
     for container in &scene.state.containers {
         let name = container.name.as_str();
@@ -80,6 +96,32 @@ pub(super) fn check(scene: &Scene, found: &mut Findings) {
 
 fn of_wharf(finding: Finding) -> Finding {
     finding.owner(Owner::Wharf)
+}
+
+/// A link of the host's that somebody plugged into a network's bridge: what comes in by it does not get to its addresses.
+fn swallowed(scene: &Scene, net: &NetworkSpec, found: &mut Findings) {
+    let host = scene.host();
+    let Some(bridge) = scene.bridge(net) else {
+        return;
+    };
+    for link in host.links.iter().filter(|l| l.master == Some(bridge.index)) {
+        let mut own = host.addrs.iter();
+        let Some(addr) = own.find(|a| a.link == link.index && a.scope == 0) else {
+            continue;
+        };
+        let (name, into) = (&link.name, &bridge.name);
+        let what = format!(
+            "{name}, which has the host's address {}, is plugged into {into}, the bridge of the network {}: the host does not get its packets.",
+            addr.net.addr(),
+            net.name
+        );
+        found.add(
+            Finding::new(Error, Code::NotOnBridge, "host", name, what)
+                .evidence(format!("ip link show {name}: master {into}"))
+                .evidence(format!("ip addr show dev {name}: {}", addr.net))
+                .fix(format!("ip link set {name} nomaster")),
+        );
+    }
 }
 
 /// A link that is there under another name. Rules and settings go by names.
@@ -156,6 +198,13 @@ fn port(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
         let word = ["disabled", "listening", "learning", "", "blocking"];
         let word = word.get(usize::from(port.state)).copied().unwrap_or("?");
         let what = format!("The bridge port {name} of {} is {word}.", member.name());
+        // The spanning tree's own decisions cannot be overruled port by port.
+        let bridge = scene.bridge(member.net);
+        let tree = bridge.filter(|b| b.bridge.as_ref().is_some_and(|s| s.stp));
+        let unblock = match tree {
+            Some(bridge) => format!("ip link set {} type bridge stp_state 0", bridge.name),
+            None => format!("bridge link set dev {name} state 3"),
+        };
         found.add(
             of_wharf(Finding::new(
                 Error,
@@ -165,7 +214,8 @@ fn port(scene: &Scene, member: &Member, link: &Link, found: &mut Findings) {
                 what,
             ))
             .evidence(format!("bridge -d link show dev {name}: state {word}"))
-            .fix(format!("bridge link set dev {name} state 3")),
+            .fix(unblock)
+            .fix("wharf repair"),
         );
     }
     if port.isolated && member.net.icc {

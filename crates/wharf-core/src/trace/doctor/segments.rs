@@ -162,6 +162,10 @@ fn neighbours(
     found: &mut Findings,
 ) {
     let (space, dev) = link(scene, at);
+    // Without ARP all neighbours seem to be at the link itself.
+    if dev.is_some_and(|l| l.noarp) {
+        return;
+    }
     let dev = dev.map_or("?", |l| l.name.as_str());
     for n in space
         .neighbours

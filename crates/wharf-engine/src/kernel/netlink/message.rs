@@ -9,9 +9,10 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeVlanInfo, BridgeVlanInfoFlags, In6AddrGenMode,
-    InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData, InfoPortKind, InfoVeth,
-    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, MacVlanMode,
+    AfSpecBridge, AfSpecInet6, AfSpecUnspec, BridgeStpState, BridgeVlanInfo, BridgeVlanInfoFlags,
+    In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoMacVlan, InfoPortData,
+    InfoPortKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    MacVlanMode,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -170,12 +171,20 @@ pub(crate) fn link_address(name: &IfName, mac: Mac) -> Request {
     request(Message::NewLink(message), 0)
 }
 
+/// `RTM_NEWLINK` on a link that is there: out of its bridge.
+pub(crate) fn unplug(name: &IfName) -> Request {
+    let mut message = by_name(name);
+    message.attributes.push(LinkAttribute::Controller(0));
+    request(Message::NewLink(message), 0)
+}
+
 /// `RTM_NEWLINK` on a link that is there: its settings.
 pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
     let mut message = by_name(name);
     for (flag, on) in [
         (LinkFlags::Promisc, traits.promisc),
         (LinkFlags::Allmulti, traits.allmulti),
+        (LinkFlags::Noarp, traits.arp.map(|on| !on)),
     ] {
         if let Some(on) = on {
             message.header.change_mask |= flag;
@@ -186,6 +195,16 @@ pub(crate) fn link_traits(name: &IfName, traits: &Traits) -> Request {
     attributes.extend(traits.tx_queue.map(LinkAttribute::TxQueueLen));
     attributes.extend(traits.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
     attributes.extend(traits.mtu.map(LinkAttribute::Mtu));
+    if let Some(on) = traits.stp {
+        let state = match on {
+            true => BridgeStpState::KernelStp,
+            false => BridgeStpState::Disabled,
+        };
+        attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Bridge),
+            LinkInfo::Data(InfoData::Bridge(vec![InfoBridge::StpState(state)])),
+        ]));
+    }
     request(Message::NewLink(message), 0)
 }
 

@@ -286,6 +286,7 @@ impl<'a> Run<'a> {
             }
             Op::LinkSet(link) => message::link_set(link, link.master.is_some().then_some(index)),
             Op::LinkUp { link, up, .. } => message::link_up(link, *up),
+            Op::PortUnplug(link) => message::unplug(link),
             Op::LinkRename { to, .. } => {
                 self.known.clear();
                 message::link_rename(index, to)
