@@ -192,7 +192,8 @@ impl Engine {
     /// there, with the hardware address they were given, and forwarding that wharf turned on.
     pub(super) fn take_over(&mut self) -> Result<(), EngineError> {
         // Rules may have been flushed; what stands behind them is no firewall's.
-        if !self.has_own_tables() && !self.has_own_routing()? {
+        let tables = self.has_own_tables();
+        if !tables && !self.has_own_routing()? {
             return Ok(());
         }
         let links = self
@@ -210,6 +211,9 @@ impl Engine {
             .into_iter()
             .filter(is_there)
             .collect();
+        if !tables && nets.is_empty() {
+            return Ok(());
+        }
         self.run.write(|txn| {
             for spec in &nets {
                 let live = LiveNetwork {
