@@ -196,7 +196,8 @@ impl Engine {
         let links = self.host_links_now()?;
         let cables = links.iter().any(|l| cable_mark(l).is_some());
         // Rules may have been flushed; what stands behind them is no firewall's.
-        if !cables && !self.has_own_tables() && !self.has_own_routing()? {
+        let tables = self.has_own_tables();
+        if !cables && !tables && !self.has_own_routing()? {
             return Ok(());
         }
         let is_there = |n: &NetworkSpec| {
@@ -210,6 +211,10 @@ impl Engine {
             .into_iter()
             .filter(is_there)
             .collect();
+        if !tables && nets.is_empty() {
+            // Routing that nobody stands behind: the next network makes all of it, `gc` removes it.
+            return Ok(());
+        }
         self.run.write(|txn| {
             for spec in &nets {
                 let live = LiveNetwork {
@@ -221,10 +226,6 @@ impl Engine {
             }
             Ok(())
         })?;
-        if nets.is_empty() && !self.has_own_tables() {
-            // Routing that nobody stands behind: the next network makes all of it, `gc` removes it.
-            return Ok(());
-        }
         self.take_over_host()?;
         self.notes.extend(
             nets.iter()

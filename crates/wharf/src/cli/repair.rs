@@ -14,7 +14,10 @@ use crate::output::error::op_cause;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 What should be there follows from what wharf remembers. Running containers are not touched: what is missing
-around them is made again, what is different is set, what is nobody's in wharf's tables goes.")]
+around them is made again, what is different is set, what is nobody's in wharf's tables goes.
+
+Exit status: 0 everything is as it should be, 1 something could not be mended: whose it is and why is told,
+everything else is mended all the same.")]
 pub struct RepairArgs {
     /// Make the store again from the kernel first: for a store that was lost or cannot be read
     ///
