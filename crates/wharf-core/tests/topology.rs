@@ -203,6 +203,24 @@ fn a_key_that_was_dropped_is_a_difference() {
     assert_eq!(keys(&otherwise_said), Vec::<&str>::new());
 }
 
+/// The order of networks chooses the default route: it is the file's in both formats.
+#[test]
+fn networks_keep_the_order_of_the_file() {
+    let inline = "[containers.db]\nnetworks = { green = {}, blue = {} }\n";
+    let tables = "[containers.db.networks.green]\n[containers.db.networks.blue]\n";
+    let yaml = serde_saphyr::from_str("containers: {db: {networks: {green: , blue: }}}").unwrap();
+    for topology in [toml(inline), toml(tables), yaml] {
+        let (_, containers) = topology.into_requests().unwrap();
+        let all = containers[0].networks.iter();
+        let names: Vec<_> = all.map(|r| r.network.as_str()).collect();
+        assert_eq!(names, ["green", "blue"]);
+    }
+    let (networks, _) = toml("[networks.z]\n[networks.a]\n")
+        .into_requests()
+        .unwrap();
+    assert_eq!(networks[0].name.as_str(), "z");
+}
+
 /// Text in a YAML file stays what it is; where a list may stand, what is not text must be quoted.
 #[test]
 fn names_in_yaml_are_text() {
