@@ -141,10 +141,21 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
         ),
         MartianAddress => matches!(
             cause,
-            DuplicateAddress | RouteConflict | NoMasquerade | PublishShadowed | TtlExpired
+            DuplicateAddress
+                | RouteConflict
+                | NoMasquerade
+                | NoReturnRoute
+                | PublishShadowed
+                | TtlExpired
         ),
-        ReversePathFilter => matches!(cause, RouteConflict | PolicyRule | MartianAddress),
-        NeighbourWrong => matches!(cause, DuplicateMac | DuplicateAddress | NotOnBridge),
+        ReversePathFilter => matches!(
+            cause,
+            RouteConflict | PolicyRule | MartianAddress | NoMasquerade | NoReturnRoute
+        ),
+        NeighbourWrong => matches!(
+            cause,
+            BridgePortBlocked | DuplicateMac | DuplicateAddress | NotOnBridge
+        ),
         _ => false,
     }
 }

@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::leads_by;
 use super::owner::holders;
-use super::route::{self, Ask, Found, Skip, sysctl_name};
+use super::route::{self, Ask, Found, Refuser, Skip, sysctl_name};
 use super::show;
 use super::{Arrival, Passed, Step, Walk};
 
@@ -124,7 +124,7 @@ impl<'a> Walk<'a> {
         Some(self.wrong_gateway(from, &text, dst, right))
     }
 
-    fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
+    pub(super) fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
         let space = self.space(id);
         space.routes.iter().any(|r| {
             r.kind == RouteKind::Unicast
@@ -172,6 +172,18 @@ impl<'a> Walk<'a> {
         if link.loopback || reverse_path_holds(self.space(id), link, packet, out) {
             return;
         }
+        let fault = self.reverse_path(id, link, packet, out);
+        self.blame(Verdict::Dropped, "route", fault);
+    }
+
+    /// Why the reverse path filter of a link drops a packet.
+    pub(super) fn reverse_path(
+        &self,
+        id: SpaceId,
+        link: &Link,
+        packet: &Packet,
+        out: Option<&Link>,
+    ) -> Fault {
         let space = self.space(id);
         let own = format!("net.ipv4.conf.{}.rp_filter", sysctl_name(&link.name));
         let all = "net.ipv4.conf.all.rp_filter".to_owned();
@@ -188,7 +200,14 @@ impl<'a> Walk<'a> {
         (ask.src, ask.iif) = (Some(packet.dst), out);
         let back = match route::lookup(space, &ask, &Skip::default()) {
             Found::Route(c) => show::show_route(space, c.route, c.hop),
-            _ => "no route".to_owned(),
+            Found::Refused(Refuser::Rule(rule)) => {
+                let how = format!(
+                    "which refuses the way back to {}, so that {name} drops what comes from there",
+                    packet.src
+                );
+                return self.policy(id, rule, &how);
+            }
+            Found::Refused(Refuser::Route(..)) | Found::Nothing => "no route".to_owned(),
         };
         let what = format!(
             "{} drops packets from {} that come in by {}, since the way back is another ({back}).",
@@ -197,14 +216,13 @@ impl<'a> Walk<'a> {
         let mend = if value == 1 { 2 } else { 0 };
         // With 2 for the link the greater of both is 2, whatever is set for all.
         let set = if mend == 2 { &own } else { &name };
-        let fault = Fault::new(Code::ReversePathFilter, id, name.clone(), what)
+        Fault::new(Code::ReversePathFilter, id, name.clone(), what)
             .evidence(format!("{}sysctl {name}: {value}", space.enter))
             .evidence(format!(
                 "{}ip route get {}: {back}",
                 space.enter, packet.src
             ))
-            .fix(format!("{}sysctl -w {set}={mend}", space.enter));
-        self.blame(Verdict::Dropped, "route", fault);
+            .fix(format!("{}sysctl -w {set}={mend}", space.enter))
     }
 
     /// Addresses that must not come in by a wire. `before` is the packet as it came, before translation.
