@@ -424,7 +424,11 @@ impl Look<'_> {
                 let mut near = outlook::addresses(space, self.family);
                 near.find(|a| a.link == p.index && own.net.contains(&a.net.addr()))
             });
-        let any = || own.net.hosts().take(4).find(|h| *h != own.net.addr());
+        // The first address of an IPv6 prefix is that of its routers.
+        let any = || {
+            let mut hosts = own.net.hosts().take(4);
+            hosts.find(|h| *h != own.net.network() && !outlook::is_local(host, *h))
+        };
         read.map(|a| a.net.addr()).or_else(any)
     }
 

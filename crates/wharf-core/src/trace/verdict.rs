@@ -59,6 +59,15 @@ impl Join<'_> {
                 self.agree();
                 self.report.verdict = Verdict::Unanswered;
             }
+            // A source that no answer finds is one that the far side may refuse at once.
+            Finding::Reason(cause, Verdict::Dropped)
+                if self.report.verdict == Verdict::Unanswered
+                    && matches!(cause.code, Code::MartianAddress | Code::ReversePathFilter)
+                    && self.covers(&cause) =>
+            {
+                self.agree();
+                self.report.verdict = Verdict::Dropped;
+            }
             Finding::Reason(cause, verdict) => self.named(cause, verdict, "probe"),
             Finding::Refused { at_once } => self.refused(at_once),
             Finding::Taken => self.taken(),
@@ -285,9 +294,30 @@ impl Join<'_> {
             return;
         }
         match self.facts.guess(Leg::Question) {
+            Some(cause) if cause.code == Code::NeighbourUnreachable && self.silences() => {
+                self.agree();
+                self.report.verdict = Verdict::Dropped;
+            }
             Some(cause) => self.named(cause, Verdict::Dropped, "probe"),
             None => self.unknown(),
         }
+    }
+
+    /// Whether what the state says of the answer keeps the neighbour's answer back, too.
+    fn silences(&self) -> bool {
+        let cause = self.report.cause.as_ref();
+        self.report.verdict == Verdict::Unanswered
+            && cause.is_some_and(|c| {
+                matches!(
+                    c.code,
+                    Code::TrafficControl
+                        | Code::BridgePortBlocked
+                        | Code::SpoofGuard
+                        | Code::NotOnBridge
+                        | Code::BridgeDown
+                        | Code::DuplicateMac
+                )
+            })
     }
 
     fn keep_unless_past(&mut self) {

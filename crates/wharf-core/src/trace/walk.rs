@@ -376,6 +376,33 @@ impl<'a> Walk<'a> {
         all.any(|u| u.netns == *name && u.what.contains(what))
     }
 
+    /// Whether a cause is that something is absent from where it could not be read. What was shown of it is taken back.
+    fn is_blind(&mut self, cause: &Cause) -> bool {
+        let absent = matches!(
+            cause.code,
+            Code::NoAddress | Code::NoSuchDestination | Code::NoRoute | Code::NoReturnRoute
+        );
+        let mut unread = self.state.unread.iter().filter(|u| u.netns == cause.netns);
+        let unread = unread.find(|u| {
+            matches!(
+                u.what.as_str(),
+                "links and addresses" | "links" | "addresses" | "routes"
+            )
+        });
+        let Some(unread) = unread.filter(|_| absent) else {
+            return false;
+        };
+        for hop in self
+            .hops
+            .iter_mut()
+            .filter(|h| h.netns == cause.netns && h.verdict != HopVerdict::Pass)
+        {
+            hop.verdict = HopVerdict::Unknown;
+            hop.detail = format!("its {} could not be read", unread.what);
+        }
+        true
+    }
+
     fn finish(&mut self, ends: ends::Ends<'a>) -> Report {
         if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
             self.blame(verdict, "route", fault);
@@ -399,6 +426,14 @@ impl<'a> Walk<'a> {
             (verdict, cause) = (how, Some(first));
         }
         also.extend(causes.map(|(c, _)| c));
+        // Rules that were not read may lead to where somebody listens.
+        if cause.as_ref().is_some_and(|c| of_listener(c.code)) && self.way_unread(&ends) {
+            verdict = Verdict::Unknown;
+        }
+        if cause.as_ref().is_some_and(|c| self.is_blind(c)) {
+            (verdict, cause) = (Verdict::Unknown, None);
+            also.clear();
+        }
         let name = cause
             .as_ref()
             .map(|c| (c.code, c.netns.clone(), c.object.clone()));
@@ -422,4 +457,9 @@ impl<'a> Walk<'a> {
             some_pass: false,
         }
     }
+}
+
+/// What is said of a program that does not listen.
+fn of_listener(code: Code) -> bool {
+    matches!(code, Code::NotListening | Code::ListeningElsewhere)
 }

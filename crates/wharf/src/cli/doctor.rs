@@ -37,7 +37,11 @@ pub fn run(_args: &DoctorArgs, ctx: &Context) -> Done {
             (ask, Differences::default())
         }
         // Who may not look at the store is told so, and the rest is looked at all the same.
-        Err(_) => (trace::known(ctx)?, Differences::default()),
+        Err(error) => {
+            let ask = trace::known(ctx)?;
+            damaged = Some(store_unread(&error));
+            (ask, Differences::default())
+        }
     };
     let state = world::world(&ask.about_all());
     let mut findings = differences.join(doctor::diagnose(&state));
@@ -48,6 +52,18 @@ pub fn run(_args: &DoctorArgs, ctx: &Context) -> Done {
         ctx.printer.text(&output::text(&findings))?;
     }
     Ok(u8::from(doctor::is_unwell(&findings)))
+}
+
+fn store_unread(error: &EngineError) -> Finding {
+    Finding::new(
+        Severity::Warning,
+        HostCode::Unread,
+        "host",
+        "store",
+        "wharf's networks and containers are not known, so that nothing can be said of them.",
+    )
+    .owner(Owner::Kernel)
+    .evidence(error.to_string())
 }
 
 fn store_damaged(error: &EngineError) -> Finding {

@@ -242,4 +242,56 @@ cases! {
         serves: "dns:53/udp",
         ask: "outside 10.0.2.2:5353/udp",
     }
+    // Frames for a hardware address that nobody has are flooded: to the host's side of the siblings, too.
+    gateway_pinned_elsewhere: {
+        on: &[WHARF], serves: "host:5053/udp",
+        breaks: "ip -n web neigh replace 10.88.1.1 lladdr 02:00:00:00:00:99 dev eth0 nud permanent",
+        ask: "web 10.88.1.1:5053/udp",
+        says: "dropped neighbour-wrong web 10.88.1.1 dev eth0 lladdr 02:00:00:00:00:99",
+    }
+    cable_off_the_bridge_outwards: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "ip link set $(wharf inspect web --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[0][\"networks\"][0][\"host_interface\"])') nomaster",
+        ask: "web 192.0.2.50:80",
+        says: "dropped not-on-bridge host *",
+        owner: "wharf",
+    }
+    forwarding_entries_flushed: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "bridge fdb flush dev wharf-front",
+        ask: "web 192.0.2.50:80",
+        says: "dropped spoof-guard host *",
+        owner: "wharf",
+        after_fix: "ip -n web neigh flush all",
+    }
+    forwarding_entry_deleted_for_the_host: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "bridge fdb del $(ip netns exec web cat /sys/class/net/eth0/address) dev $(wharf inspect web --json | python3 -c 'import json,sys; print(json.load(sys.stdin)[0][\"networks\"][0][\"host_interface\"])') master",
+        ask: "host 10.88.1.11",
+        says: "unanswered spoof-guard host *",
+        owner: "wharf",
+    }
+    mappings_flushed_from_loopback: {
+        on: &[WHARF], serves: SERVES,
+        breaks: "nft flush map inet wharf publish4",
+        ask: "host 127.0.0.1:8080",
+        says: "dropped|rejected publish-shadowed host 127.0.0.1:8080",
+        owner: "wharf",
+    }
+    routed_outwards: {
+        on: &["wharf network create rt --subnet 172.24.0.0/16 -o com.docker.network.bridge.gateway_mode_ipv4=routed; wharf create r1 --network rt --ip 172.24.0.10"],
+        ask: "r1 192.0.2.50:80",
+        says: "unanswered no-return-route host 172.24.0.10",
+        owner: "wharf",
+    }
+    containers_apart_six: {
+        on: &["wharf network create quiet --subnet 10.88.3.0/24 --subnet fd00:88:3::/64 --icc false
+               wharf create a --network quiet --ip 10.88.3.11 --ip fd00:88:3::11
+               wharf create b --network quiet --ip 10.88.3.12 --ip fd00:88:3::12"],
+        serves: "a:80/tcp b:80/tcp",
+        ask: "a [fd00:88:3::12]:80",
+        says: "dropped|rejected network-isolation host *",
+        owner: "wharf",
+        then: "sh:wharf trace a b:80 --offline --json | grep -q '\"verdict\": *\"delivered\"'",
+    }
 }

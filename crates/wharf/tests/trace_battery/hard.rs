@@ -285,4 +285,10 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped firewall-rule host ip q f handle *",
     }
+    source_translated_to_the_routers_address: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "nft 'table ip d { chain c { type nat hook postrouting priority 90; oifname up0 snat to 10.0.2.1; }; }'",
+        ask: "host 192.0.2.50",
+        says: "dropped|unanswered no-return-route host ip d c handle 2",
+    }
 }

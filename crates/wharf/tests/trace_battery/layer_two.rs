@@ -134,4 +134,27 @@ cases! {
         ask: "/run/netns/c1 172.19.0.10:80",
         says: "dropped wrong-prefix-length /run/netns/c1 *",
     }
+    bridges_own_address_sent_to_a_port: {
+        on: &[BRIDGE, MASQUERADE, "ip link set br-demo address 02:00:00:00:00:01; ip -n c1 neigh flush all"],
+        breaks: "bridge fdb replace 02:00:00:00:00:01 dev veth-c2 master static",
+        ask: "/run/netns/c1 192.0.2.50",
+        says: "dropped bridge-port-blocked host 02:00:00:00:00:01 dev veth-c2 master br-demo",
+    }
+    // It was so decided before, and where the frame came from is not told any more.
+    bridge_postrouting_by_incoming_port: {
+        on: &[BRIDGE, MASQUERADE, "nft 'table bridge b { chain p { type filter hook postrouting priority 0; iifname veth-c1 drop; }; }'"],
+        ask: "/run/netns/c1 172.18.0.20:80",
+    }
+    egress_by_ether_type: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "nft 'table netdev d { chain c { type filter hook egress device br-demo priority 0; ether type ip6 drop; }; }'",
+        ask: "host [fd00:18::20]:80",
+        says: "dropped firewall-rule host netdev d c handle 2",
+    }
+    no_broadcasts_but_six_is_known: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "bridge link set dev veth-c2 bcast_flood off; ip -n c1 -4 neigh flush all; ip -n c2 -4 neigh flush all; ip netns exec c1 ping -qc1 -W1 fd00:18::20 >/dev/null",
+        ask: "/run/netns/c1 172.18.0.20",
+        says: "dropped bridge-port-blocked host veth-c2",
+    }
 }

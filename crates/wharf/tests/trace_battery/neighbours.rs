@@ -175,4 +175,9 @@ cases! {
         ask: "/run/netns/c1 2001:db8::50",
         says: "dropped|rejected|unanswered ipv6-disabled|duplicate-address /run/netns/c1 *",
     }
+    silent_but_pinned: {
+        on: &[BRIDGE, MASQUERADE, "ip neigh replace 172.18.0.20 dev br-demo lladdr $(ip netns exec c2 cat /sys/class/net/eth0/address) nud permanent
+            ip netns exec c2 sysctl -qw net.ipv4.conf.eth0.arp_ignore=8"],
+        ask: "host 172.18.0.20:80",
+    }
 }

@@ -378,4 +378,26 @@ cases! {
         also: &["mtu-exceeded"],
         traffic: "sh:ip netns exec c1 ping -q -c1 -W1 -s 1472 172.18.0.20",
     }
+    // The reverse path filter asks so, also for the question for the gateway.
+    rule_for_own_packets_and_reverse_path: {
+        on: &[BRIDGE, MASQUERADE, "sysctl -qw net.ipv4.conf.br-demo.rp_filter=1"],
+        breaks: "ip rule add iif lo priority 109 unreachable; ip neigh flush all; ip -n c1 neigh flush all",
+        ask: "/run/netns/c1 192.0.2.50",
+        says: "dropped policy-rule host 109: from all iif lo unreachable",
+        after_fix: "ip -n c1 neigh flush all",
+    }
+    rule_that_leads_nowhere: {
+        on: &[BRIDGE, MASQUERADE, "ip -6 rule add goto 32767 priority 32760; ip rule add goto 40000 priority 109"],
+        ask: "host [fd00:18::20]:80",
+    }
+    rule_that_leads_nowhere_four: {
+        on: &[BRIDGE, MASQUERADE, "ip rule add goto 40000 priority 109"],
+        ask: "/run/netns/c1 192.0.2.50",
+    }
+    route_onto_the_bridge: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "ip route add 192.0.2.50 dev br-demo",
+        ask: "/run/netns/c1 192.0.2.50:80",
+        says: "dropped|rejected route-conflict host 192.0.2.50 dev br-demo",
+    }
 }

@@ -98,4 +98,11 @@ cases! {
         ask: "/run/netns/c1 10.0.2.2:8080",
         says: "unanswered no-masquerade host br-demo",
     }
+    // What keeps the answer back keeps back the gateway's answer to the question for it.
+    no_room_in_the_queue_for_arp: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "ip -n c1 neigh flush dev eth0; tc qdisc add dev br-demo root pfifo limit 0",
+        ask: "/run/netns/c1 192.0.2.50:80",
+        says: "dropped|unanswered traffic-control host qdisc pfifo *",
+    }
 }

@@ -229,6 +229,8 @@ fn link_meta(env: &Env<'_>, key: Meta) -> Option<Vec<u8>> {
         is_bridge.then(|| padded(&master.name))
     };
     Some(match key {
+        // At egress both are the device's, though no link is told that the packet came in by.
+        Meta::IifType if env.hook == Hook::Egress => hardware(env.oif?).to_ne_bytes().to_vec(),
         Meta::IifType => hardware(env.iif?).to_ne_bytes().to_vec(),
         Meta::OifType => hardware(env.oif?).to_ne_bytes().to_vec(),
         Meta::IifKind => padded(env.iif?.kind.as_deref()?),

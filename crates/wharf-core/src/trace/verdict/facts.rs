@@ -106,7 +106,8 @@ impl<'a> Facts<'a> {
         };
         let home = space.addrs.iter().any(|a| a.net.addr() == frame.header.dst)
             || frame.header.dst.is_loopback();
-        home && !frame.out && !moves
+        // A bridge port shows what the host's IP never gets.
+        home && !frame.out && !frame.foreign && !moves
     }
 
     /// Whether the packet is for a namespace, by the addresses it bore.
@@ -188,7 +189,9 @@ impl<'a> Facts<'a> {
             drops.filter(counts).find_map(|d| reason::cause(self, d))
         };
         let told = self.is_refused();
-        match of(Leg::Question) {
+        // What was answered arrived, whatever became of its copies.
+        let lost = self.last(Leg::Answer).is_none();
+        match of(Leg::Question).filter(|_| lost) {
             Some(cause) if told => Some((cause, Verdict::Rejected)),
             Some(cause) => Some((cause, Verdict::Dropped)),
             None => Some((of(Leg::Answer)?, Verdict::Unanswered)),

@@ -141,13 +141,27 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
         ),
         MartianAddress => matches!(
             cause,
-            DuplicateAddress | RouteConflict | NoMasquerade | PublishShadowed | TtlExpired
+            DuplicateAddress
+                | RouteConflict
+                | NoMasquerade
+                | NoReturnRoute
+                | PublishShadowed
+                | TtlExpired
         ),
         ReversePathFilter => matches!(
             cause,
-            RouteConflict | RouteRejects | PolicyRule | NoRoute | MartianAddress
+            RouteConflict
+                | RouteRejects
+                | PolicyRule
+                | NoRoute
+                | MartianAddress
+                | NoMasquerade
+                | NoReturnRoute
         ),
-        NeighbourWrong => matches!(cause, DuplicateMac | DuplicateAddress | NotOnBridge),
+        NeighbourWrong => matches!(
+            cause,
+            BridgePortBlocked | DuplicateMac | DuplicateAddress | NotOnBridge
+        ),
         _ => false,
     }
 }

@@ -1,11 +1,11 @@
 //! Arrival: whether the packet came to the namespace, and by the mapping, that was meant.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::publish::PortRange;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner, Verdict};
-use crate::trace::state::{Place, SpaceId};
+use crate::trace::state::{HOST, Place, SpaceId};
 
 use super::ends::{Ends, show_end};
 use super::fault::Fault;
@@ -138,7 +138,9 @@ impl<'a> Walk<'a> {
         if sent.l4 == L4::Icmp || !route::is_local(self.state.host(), sent.dst) {
             return None;
         }
-        if sent.dst.is_loopback() {
+        // Of loopback only the host itself is promised something.
+        let promised = sent.dst == IpAddr::V4(Ipv4Addr::LOCALHOST) && self.origin == Some(HOST);
+        if sent.dst.is_loopback() && !promised {
             return None;
         }
         let within = |r: PortRange| (r.first()..=r.last()).contains(&sent.dport);

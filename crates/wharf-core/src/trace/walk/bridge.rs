@@ -5,7 +5,7 @@ use crate::network::NetworkSpec;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, Link, Place, Port};
+use crate::trace::state::{FdbEntry, HOST, Link, Neighbour, Place, Port};
 
 use super::Walk;
 use super::fault::Fault;
@@ -44,7 +44,8 @@ impl<'a> Walk<'a> {
         }
         let calls = input.is_some() && output.is_some() && self.calls_ip(link, bridge, &packet);
         let mut site = Site::new(bridge.space, Hook::Prerouting, Sort::Bridge);
-        (site.iif, site.oif) = (input, output);
+        // Where the frame leaves is not told before it is decided, nor where it came from after that.
+        site.iif = input;
         let mut packet = packet;
         if input.is_some() {
             packet = self.rules(site, packet);
@@ -52,15 +53,17 @@ impl<'a> Walk<'a> {
                 packet = self.bridged_ip(bridge, Hook::Prerouting, input, None, packet);
             }
         } else {
-            site.hook = Hook::Output;
+            (site.hook, site.oif) = (Hook::Output, output);
             packet = self.rules(site, packet);
         }
         if let (Some(i), Some(o)) = (port(input), port(output)) {
             self.check_pair(bridge, i, o, &packet);
         }
-        if let Some(o) = port(output) {
-            self.check_port_out(bridge, o, &packet);
+        match port(output) {
+            Some(o) => self.check_port_out(bridge, o, &packet),
+            None => self.check_upward(bridge, link, &packet),
         }
+        site.oif = output;
         site.hook = match (input, output) {
             (_, None) => Hook::Input,
             (Some(_), Some(_)) => Hook::Forward,
@@ -71,7 +74,7 @@ impl<'a> Walk<'a> {
             packet = self.bridged_ip(bridge, Hook::Forward, input, output, packet);
         }
         if input.is_some() && output.is_some() {
-            site.hook = Hook::Postrouting;
+            (site.hook, site.iif) = (Hook::Postrouting, None);
             packet = self.rules(site, packet);
             if calls {
                 packet = self.bridged_ip(bridge, Hook::Postrouting, input, output, packet);
@@ -213,6 +216,10 @@ impl<'a> Walk<'a> {
         if fault.owner == Owner::Wharf {
             fault.code = Code::SpoofGuard;
             fault = self.as_given_at(link.index, fault, packet);
+            // The container is as it should be, and the bridge does not know it.
+            if fault.fix.is_empty() {
+                fault = fault.fix("wharf repair");
+            }
         }
         self.blame(Verdict::Dropped, "bridge", fault);
     }
@@ -301,7 +308,46 @@ impl<'a> Walk<'a> {
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 
-    /// Whether the sender has the MAC address already.
+    /// Whether the bridge takes the frame as its own: a forwarding entry may send its MAC address to a port.
+    fn check_upward(&mut self, bridge: Place, link: &Link, packet: &Packet) {
+        let space = self.space(bridge.space);
+        let Some(mac) = packet.dst_mac.filter(|mac| link.mac == Some(*mac)) else {
+            return;
+        };
+        let member = |i: u32| {
+            let port = space.link(i);
+            port.is_some_and(|l| l.master == Some(bridge.index))
+        };
+        let vlans = link.bridge.as_ref().is_some_and(|b| b.vlan_filtering);
+        let counts = |e: &&FdbEntry| e.mac == mac && !e.own && (e.vlan.is_none() || vlans);
+        let all = || space.fdb.iter().filter(counts);
+        let (enter, br) = (&space.enter, &link.name);
+        let again = format!("{enter}bridge fdb replace {mac} dev {br} self permanent");
+        let fault = match all().find(|e| !e.local && member(e.link)) {
+            Some(entry) => {
+                let name = space.link(entry.link).map_or("?", |l| l.name.as_str());
+                let shown = format!("{mac} dev {name} master {br}");
+                let what =
+                    format!("An entry of {br} sends {mac} to {name}, but it is its own address.");
+                Fault::new(Code::BridgePortBlocked, bridge.space, shown.clone(), what)
+                    .evidence(format!("{enter}bridge fdb show br {br}: {shown}"))
+                    .fix(format!("{enter}bridge fdb del {mac} dev {name} master"))
+            }
+            // An empty table was not read.
+            None if !link.promisc && !space.fdb.is_empty() && !all().any(|e| e.local) => {
+                let what = format!(
+                    "{br} does not know its own address {mac}, and takes no frames for it."
+                );
+                let shown = format!("{mac} dev {br}");
+                Fault::new(Code::BridgePortBlocked, bridge.space, shown, what)
+                    .evidence(format!("{enter}bridge fdb show br {br}: no {mac}"))
+            }
+            None => return,
+        };
+        self.blame(Verdict::Dropped, "bridge", fault.fix(again));
+    }
+
+    /// Whether the sender has the MAC address already, for packets of this family.
     fn sender_knows(&self, packet: &Packet, mac: Mac) -> bool {
         let all = self.state.spaces.iter().flat_map(|s| {
             let own = packet.src_mac;
@@ -310,7 +356,8 @@ impl<'a> Walk<'a> {
                 .filter(move |l| l.mac == own && own.is_some())
                 .flat_map(|l| s.neighbours.iter().filter(move |n| n.link == l.index))
         });
-        all.into_iter().any(|n| n.mac == Some(mac))
+        let alike = |n: &Neighbour| n.addr.is_ipv4() == packet.dst.is_ipv4();
+        all.into_iter().any(|n| n.mac == Some(mac) && alike(n))
     }
 
     fn wrong_port(&mut self, bridge: Place, right: &Link, wrong: u32, mac: Mac) {

@@ -129,7 +129,7 @@ impl<'a> Walk<'a> {
         Some(self.wrong_gateway(from, &text, dst, right))
     }
 
-    fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
+    pub(super) fn has_other_route(&self, id: SpaceId, text: &str, dst: IpAddr) -> bool {
         let space = self.space(id);
         space.routes.iter().any(|r| {
             r.kind == RouteKind::Unicast

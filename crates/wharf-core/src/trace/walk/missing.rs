@@ -12,6 +12,7 @@ use super::owner::{self, holders, meant_for};
 use super::route::{self};
 use super::rules::object;
 use super::segment::{Segment, is_bridge, last};
+use super::show::deletable;
 use super::{Arrival, Emit, Enter, Step, Walk};
 
 impl<'a> Walk<'a> {
@@ -158,6 +159,9 @@ impl<'a> Walk<'a> {
         if self.state.link(owner).is_some_and(|l| l.noarp) {
             return self.arp_off(owner);
         }
+        if let Some(link) = self.state.link(owner).filter(|_| !self.hears(owner, emit)) {
+            return self.reverse_path(owner.space, link, &self.asks(emit), None);
+        }
         let sysctl = format!("net.ipv4.conf.{}.arp_ignore", route::sysctl_name(&name));
         fault
             .evidence(format!(
@@ -251,7 +255,7 @@ impl<'a> Walk<'a> {
             .any(|a| a.link == place.index && a.net.contains(&addr))
     }
 
-    fn not_on_bridge(&self, port: Place, bridge: Place) -> Fault {
+    pub(super) fn not_on_bridge(&self, port: Place, bridge: Place) -> Fault {
         let space = self.space(port.space);
         let (name, target) = (self.link_name(port), self.link_name(bridge));
         let master = self.state.link(port).and_then(|l| l.master);
@@ -308,6 +312,10 @@ impl<'a> Walk<'a> {
             let fault = self.wrong_gateway(emit.space, &emit.text, emit.packet.dst, right);
             return (fault, self.by_gateway(emit, right));
         }
+        let other = || self.has_other_route(emit.space, &emit.text, emit.packet.dst);
+        if !covered && emit.rule.is_none() && other() {
+            return (self.led_astray(emit), end);
+        }
         if self.narrower(emit, seg) {
             let right = self.right_gateway(emit);
             return (self.too_wide(emit, None), self.by_gateway(emit, right));
@@ -330,6 +338,19 @@ impl<'a> Walk<'a> {
             .evidence(format!("no namespace on the segment has {addr}"))
             .fixes(self.give(addr, seg, emit));
         (fault, end)
+    }
+
+    /// A route says that an address is on a link whose own addresses say nothing of it, and another one leads elsewhere.
+    fn led_astray(&self, emit: &Emit<'a>) -> Fault {
+        let (enter, text, six) = (&self.space(emit.space).enter, &emit.text, six(emit.next));
+        let what = format!(
+            "The route {text} says that {} is there, and nobody has it; another route leads elsewhere.",
+            emit.next
+        );
+        Fault::new(Code::RouteConflict, emit.space, text.clone(), what)
+            .evidence(format!("{enter}ip {six}route get {}: {text}", emit.next))
+            .evidence(format!("no namespace on the segment has {}", emit.next))
+            .fix(format!("{enter}ip {six}route del {}", deletable(text)))
     }
 
     /// Who of the segment may be meant: a namespace that was asked for, or the only one there.

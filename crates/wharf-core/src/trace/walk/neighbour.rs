@@ -252,7 +252,10 @@ impl<'a> Walk<'a> {
             .max()
             .unwrap_or(0);
         if on_link {
-            return ignore != 8;
+            // Whoever has a sure entry does not ask.
+            let sure = self.known(emit).filter(|n| n.mac == link.mac);
+            return sure.is_some_and(|n| pinned(n) || n.state == NeighbourState::Reachable)
+                || ignore != 8 && (!space.full || self.hears(place, emit));
         }
         if !space.full {
             return false;
@@ -262,6 +265,25 @@ impl<'a> Walk<'a> {
             return ignore == 0 && reverse_path_holds(space, link, &asking(emit), None);
         }
         proxy || self.proxies(place.space, link, next)
+    }
+
+    /// Whether the reverse path filter of a link lets the question for its own address in.
+    pub(super) fn hears(&self, place: Place, emit: &Emit<'a>) -> bool {
+        let space = self.space(place.space);
+        let link = space.link(place.index);
+        link.is_none_or(|link| reverse_path_holds(space, link, &self.asks(emit), None))
+    }
+
+    /// The packet by which the sender asks, with the address that it has on the link.
+    pub(super) fn asks(&self, emit: &Emit<'a>) -> Packet {
+        let mut packet = asking(emit);
+        let sender = self.space(emit.space);
+        let mut near = sender.addrs.iter();
+        let near = near.find(|a| a.link == emit.link && a.net.contains(&emit.next));
+        if let Some(own) = near.filter(|_| !route::is_local(sender, packet.src)) {
+            packet.src = own.net.addr();
+        }
+        packet
     }
 
     /// `proxy_arp`: it answers for what it would send on by another link.

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::network::NetworkSpec;
+use crate::options::GatewayMode;
 use crate::trace::env::Blame;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Code, Owner, Verdict};
@@ -308,14 +310,21 @@ impl<'a> Walk<'a> {
             .networks
             .iter()
             .find(|n| n.subnets.iter().any(|s| s.subnet.contains(&src)));
-        if let Some(net) = net.filter(|n| n.is_managed() && !n.masquerade) {
+        let family = crate::addr::Family::of(src);
+        let mode = |n: &NetworkSpec| n.settings.gateway_mode(family);
+        let translates = |n: &NetworkSpec| n.masquerade && mode(n) == GatewayMode::Nat;
+        if let Some(net) = net.filter(|n| n.is_managed() && !translates(n)) {
             let name = &net.name;
+            let why = match net.masquerade {
+                true => "options: a gateway mode without translation",
+                false => "masquerade false",
+            };
             let what = format!(
                 "The network {name} is not masqueraded, and the far side has no route back to {src}."
             );
             return Fault::new(Code::NoReturnRoute, place.space, src.to_string(), what)
                 .owner(Owner::Wharf)
-                .evidence(format!("wharf network inspect {name}: masquerade false"))
+                .evidence(format!("wharf network inspect {name}: {why}"))
                 .fixes(match self.name_of(src) {
                     Some(container) => {
                         super::wharf_rules::moved(&format!("{name}-masqueraded"), "", &container)

@@ -142,8 +142,8 @@ impl<'a> Walk<'a> {
             let mut frame = Site::new(leg.place.space, Hook::Prerouting, Sort::Bridge);
             if ported(link) && (ported(after) || after.is_some_and(is_bridge)) {
                 frame.iif = Some(leg.place.index);
-                frame.oif = ported(after).then_some(next.place.index);
                 sites.push(frame);
+                frame.oif = ported(after).then_some(next.place.index);
                 frame.hook = if ported(after) {
                     Hook::Forward
                 } else {
@@ -158,6 +158,7 @@ impl<'a> Walk<'a> {
             if frame.oif.is_some() {
                 sites.push(Site {
                     hook: Hook::Postrouting,
+                    iif: None,
                     ..frame
                 });
             }
@@ -190,7 +191,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The multicast address at which an address is asked for (RFC 4291, 2.7.1).
-fn solicited(addr: Ipv6Addr) -> Ipv6Addr {
+pub(super) fn solicited(addr: Ipv6Addr) -> Ipv6Addr {
     let last = u128::from(addr) & 0xff_ffff;
     Ipv6Addr::from(0xff02_0000_0000_0000_0000_0001_ff00_0000 | last)
 }

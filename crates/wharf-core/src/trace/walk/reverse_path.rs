@@ -25,9 +25,20 @@ impl<'a> Walk<'a> {
         if link.loopback || reverse_path_holds(self.space(id), link, packet, out) {
             return;
         }
-        if let Some((verdict, fault)) = self.behind_filter(id, link, packet, out) {
-            self.blame(verdict, "route", fault);
-            return;
+        let fault = self.reverse_path(id, link, packet, out);
+        self.blame(Verdict::Dropped, "route", fault);
+    }
+
+    /// Why the reverse path filter of a link drops a packet.
+    pub(super) fn reverse_path(
+        &self,
+        id: SpaceId,
+        link: &Link,
+        packet: &Packet,
+        out: Option<&Link>,
+    ) -> Fault {
+        if let Some(fault) = self.behind_filter(id, link, packet, out) {
+            return fault;
         }
         let space = self.space(id);
         let own = format!("net.ipv4.conf.{}.rp_filter", sysctl_name(&link.name));
@@ -45,7 +56,14 @@ impl<'a> Walk<'a> {
         (ask.src, ask.iif) = (Some(packet.dst), out);
         let back = match route::lookup(space, &ask, &Skip::default()) {
             Found::Route(c) => show::show_route(space, c.route, c.hop),
-            _ => "no route".to_owned(),
+            Found::Refused(Refuser::Rule(rule)) => {
+                let how = format!(
+                    "which refuses the way back to {}, so that {name} drops what comes from there",
+                    packet.src
+                );
+                return self.policy(id, rule, &how);
+            }
+            Found::Refused(Refuser::Route(..)) | Found::Nothing => "no route".to_owned(),
         };
         let what = format!(
             "{} drops packets from {} that come in by {}, since the way back is another ({back}).",
@@ -54,14 +72,13 @@ impl<'a> Walk<'a> {
         let mend = if value == 1 { 2 } else { 0 };
         // With 2 for the link the greater of both is 2, whatever is set for all.
         let set = if mend == 2 { &own } else { &name };
-        let fault = Fault::new(Code::ReversePathFilter, id, name.clone(), what)
+        Fault::new(Code::ReversePathFilter, id, name.clone(), what)
             .evidence(format!("{}sysctl {name}: {value}", space.enter))
             .evidence(format!(
                 "{}ip route get {}: {back}",
                 space.enter, packet.src
             ))
-            .fix(format!("{}sysctl -w {set}={mend}", space.enter));
-        self.blame(Verdict::Dropped, "route", fault);
+            .fix(format!("{}sysctl -w {set}={mend}", space.enter))
     }
 
     /// What took the way back from a container. On wharf's own bridges the filter is what keeps packets in that the rules
@@ -69,10 +86,10 @@ impl<'a> Walk<'a> {
     fn behind_filter(
         &self,
         id: SpaceId,
-        link: &'a Link,
+        link: &Link,
         packet: &Packet,
-        out: Option<&'a Link>,
-    ) -> Option<(Verdict, Fault)> {
+        out: Option<&Link>,
+    ) -> Option<Fault> {
         let net = self.network_of_bridge(Some(link.index).filter(|_| id == HOST))?;
         let own = net
             .subnets
@@ -119,7 +136,7 @@ impl<'a> Walk<'a> {
             "sysctl net.ipv4.conf.{}.rp_filter: a source without a way back is dropped",
             sysctl_name(&link.name)
         ));
-        Some((Verdict::Dropped, fault))
+        Some(fault)
     }
 }
 
@@ -131,12 +148,7 @@ fn either(space: &Space, link: &Link, what: &str) -> i64 {
 }
 
 /// As the filter looks up the way back to a packet's source.
-fn way_back<'a>(
-    space: &'a Space,
-    link: &Link,
-    packet: &Packet,
-    out: Option<&'a Link>,
-) -> Found<'a> {
+fn way_back<'a>(space: &'a Space, link: &Link, packet: &Packet, out: Option<&Link>) -> Found<'a> {
     let mut ask = Ask::back(packet);
     ask.iif = out;
     if either(space, link, "src_valid_mark") == 1 {

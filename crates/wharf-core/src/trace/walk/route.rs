@@ -140,8 +140,11 @@ pub(super) fn lookup<'a>(space: &'a Space, ask: &Ask, skip: &Skip<'a>) -> Found<
         return Found::Nothing;
     }
     rules.sort_by_key(|r| r.priority);
+    // The kernel passes over one that leads to no rule.
+    let leads = |to: u32| rules.iter().any(|r| r.priority == to);
     let mut from = 0;
-    for rule in rules {
+    for rule in &rules {
+        let rule = *rule;
         if rule.priority < from || skip.rule(rule) || !selects(space, rule, ask) {
             continue;
         }
@@ -152,11 +155,11 @@ pub(super) fn lookup<'a>(space: &'a Space, ask: &Ask, skip: &Skip<'a>) -> Found<
                 None => continue,
             },
             RuleAction::Table(table) => in_table(space, ask, table, custom, skip),
-            RuleAction::Goto(to) => {
+            RuleAction::Goto(to) if leads(to) => {
                 from = to;
                 continue;
             }
-            RuleAction::Nop | RuleAction::Other(_) => continue,
+            RuleAction::Goto(_) | RuleAction::Nop | RuleAction::Other(_) => continue,
             RuleAction::Blackhole | RuleAction::Unreachable | RuleAction::Prohibit => {
                 return Found::Refused(Refuser::Rule(rule));
             }

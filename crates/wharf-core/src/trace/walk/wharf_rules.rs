@@ -2,7 +2,7 @@
 //!
 //! The names are those of `compile::base` and `compile::rules`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use crate::addr::Mac;
 use crate::network::NetworkSpec;
@@ -10,11 +10,12 @@ use crate::trace::env::Blame;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner};
 use crate::trace::ruleset::TableFamily;
-use crate::trace::state::{HOST, SpaceId};
+use crate::trace::state::{HOST, Place, SpaceId};
 
 use super::Walk;
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
+use super::resolve::solicited;
 use super::route;
 use super::rules::{family_word, object};
 use super::segment::is_bridge;
@@ -96,8 +97,22 @@ impl<'a> Walk<'a> {
             .map(|c| c.name.to_string())
     }
 
+    /// The container that is asked for at such a multicast address.
+    fn name_of_asked(&self, group: Ipv6Addr) -> Option<String> {
+        let asked = |net: &ipnet::IpNet| match net.addr() {
+            IpAddr::V6(addr) => solicited(addr) == group,
+            IpAddr::V4(_) => false,
+        };
+        let mut all = self.state.containers.iter();
+        let found = all.find(|c| c.attachments.iter().any(|a| a.addresses.iter().any(asked)));
+        found.map(|c| c.name.to_string())
+    }
+
     fn guarded(&self, site: Site, base: Fault, packet: &Packet, at_port: bool) -> Fault {
         let space = self.space(site.space);
+        if let Some(loose) = self.unplugged(site).filter(|_| !at_port) {
+            return loose;
+        }
         let port = site.port_in.or(site.iif).and_then(|i| space.link(i));
         let name = port.map_or("this link", |l| l.name.as_str());
         let mac = packet
@@ -122,6 +137,19 @@ impl<'a> Walk<'a> {
             fault = fault.fix("wharf repair");
         }
         fault
+    }
+
+    /// The packet came in by a container's cable itself, which is not plugged into its network's bridge.
+    fn unplugged(&self, site: Site) -> Option<Fault> {
+        let host = self.space(HOST);
+        let link = host.link(site.iif.filter(|_| site.space == HOST)?)?;
+        let mut joined = self.state.containers.iter().flat_map(|c| &c.attachments);
+        let own = joined.find(|a| a.host_interface.as_str() == link.name)?;
+        let net = self.network(own.network.as_str());
+        let bridge = host.link_named(net.filter(|n| n.is_managed())?.bridge.as_str())?;
+        let at = |index| Place { space: HOST, index };
+        let loose = link.master != Some(bridge.index);
+        loose.then(|| self.not_on_bridge(at(link.index), at(bridge.index)))
     }
 
     /// Evidence and advice: the container is to have the addresses it was given.
@@ -211,7 +239,10 @@ impl<'a> Walk<'a> {
 
     pub(super) fn icc_off(&self, base: Fault, net: &NetworkSpec, packet: &Packet) -> Fault {
         let name = &net.name;
-        let to = self.name_of(packet.dst);
+        let to = match packet.dst {
+            IpAddr::V6(dst) if dst.is_multicast() => self.name_of_asked(dst),
+            dst => self.name_of(dst),
+        };
         let what =
             format!("Containers of the network {name} may not talk to each other (icc is off).");
         let mut fault = renamed(base, Code::NetworkIsolation, what)
