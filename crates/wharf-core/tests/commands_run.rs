@@ -94,7 +94,7 @@ fn plans_run_there_and_back() {
     assert!(ok, "{text}");
     assert!(text.contains("LEFT\n0\n0\n"), "{text}");
     for part in [
-        "172.18.0.3/16",
+        "172.18.0.2/16",
         "default via 172.18.0.1 dev eth0 proto 119",
         "locked on",
         "wharf:web:blue",

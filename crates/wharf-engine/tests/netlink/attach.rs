@@ -71,8 +71,8 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
     assert_eq!(route.matches("default via").count(), 2, "{route}");
 
     sh("ip netns exec web ping -c1 -W2 172.30.1.1");
-    sh("ip netns exec other ping -c1 -W2 172.30.1.3");
-    sh("ip netns exec other ping -c1 -W2 fd00:30:1::3");
+    sh("ip netns exec other ping -c1 -W2 172.30.1.2");
+    sh("ip netns exec other ping -c1 -W2 fd00:30:1::2");
     sh("ip netns exec web ping -c1 -W2 198.51.100.2");
     let serve = "ip netns exec web socat -T5 TCP-LISTEN:80,fork,reuseaddr SYSTEM:'echo hello' >/dev/null 2>&1 & echo $!";
     let pid = sh(serve);
@@ -85,7 +85,7 @@ fn a_published_container_is_reached_and_goes_without_a_trace() {
     assert!(from("", "198.51.100.1:8080").contains("hello"));
     assert!(from("ip netns exec other", "198.51.100.1:8080").contains("hello"));
     assert!(from("ip netns exec web", "198.51.100.1:8080").contains("hello"));
-    assert!(!try_sh("ip -n outside route add 172.30.1.0/24 via 198.51.100.1; ip netns exec outside ping -c1 -W1 172.30.1.3").0);
+    assert!(!try_sh("ip -n outside route add 172.30.1.0/24 via 198.51.100.1; ip netns exec outside ping -c1 -W1 172.30.1.2").0);
     sh("ip -n outside route del 172.30.1.0/24");
     for (first, last) in [(8080, 8080), (8079, 8081)] {
         sh(
@@ -146,7 +146,7 @@ fn what_was_made_is_seen() {
     );
     let addrs = kernel.addrs(&inside).unwrap();
     assert!(
-        addrs.iter().any(|(_, a)| a.to_string() == "172.30.1.3/24"),
+        addrs.iter().any(|(_, a)| a.to_string() == "172.30.1.2/24"),
         "{addrs:?}"
     );
     let routes = kernel.routes(&inside).unwrap();
