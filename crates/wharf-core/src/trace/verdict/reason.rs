@@ -36,6 +36,12 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
             format!("Its addresses are impossible on {name}."),
             format!("{enter}sysctl net.ipv4.conf.{name}.log_martians"),
         ),
+        "XFRM_POLICY" => (
+            Code::FirewallRule,
+            "ip xfrm policy".to_owned(),
+            format!("A policy of IPsec in {} does not let it pass.", space.name),
+            format!("{enter}ip xfrm policy"),
+        ),
         "IPV6DISABLED" => (
             Code::Ipv6Disabled,
             format!("net.ipv6.conf.{name}.disable_ipv6"),
