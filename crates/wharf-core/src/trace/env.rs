@@ -68,10 +68,9 @@ impl Tuple {
     }
 }
 
-/// Invalid, new; confirmed (`IPS_CONFIRMED`).
+/// Invalid, new.
 const INVALID: u32 = 1;
 const NEW: u32 = 8;
-const CONFIRMED: u32 = 8;
 
 impl CtState {
     /// A connection that begins with this packet; an answer without one is invalid, except for UDP.
@@ -85,7 +84,8 @@ impl CtState {
         };
         Self {
             state,
-            status: CONFIRMED,
+            // Its first packet confirms it (`IPS_CONFIRMED`) only when it goes on.
+            status: 0,
             reply_direction: false,
             reply: original.inverse(),
             original,

@@ -34,7 +34,8 @@ use crate::trace::packet::Packet;
 use crate::trace::ruleset::{Backend, Base, Chain, ChainKind, Hook, Ruleset, TableFamily};
 use sets::Indexed;
 
-/// Where conntrack looks at packets that come in or are made here (`NF_IP_PRI_CONNTRACK`).
+/// Where conntrack looks at packets that come in or are made here (`NF_IP_PRI_CONNTRACK`). Of equals the last one to be
+/// registered comes first, and that is hardly ever conntrack.
 const CONNTRACK: i32 = -200;
 /// Where destinations and sources are translated, whatever priority a nat chain has (`NF_IP_PRI_NAT_DST`, `_SRC`).
 const NAT_DST: i32 = -100;

@@ -221,6 +221,7 @@ pub fn exposure(state: &ObservedState) -> Exposure {
                 state,
                 tracer: &tracer,
                 asked,
+                rule: port.rule.as_deref(),
                 l4,
                 family,
             };
@@ -301,6 +302,8 @@ struct Look<'a> {
     state: &'a ObservedState,
     tracer: &'a Tracer<'a>,
     asked: Asked,
+    /// The rule that publishes it, where others do.
+    rule: Option<&'a str>,
     l4: L4,
     family: Family,
 }
@@ -320,9 +323,11 @@ impl Look<'_> {
         self.reached(from, by, ip, report)
     }
 
-    fn reached(&self, from: Side, by: Option<String>, ip: IpAddr, report: Report) -> Reach {
+    fn reached(&self, from: Side, by: Option<String>, ip: IpAddr, mut report: Report) -> Reach {
+        let taken = self.as_published(&mut report);
         let unknown = report.verdict == Verdict::Unknown;
-        let open = closed_by(&report).is_none() && !unknown && self.arrived(&report);
+        let arrived = taken || self.arrived(&report);
+        let open = closed_by(&report).is_none() && !unknown && arrived;
         Reach {
             from,
             address: outlook::show_end(ip, self.asked.port),
@@ -332,6 +337,22 @@ impl Look<'_> {
             cause: report.cause,
             ip,
         }
+    }
+
+    /// That a rule takes the port from wharf's mapping stops nobody who asks for what the rule publishes. Whether it did.
+    fn as_published(&self, report: &mut Report) -> bool {
+        let own = |c: &Cause| {
+            let rest = self.rule.and_then(|rule| rule.strip_prefix(&c.object));
+            c.code == Code::PublishShadowed && rest.is_some_and(|text| text.starts_with(": "))
+        };
+        if !report.cause.as_ref().is_some_and(own) {
+            return false;
+        }
+        report.cause = (!report.also.is_empty()).then(|| report.also.remove(0));
+        if report.cause.is_none() {
+            report.verdict = Verdict::Delivered;
+        }
+        report.cause.is_none()
     }
 
     /// It came to who publishes the port, not to a program of the host or to somebody else.

@@ -88,6 +88,8 @@ pub struct Space {
     pub flows: Vec<Flow>,
     /// Connections tracked and the most there can be; `None` where it was not read.
     pub conntrack: Option<(u32, u32)>,
+    /// The policies of IPsec.
+    pub ipsec: Vec<IpsecPolicy>,
     /// Whether some program takes packets from rules that queue them; `None` where it was not read.
     pub queues: Option<bool>,
     /// When it was read, in nanoseconds since 1970; 0 where the clock was not read.
@@ -383,6 +385,42 @@ pub struct PolicyRule {
     pub protocol: u8,
 }
 
+/// What a policy of IPsec is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IpsecDir {
+    /// Packets for this space.
+    In,
+    /// Packets that leave, also those that are passed on.
+    Out,
+    /// Packets that are passed on.
+    Forward,
+}
+
+/// A policy of IPsec (`ip xfrm policy`, `struct xfrm_userpolicy_info`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IpsecPolicy {
+    /// Which packets are asked about.
+    pub dir: IpsecDir,
+    /// `src`.
+    pub src: IpNet,
+    /// `dst`.
+    pub dst: IpNet,
+    /// `proto`; 0 is any.
+    pub protocol: u8,
+    /// `sport`, with its mask.
+    pub sport: (u16, u16),
+    /// `dport`, with its mask.
+    pub dport: (u16, u16),
+    /// `dev`; 0 is any.
+    pub link: u32,
+    /// `priority`; the least comes first.
+    pub priority: u32,
+    /// `action block`.
+    pub blocks: bool,
+    /// It has templates: packets are encrypted, or must have been.
+    pub transforms: bool,
+}
+
 /// State of a neighbour entry (`NUD_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NeighbourState {
@@ -495,6 +533,15 @@ impl ObservedState {
     /// The host.
     pub fn host(&self) -> &Space {
         &self.spaces[HOST]
+    }
+
+    /// Whether a link is a bridge that is wharf's own.
+    pub fn own_bridge(&self, place: Place) -> bool {
+        let mut own = self.networks.iter().filter(|n| n.has_own_bridge());
+        place.space == HOST
+            && self
+                .link(place)
+                .is_some_and(|l| own.any(|n| n.bridge.as_str() == l.name))
     }
 
     /// A link by its place.

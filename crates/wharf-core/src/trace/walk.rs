@@ -19,6 +19,7 @@ mod frame;
 mod gateway;
 mod hooks;
 mod host;
+mod ipsec;
 mod learned;
 mod missing;
 mod mtu;
@@ -361,9 +362,16 @@ impl<'a> Walk<'a> {
         let other = if v6 { " iptables" } else { " ip6tables" };
         self.state.unread.iter().any(|u| {
             let what = format!(" {}", u.what);
-            ["rules", "tables", "routes", "links", "the namespace"]
-                .iter()
-                .any(|w| what.contains(w))
+            [
+                "rules",
+                "tables",
+                "routes",
+                "links",
+                "policies",
+                "the namespace",
+            ]
+            .iter()
+            .any(|w| what.contains(w))
                 && !what.contains(other)
                 && self.hops.iter().any(|h| h.netns == u.netns)
         })

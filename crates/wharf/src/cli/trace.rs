@@ -203,7 +203,7 @@ fn failure(error: FindError) -> CommandError {
         FindError::Unknown { .. } | FindError::Process(_) => ErrorKind::NotFound,
         FindError::Namespace(NetnsError::NotFound(_)) => ErrorKind::NotFound,
         FindError::Ambiguous { .. } => ErrorKind::Conflict,
-        FindError::Outside(_) => ErrorKind::Usage,
+        FindError::Outside(_) | FindError::Zone(_) => ErrorKind::Usage,
         FindError::Namespace(NetnsError::System { errno, .. })
             if matches!(errno.0, libc::EACCES | libc::EPERM) =>
         {

@@ -95,7 +95,9 @@ fn who(reach: &Reach) -> String {
 fn how(reach: &Reach) -> String {
     let code = reach.cause.as_ref().map(|c| word(&c.code));
     match (reach.verdict, reach.open, code) {
-        (Verdict::Delivered, _, _) => "reached".to_owned(),
+        (Verdict::Delivered, true, _) => "reached".to_owned(),
+        // Whoever has the port there.
+        (Verdict::Delivered, false, _) => "reaches another".to_owned(),
         (_, true, Some(code)) => format!("open ({code})"),
         (_, true, None) => "open".to_owned(),
         (Verdict::Unknown, _, _) => "unknown".to_owned(),

@@ -217,6 +217,44 @@ fn ports_that_others_publish_are_seen() {
     host.sh("iptables -t nat -F DOCKER; ip netns del theirs; ip link del docker0");
 }
 
+/// The first address of an IPv6 prefix is the host's own there: nobody else asks from it.
+#[test]
+fn a_neighbour_beside_the_default_route_reaches_six() {
+    require!();
+    let host = options().bridge_nf_call(false).neighbour().start();
+    host.w("network create front --subnet 10.88.1.0/24 --subnet fd00:88:1::/64")
+        .ok();
+    host.w("create web --network front -p 8080:80").ok();
+    let _open = Echo::tcp(&host.container("web"), "web", 80);
+    let all = ports(&host);
+    let six = "[2001:db8:3::2]:8080";
+    assert!(host.neighbour().tcp(ip("2001:db8:3::2"), 8080).reached());
+    assert_eq!(reach(port(&all, "8080"), "outside", six), "delivered");
+    assert!(differences(port(&all, "8080")).is_empty());
+}
+
+#[test]
+fn what_a_rule_publishes_is_not_closed_by_that_rule() {
+    require!();
+    let host = stage();
+    let _other = Echo::tcp(&host.container("cache"), "cache", 80);
+    let _own = Echo::tcp(&host.container("web"), "web", 80);
+    host.sh("iptables-legacy -t nat -I OUTPUT -p tcp --dport 8080 -j DNAT --to-destination 10.88.1.12:80");
+    assert_eq!(host.netns().tcp(ip("10.0.2.2"), 8080).by(), Some("cache"));
+    let all = ports(&host);
+    let own = |p: &&Value| p["owner"] == "user" && p["host_port"] == "8080";
+    let foreign = all.iter().find(own).unwrap_or_else(|| panic!("{all:#?}"));
+    for row in foreign["reach"].as_array().expect("a list") {
+        let here = row["from"] == "host" || row["from"] == "loopback";
+        assert_eq!(row["open"], here, "{row:#}");
+    }
+    let web = all
+        .iter()
+        .find(|p| p["container"] == "web" && p["host_port"] == "8080");
+    let web = web.unwrap_or_else(|| panic!("{all:#?}"));
+    assert_eq!(reach(web, "host", "10.0.2.2:8080"), "dropped", "{web:#}");
+}
+
 #[test]
 fn nothing_is_published() {
     require!();

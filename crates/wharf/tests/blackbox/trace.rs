@@ -204,6 +204,12 @@ fn people_see_the_way_and_mistakes_are_answered() {
     host.w("trace cache web:0").exits(2);
     host.w("trace cache").exits(2);
     host.w("trace cache outside:x").exits(2);
+    let zone = host.w("trace host fe80::1%eth0 --json").exits(2).error();
+    assert!(text(&zone, "message").contains("one link only"), "{zone:#}");
+    let many = host
+        .w("trace host 255.255.255.255 --offline --json")
+        .exits(1);
+    assert!(many.stdout.contains("\"unknown\""), "{}", many.transcript());
     let error = host.w("trace cahce web --json").exits(1).error();
     assert_eq!(text(&error, "kind"), "not_found");
     assert_eq!(text(&error, "hint"), "did you mean `cache`?");
@@ -222,4 +228,45 @@ fn people_see_the_way_and_mistakes_are_answered() {
     let said = out.transcript();
     assert!(said.contains("without privileges"), "{said}");
     assert!(said.contains("note: "), "{said}");
+}
+
+/// What could not be read is not taken to be absent.
+#[test]
+fn who_may_read_nothing_is_told_nothing_else() {
+    require!();
+    let host = stage();
+    let nobody = |args: &[&str]| {
+        let command = host.command("setpriv").args([
+            "--reuid",
+            "65534",
+            "--clear-groups",
+            "--inh-caps=-all",
+            "--bounding-set=-all",
+            WHARF,
+        ]);
+        command.args(args).run()
+    };
+    for (from, to) in [
+        ("web", "cache:80"),
+        ("host", "web:80"),
+        ("web", "192.0.2.50"),
+        ("outside", "10.0.2.2:8080"),
+    ] {
+        let out = nobody(&["trace", "--json", from, to]).exits(1);
+        let said: Value = serde_json::from_str(&out.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", out.transcript()));
+        assert_eq!(said["verdict"], "unknown", "{from} {to}: {said:#}");
+    }
+    let doctor = nobody(&["doctor"]).exits(1);
+    assert!(
+        !doctor.stdout.contains("nothing is wrong"),
+        "{}",
+        doctor.transcript()
+    );
+    let exposure = nobody(&["exposure"]).exits(1);
+    assert!(
+        !exposure.stdout.contains("no port"),
+        "{}",
+        exposure.transcript()
+    );
 }

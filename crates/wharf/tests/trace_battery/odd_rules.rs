@@ -210,4 +210,16 @@ keep=[socket.create_connection((\"172.18.0.20\",81)) for _ in range(2)]; time.sl
         ask: "/run/netns/c1 192.0.2.50",
         says: "dropped firewall-rule host ip m f handle *",
     }
+    // At conntrack's own priority rules come before it.
+    zone_beside_conntrack: {
+        on: &[BRIDGE, MASQUERADE, "nft 'table inet d { chain c { type filter hook prerouting priority -200; iifname != lo ct zone 0 drop; }; }'"],
+        ask: "/run/netns/c1 192.0.2.50:80",
+    }
+    // Of the first packet nothing is confirmed before it leaves.
+    confirmed_connections_dropped: {
+        on: &[BRIDGE, MASQUERADE],
+        breaks: "iptables-legacy -A FORWARD -m conntrack --ctstatus CONFIRMED -j DROP",
+        ask: "/run/netns/c1 192.0.2.50:80",
+        says: "unanswered firewall-rule host ip filter FORWARD rule 1",
+    }
 }

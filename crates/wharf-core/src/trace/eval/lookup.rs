@@ -43,7 +43,7 @@ impl Machine<'_> {
         /// `IP_CT_UNTRACKED`, as a bit.
         const UNTRACKED: u32 = 64;
         let base = next.and_then(|chain| chain.base.as_ref());
-        if base.is_some_and(|b| b.kind != ChainKind::Nat && b.priority < CONNTRACK) {
+        if base.is_some_and(|b| b.kind != ChainKind::Nat && b.priority <= CONNTRACK) {
             return;
         }
         if let Some(zones) = self.awaited.take()

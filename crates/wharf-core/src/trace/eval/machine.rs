@@ -175,9 +175,9 @@ impl<'a> Machine<'a> {
             Hook::Ingress => true,
             Hook::Prerouting => {
                 let again = env.layer == Layer::Ip && env.iif.is_some_and(|l| l.loopback);
-                !again && self.base(world).is_some_and(|b| b.priority < CONNTRACK)
+                !again && self.base(world).is_some_and(|b| b.priority <= CONNTRACK)
             }
-            Hook::Output => self.base(world).is_some_and(|b| b.priority < CONNTRACK),
+            Hook::Output => self.base(world).is_some_and(|b| b.priority <= CONNTRACK),
             _ => false,
         };
         !early && self.ct.state & 0x41 == 0

@@ -20,7 +20,11 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
             Code::ReversePathFilter,
             format!("net.ipv4.conf.{name}.rp_filter"),
             format!("The reverse path filter of {name} takes no packet from that source."),
-            format!("{enter}sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+            match facts.state.own_bridge(place) {
+                // There it keeps packets in that wharf's rules did not let pass.
+                true => "wharf repair".to_owned(),
+                false => format!("{enter}sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+            },
         ),
         "IP_OUTNOROUTES" | "IP_INNOROUTES" => (
             Code::NoRoute,
@@ -35,6 +39,12 @@ pub(super) fn cause(facts: &Facts<'_>, dropped: &Dropped) -> Option<Cause> {
             format!("net.ipv4.conf.{name}.route_localnet"),
             format!("Its addresses are impossible on {name}."),
             format!("{enter}sysctl net.ipv4.conf.{name}.log_martians"),
+        ),
+        "XFRM_POLICY" => (
+            Code::FirewallRule,
+            "ip xfrm policy".to_owned(),
+            format!("A policy of IPsec in {} does not let it pass.", space.name),
+            format!("{enter}ip xfrm policy"),
         ),
         "IPV6DISABLED" => (
             Code::Ipv6Disabled,
@@ -154,6 +164,7 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
                 | RouteRejects
                 | PolicyRule
                 | NoRoute
+                | NoSuchDestination
                 | MartianAddress
                 | NoMasquerade
                 | NoReturnRoute

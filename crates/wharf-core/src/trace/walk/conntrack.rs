@@ -17,6 +17,7 @@ pub(super) const NEW: u32 = 8;
 pub(super) const UNTRACKED: u32 = 64;
 /// `IPS_*`.
 const SEEN_REPLY: u32 = 2;
+const CONFIRMED: u32 = 8;
 const SRC_NAT: u32 = 0x10;
 const DST_NAT: u32 = 0x20;
 const SRC_NAT_DONE: u32 = 0x80;
@@ -30,7 +31,7 @@ impl Walk<'_> {
         let found = all.iter_mut().position(|ct| {
             if ct.reply == seen && packet.reply {
                 ct.state = ESTABLISHED;
-                ct.status |= SEEN_REPLY;
+                ct.status |= SEEN_REPLY | CONFIRMED;
                 ct.reply_direction = true;
                 return true;
             }

@@ -1,6 +1,6 @@
 //! Both ends of the question: which addresses and which port, and where the packet starts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::addr::Family;
 use crate::trace::packet::{L4, Packet};
@@ -93,6 +93,12 @@ impl<'a> Walk<'a> {
         };
         ends.destination.address = Some(dst.to_string());
         ends.destination.port = Some(port).filter(|p| *p != 0);
+        if dst == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            self.unknown = true;
+            self.note(format!(
+                "{dst} is everybody on the link, and whether anybody answers cannot be told"
+            ));
+        }
         match query.source {
             Source::Space(id, asked) => {
                 let Some(src) = self.source(id, asked, dst) else {

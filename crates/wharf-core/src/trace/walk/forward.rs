@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, Link, Place, RouteKind, SpaceId};
+use crate::trace::state::{HOST, IpsecDir, Link, Place, RouteKind, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
@@ -51,6 +51,9 @@ impl<'a> Walk<'a> {
             packet.ttl = 64;
         }
         packet.ttl -= 1;
+        let came = self.as_it_came(id, &packet);
+        self.ipsec(id, IpsecDir::Forward, link.index, &came);
+        self.ipsec(id, IpsecDir::Out, out.link, &came);
         if out.mtu < self.full {
             self.check_too_big(id, link, &out, &packet);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
+use crate::trace::state::{IpsecDir, Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
 use super::hooks::{Site, Sort};
 use super::route::{self, Ask, Chosen, Found, Refuser};
@@ -42,6 +42,7 @@ impl<'a> Walk<'a> {
         if packet.dst.is_ipv6() && !out.local {
             self.check_disabled(id, out.link);
         }
+        self.ipsec(id, IpsecDir::Out, out.link, &packet);
         let mut site = Site::new(id, Hook::Output, Sort::Ip);
         (site.local, site.oif) = (true, Some(out.link));
         let mut sent = self.rules(site, packet.clone());
@@ -297,6 +298,8 @@ impl<'a> Walk<'a> {
         }
         site.hook = Hook::Input;
         let packet = self.rules(site, packet);
+        let came = self.as_it_came(id, &packet);
+        self.ipsec(id, IpsecDir::In, link.index, &came);
         Step::End(Arrival::Local {
             space: id,
             iif: link.index,

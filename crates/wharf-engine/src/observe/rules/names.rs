@@ -200,6 +200,7 @@ pub fn ct(e: &Ct, settled: Settled) -> Field {
         CtKey::Bytes => ("ct bytes", Kind::Host, 8),
         CtKey::Packets => ("ct packets", Kind::Host, 8),
         CtKey::Labels => ("ct label", Kind::Host, 16),
+        CtKey::AvgPkt => ("ct avgpkt", Kind::Host, 8),
         _ => ("ct id", Kind::Host, 4),
     };
     match e.dir {

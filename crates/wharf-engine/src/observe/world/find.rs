@@ -52,6 +52,11 @@ pub enum FindError {
     /// What follows `outside:` is no address.
     #[error("`{0}` is not an address: `outside:ADDRESS` is expected")]
     Outside(String),
+    /// A link-local address with its link.
+    #[error(
+        "`{0}` means one link only, and trace chooses the link by the routes: give an address that is routed, or the name of who has it"
+    )]
+    Zone(String),
     /// There is no such process.
     #[error("there is no process {0}")]
     Process(i32),
@@ -83,6 +88,10 @@ pub fn find(text: &str, containers: &[Container]) -> Result<Endpoint, FindError>
     }
     if let Some(addr) = address(text) {
         return Ok(Endpoint::Address(addr));
+    }
+    let zoned = text.trim_matches(['[', ']']).split_once('%');
+    if zoned.is_some_and(|(addr, _)| address(addr).is_some()) {
+        return Err(FindError::Zone(text.to_owned()));
     }
     if text.contains('/') {
         return at_path(Path::new(text), text);

@@ -12,7 +12,7 @@ use wharf_nft::{NfSocket, NftError, Undecoded};
 
 use super::links::{self, Row};
 use super::spaces::Known;
-use super::{OrNote, flows, list, neighbours, policy, routes, sockets, sysctls, tc, unread};
+use super::{OrNote, flows, ipsec, list, neighbours, policy, routes, sockets, sysctls, tc, unread};
 use crate::kernel::netlink::socket::Rt;
 use crate::observe::rules;
 
@@ -207,6 +207,7 @@ fn inside(one: &mut Known, notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "sockets", error)),
     }
+    space.ipsec = ipsec::read().unwrap_or_note(&name, "IPsec policies", notes);
     space.queues = queues();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     space.now = now.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));

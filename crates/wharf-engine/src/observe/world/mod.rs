@@ -12,6 +12,7 @@ mod attrs;
 mod find;
 mod flows;
 mod full;
+mod ipsec;
 mod links;
 mod neighbours;
 mod peers;
@@ -306,6 +307,15 @@ fn unread(netns: &str, what: &str, why: impl Display) -> Unread {
 struct List<T> {
     items: Vec<T>,
     torn: bool,
+}
+
+impl<T> List<T> {
+    fn empty() -> Self {
+        Self {
+            items: Vec::new(),
+            torn: false,
+        }
+    }
 }
 
 /// Reads a list; once more if it changed meanwhile.
