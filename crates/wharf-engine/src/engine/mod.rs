@@ -27,6 +27,7 @@ mod check;
 mod client;
 mod connect;
 mod container;
+mod docker;
 mod findings;
 mod flows;
 mod foreign;

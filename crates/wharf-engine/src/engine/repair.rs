@@ -19,7 +19,8 @@ use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome, Repaired, Unmended};
-use crate::engine::findings::compare;
+use crate::engine::docker::{docker, known};
+use crate::engine::findings::{compare, describe};
 use crate::engine::foreign::shut_doors;
 use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
 use crate::engine::renamed::{Renamed, renamed};
@@ -43,6 +44,8 @@ struct Desired {
     rules: Vec<Resource>,
     /// Rules that may be there or not: of changes that others are making, and of containers that are dead.
     allowed: Vec<Resource>,
+    /// Of Docker's bridges, those that the rules know and that are none any more.
+    stale: Vec<Resource>,
     rest: Vec<Resource>,
     /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
     left_open: HashMap<ResourceKey, Resource>,
@@ -61,6 +64,15 @@ impl Desired {
         self.rules.splice(0..0, shared_rules(held));
         self.rest.splice(0..0, part.sysctls());
         self.rest.splice(0..0, backstop());
+    }
+
+    /// With what the rules know of Docker's bridges.
+    fn beside_docker(&mut self, kernel: &mut NetlinkKernel) {
+        let wanted = docker(kernel).elements();
+        self.stale = known(kernel);
+        self.stale.retain(|r| !wanted.contains(r));
+        self.allowed.extend(self.stale.iter().cloned());
+        self.rules.extend(wanted);
     }
 
     /// What a container has besides rules.
@@ -206,6 +218,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
+            desired.beside_docker(&mut self.kernel);
         }
         let kernel = &mut self.kernel;
         Ok(!renamed_links(kernel, &desired)?.is_empty()
@@ -241,6 +254,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
+            desired.beside_docker(&mut self.kernel);
         }
         let mut pass = Pass::default();
         let mut renamed = renamed_links(&mut self.kernel, &desired)?;
@@ -406,7 +420,8 @@ fn compared(
 ) -> Result<Repairs, EngineError> {
     let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
     let seen = kernel.observe_rules(&desired.rules, &desired.allowed);
-    let seen = seen.map_err(read)?;
+    let mut seen = seen.map_err(read)?;
+    seen.seen.extend(desired.stale.iter().cloned());
     let names: Vec<_> = renamed.iter().map(|r| (&r.from, &r.to)).collect();
     let routes = desired.connected.iter().map(|c| &c.route);
     let all: Vec<Resource> = desired.rest.iter().chain(routes).cloned().collect();
@@ -464,6 +479,10 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
         .cloned()
         .collect();
     compare(&desired.rules, &seen.seen, &mut findings);
+    findings.extend(desired.stale.iter().map(|r| Finding {
+        object: describe(r),
+        was: "no longer Docker's".to_owned(),
+    }));
     compare(&rest, there, &mut findings);
     let rules = if seen.strange.is_empty() {
         let plan = diff(&desired.rules, &seen.seen, REASON);
@@ -503,13 +522,19 @@ fn instead(step: Step) -> Step {
 }
 
 fn shut(door: &Op) -> Finding {
-    let (chain, link) = match door {
-        Op::Door { chain, link, .. } => (chain.as_str(), link.as_str()),
-        _ => ("", ""),
+    let (chain, link, moved) = match door {
+        Op::Door {
+            chain, link, moved, ..
+        } => (chain.as_str(), link.as_str(), *moved),
+        _ => ("", "", false),
+    };
+    let was = match moved {
+        true => "before the user's rules",
+        false => "missing",
     };
     Finding {
         object: format!("rule for {link} in chain {chain}"),
-        was: "missing".to_owned(),
+        was: was.to_owned(),
     }
 }
 
