@@ -11,11 +11,13 @@ use wharf_core::compile::Docker;
 use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::IfName;
+use wharf_core::nft::{Field, Object};
 use wharf_nft::expr::{CmpOp, MetaKey};
 use wharf_nft::{
     Chain, Data, Expr, Family as NftFamily, NfSocket, NftError, Rule, SetRef, Verdict,
 };
 
+use crate::api::Finding;
 use crate::engine::Engine;
 use crate::engine::foreign::{foreign_chains, refuses};
 use crate::engine::lost::link_name;
@@ -69,6 +71,21 @@ pub(super) fn known(kernel: &mut NetlinkKernel) -> Vec<Resource> {
         all.extend(links.map(|link| Docker::element(name, &link)));
     }
     all
+}
+
+/// What is wrong with what the rules are told of a bridge.
+pub(super) fn told_wrong(element: &Resource, was: &str) -> Finding {
+    let link = match element {
+        Resource::Nft(Object::Element(e)) => match e.key.first() {
+            Some(Field::Name(link)) => link.as_str(),
+            _ => "",
+        },
+        _ => "",
+    };
+    Finding {
+        object: format!("Docker's bridge {link}"),
+        was: was.to_owned(),
+    }
 }
 
 fn read(nft: &mut NfSocket) -> Result<Docker, NftError> {

@@ -19,8 +19,8 @@ use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome, Repaired, Unmended};
-use crate::engine::docker::{docker, known};
-use crate::engine::findings::{compare, describe};
+use crate::engine::docker::{docker, known, told_wrong};
+use crate::engine::findings::compare;
 use crate::engine::foreign::shut_doors;
 use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
 use crate::engine::renamed::{Renamed, renamed};
@@ -44,7 +44,8 @@ struct Desired {
     rules: Vec<Resource>,
     /// Rules that may be there or not: of changes that others are making, and of containers that are dead.
     allowed: Vec<Resource>,
-    /// Of Docker's bridges, those that the rules know and that are none any more.
+    /// Of the rules, those that tell of Docker's bridges, and what is told of them and no longer so.
+    docker: Vec<Resource>,
     stale: Vec<Resource>,
     rest: Vec<Resource>,
     /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
@@ -68,11 +69,11 @@ impl Desired {
 
     /// With what the rules know of Docker's bridges.
     fn beside_docker(&mut self, kernel: &mut NetlinkKernel) {
-        let wanted = docker(kernel).elements();
+        self.docker = docker(kernel).elements();
         self.stale = known(kernel);
-        self.stale.retain(|r| !wanted.contains(r));
+        self.stale.retain(|r| !self.docker.contains(r));
         self.allowed.extend(self.stale.iter().cloned());
-        self.rules.extend(wanted);
+        self.rules.extend(self.docker.iter().cloned());
     }
 
     /// What a container has besides rules.
@@ -478,11 +479,20 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
         .chain(&desired.rest)
         .cloned()
         .collect();
-    compare(&desired.rules, &seen.seen, &mut findings);
-    findings.extend(desired.stale.iter().map(|r| Finding {
-        object: describe(r),
-        was: "no longer Docker's".to_owned(),
-    }));
+    let others = desired.rules.iter().filter(|r| !desired.docker.contains(r));
+    let others: Vec<Resource> = others.cloned().collect();
+    compare(&others, &seen.seen, &mut findings);
+    if seen
+        .seen
+        .iter()
+        .any(|r| r.key() == ResourceKey::Table(Table::Inet))
+    {
+        let told = |r: &&Resource| !seen.seen.contains(r);
+        let new = desired.docker.iter().filter(told);
+        findings.extend(new.map(|r| told_wrong(r, "the rules do not know it")));
+    }
+    let stale = desired.stale.iter();
+    findings.extend(stale.map(|r| told_wrong(r, "it is no longer as the rules know it")));
     compare(&rest, there, &mut findings);
     let rules = if seen.strange.is_empty() {
         let plan = diff(&desired.rules, &seen.seen, REASON);

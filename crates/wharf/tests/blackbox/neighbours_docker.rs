@@ -134,8 +134,10 @@ fn later_networks_of_docker_are_known() {
     container(&host, "a3", "A", 1, 13, "");
     assert!(closed(20), "after a change");
     let _second = later("br-second", 21);
+    let told = host.w("doctor").stdout;
+    assert!(told.contains("Docker's bridge br-second"), "{told}");
     let mended = host.w("repair").ok().stdout;
-    assert!(mended.contains("set inet wharf docker"), "{mended}");
+    assert!(mended.contains("Docker's bridge br-second"), "{mended}");
     assert!(closed(21), "after a repair");
     let _watcher = watched(&host);
     let _third = later("br-third", 22);
