@@ -20,12 +20,14 @@ use crate::publish::{PortMapping, PortRange, Protocol};
 mod attachment;
 pub mod backstop;
 pub(crate) mod base;
+mod docker;
 mod guard;
 mod outward;
 mod rules;
 
 pub use attachment::{attachment, default_routes, port};
 pub use base::{Unforwarded, base, transit};
+pub use docker::Docker;
 pub use outward::{is_shared, shared};
 
 /// Everything of a network on the host: its rules first, then the bridge, its settings, its addresses, up.

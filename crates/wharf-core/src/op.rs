@@ -156,7 +156,7 @@ pub enum Op {
     },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
-    /// `nft insert rule`: a bridge passes at another tool's chain for users' rules.
+    /// `nft add rule`: a bridge passes at another tool's chain for users' rules, behind those.
     Door {
         /// Of which family's table `filter`.
         family: Family,
@@ -166,6 +166,8 @@ pub enum Op {
         link: IfName,
         /// What comes in by the bridge, else what leaves by it.
         inward: bool,
+        /// It is there, but before rules of the user's.
+        moved: bool,
     },
     /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew; over UDP also those that
     /// go out from it.

@@ -104,7 +104,8 @@ pub fn command(op: &Op) -> String {
             chain,
             link,
             inward,
-        } => door(*family, chain, link, *inward),
+            moved,
+        } => door(*family, chain, (link, *inward), *moved),
         Op::ConntrackFlush {
             protocol,
             host_ip,
@@ -144,7 +145,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Detour { .. } => "filter add",
         Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
-        Op::Door { .. } => "rule insert",
+        Op::Door { .. } => "rule add",
         Op::ConntrackFlush { .. } => "conntrack flush",
         Op::ConntrackForget(_) => "conntrack forget",
     }
@@ -275,16 +276,30 @@ fn netns_del(path: &Path) -> String {
     }
 }
 
-fn door(family: Family, chain: &str, link: &IfName, inward: bool) -> String {
+/// Behind the user's rules: before the first `return` of everything, if there is one, else at the end.
+fn door(family: Family, chain: &str, (link, inward): (&IfName, bool), moved: bool) -> String {
     let table = match family {
         Family::V4 => "ip",
         Family::V6 => "ip6",
     };
     let end = if inward { "iifname" } else { "oifname" };
-    let rule = format!(
-        "insert rule {table} filter {chain} {end} \"{link}\" counter accept comment \"wharf\""
-    );
-    format!("nft {}", quote(rule))
+    let at = format!("{table} filter {chain}");
+    let list = format!("nft -a list chain {at}");
+    let rule = format!("{end} \"{link}\" counter accept comment \"wharf\"");
+    let before = match moved {
+        true => format!(
+            "{list} | sed -nE {} | nft -f -; ",
+            quote(format!(
+                "s/^\\s*{end} \"{link}\" .*accept comment \"wharf\" # handle /delete rule {at} handle /p"
+            ))
+        ),
+        false => String::new(),
+    };
+    format!(
+        "{before}end=$({list} | sed -nE '/^\\s*(counter packets [0-9]+ bytes [0-9]+ )?return # handle /{{s///p;q}}'); \
+         if [ -n \"$end\" ]; then nft insert rule {at} handle \"$end\" {rule}; else nft add rule {at} {rule}; fi",
+        rule = quote(rule),
+    )
 }
 
 /// With dots, unless a part has a dot in it, as the name of a VLAN interface has.

@@ -53,6 +53,12 @@ fn the_page_shows_the_rules_as_they_are() {
     }));
     state.retain(|r| !transit.iter().any(|t| t.key() == r.key()));
     state.extend(transit);
+    let docker0 = "docker0".parse::<wharf_core::name::IfName>().unwrap();
+    let docker = compile::Docker {
+        unguarded: [(wharf_core::addr::Family::V4, docker0.clone())].into(),
+        bridges: [docker0].into(),
+    };
+    state.extend(docker.elements());
     state.extend(common::state(example()));
     let mut blocks = blocks(&ruleset(&state));
     let mut page = String::new();

@@ -110,7 +110,14 @@ pub enum Note {
         fix: Vec<String>,
     },
     /// Forwarding was not turned off again, since other bridges need it.
-    ForwardingLeftOn(Vec<String>),
+    ForwardingLeftOn {
+        /// Those bridges.
+        bridges: Vec<String>,
+        /// Of Docker's, those whose unpublished ports nobody guards then.
+        open: Vec<String>,
+        /// The commands that close them.
+        fix: Vec<String>,
+    },
     /// A kernel feature is missing, and what that means.
     MissingFeature(String),
     /// Work that a dead process had left was finished or undone.

@@ -108,6 +108,7 @@ fn sets() -> Vec<Set> {
         ]);
         all.extend(super::outward::sets(family));
     }
+    all.extend(super::docker::sets());
     all
 }
 
@@ -195,6 +196,7 @@ fn inet_chains() -> Vec<Chain> {
             ],
         ),
         chain(Table::Inet, "transit", None, vec![]),
+        super::docker::chain(),
         chain(
             Table::Inet,
             "forward",
@@ -221,6 +223,7 @@ fn inet_chains() -> Vec<Chain> {
                     Action::Drop,
                 ),
                 rule([], Action::Vmap(vec![Key::OifName], "forward_in")),
+                rule([within(&[Key::OifName], "docker")], jump("to_docker")),
                 rule([within(&[Key::IifName], "bridges")], Action::Accept),
                 rule([], jump("transit")),
             ],
@@ -426,20 +429,23 @@ pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
         ]),
         drop([others(Key::IifKind), others(Key::OifKind)].concat()),
     ]);
+    rules.extend(super::docker::transit(&held.families));
     let mut all = vec![Resource::Nft(Object::Chain(chain(
         Table::Inet,
         "transit",
         None,
         rules,
     )))];
-    all.extend(held.links.iter().map(|name| {
-        let key = vec![Field::Name(name.clone())];
-        Resource::Nft(Object::Element(Element {
-            table: Table::Inet,
-            set: "host_links".to_owned(),
-            key,
-            data: None,
-        }))
-    }));
+    all.extend(held.links.iter().map(|name| link_in("host_links", name)));
     all
+}
+
+/// A link as an element of a set.
+pub(super) fn link_in(set: &str, name: &IfName) -> Resource {
+    Resource::Nft(Object::Element(Element {
+        table: Table::Inet,
+        set: set.to_owned(),
+        key: vec![Field::Name(name.clone())],
+        data: None,
+    }))
 }

@@ -487,6 +487,7 @@ impl Engine {
     fn notes_of_create(&mut self, unserved: Vec<Note>, nets: &Networks) -> Vec<Note> {
         let mut notes = self.take_notes();
         notes.extend(unserved);
+        self.learn_of_docker();
         for net in nets.values() {
             notes.extend(self.closed_doors(net));
         }

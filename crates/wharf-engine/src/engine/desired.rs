@@ -10,9 +10,11 @@ use wharf_core::model::{Hop, Netns, Resource, ResourceKey, RouteMore};
 use wharf_core::name::NetworkName;
 use wharf_core::network::NetworkSpec;
 
+use crate::engine::docker::{docker, known};
 use crate::engine::host::{HostPart, backstop, learn_of_host, shared_rules};
 use crate::engine::{CLIENT_LABEL, Engine, Networks, identity, journal_key};
 use crate::error::EngineError;
+use crate::kernel::netlink::NetlinkKernel;
 use crate::store::LiveNetwork;
 
 /// What the store says.
@@ -21,6 +23,9 @@ pub(super) struct Desired {
     pub(super) rules: Vec<Resource>,
     /// Rules that may be there or not: of changes that others are making, and of containers that are dead.
     pub(super) allowed: Vec<Resource>,
+    /// Of the rules, those that tell of Docker's bridges, and what is told of them and no longer so.
+    pub(super) docker: Vec<Resource>,
+    pub(super) stale: Vec<Resource>,
     pub(super) rest: Vec<Resource>,
     /// Of these, settings that are anybody's once they were made: plugins behind wharf set others.
     left_open: HashMap<ResourceKey, Resource>,
@@ -39,6 +44,15 @@ impl Desired {
         self.rules.splice(0..0, shared_rules(held));
         self.rest.splice(0..0, part.sysctls());
         self.rest.splice(0..0, backstop());
+    }
+
+    /// With what the rules know of Docker's bridges.
+    pub(super) fn beside_docker(&mut self, kernel: &mut NetlinkKernel) {
+        self.docker = docker(kernel).elements();
+        self.stale = known(kernel);
+        self.stale.retain(|r| !self.docker.contains(r));
+        self.allowed.extend(self.stale.iter().cloned());
+        self.rules.extend(self.docker.iter().cloned());
     }
 
     /// What a container has besides rules.

@@ -2,9 +2,9 @@
 //!
 //! A base chain of another tool that drops by policy, or refuses at its end, drops wharf's packets too, whatever wharf's
 //! own chains say. Docker and ufw keep a door for others, the chains `DOCKER-USER` and `ufw-user-forward`: there wharf
-//! lets its bridges pass (what may go to them is still decided in wharf's own chain). Where there is no door, or one that
-//! its tool shuts again, the user is told by name, with the commands that help. A tool that has been told of the bridge
-//! is taken at its word.
+//! lets its bridges pass, behind the user's own rules (what may go to them is still decided in wharf's own chain). Where
+//! there is no door, or one that its tool shuts again, the user is told by name, with the commands that help. A tool that
+//! has been told of the bridge is taken at its word.
 
 use wharf_core::addr::Family;
 use wharf_core::network::NetworkSpec;
@@ -15,7 +15,7 @@ use crate::api::Note;
 use crate::engine::Engine;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
-use crate::kernel::netlink::nft_apply::{FILTER, OURS, door_rule};
+use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_ours, same, standing};
 use crate::observe::xtables;
 
 /// Chains for users' rules, in `ip filter` and `ip6 filter`.
@@ -50,8 +50,7 @@ impl Engine {
             let ours = door_rules(chain, net);
             for rule in nft.dump_chain_rules(chain.family, &chain.table, &chain.name)? {
                 // Rules of the user's own, though they say the same, are not wharf's to remove.
-                let ours =
-                    ours.iter().any(|o| same(&rule, o)) && rule.comment().as_deref() == Some(OURS);
+                let ours = ours.iter().any(|o| same(&rule, o)) && is_ours(&rule);
                 if let Some(handle) = rule.handle.filter(|_| ours) {
                     batch.del_rule(chain.family, &chain.table, &chain.name, handle);
                 }
@@ -84,7 +83,7 @@ impl Engine {
                 closed.push(chain);
             }
         }
-        if closed.is_empty() {
+        if closed.is_empty() && !chains.iter().any(is_door) {
             return Ok(Vec::new());
         }
         self.open_doors(net);
@@ -126,8 +125,7 @@ impl Engine {
             }
             let ours = door_rules(chain, net);
             let rules = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
-            let opened =
-                |r: &Rule| r.comment().as_deref() == Some(OURS) && ours.iter().any(|o| same(r, o));
+            let opened = |r: &Rule| is_ours(r) && ours.iter().any(|o| same(r, o));
             if rules.iter().any(opened) {
                 return Ok(true);
             }
@@ -136,7 +134,8 @@ impl Engine {
     }
 }
 
-/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without. Where others' rules
+/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without, and behind the
+/// user's rules. Where others' rules
 /// cannot be read there is nothing to be done.
 pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Vec<Op> {
     try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
@@ -168,19 +167,20 @@ fn try_shut_doors(
         let Some(family) = door_family(&chain) else {
             continue;
         };
-        if !matters(nft, &chain)? {
-            continue;
-        }
+        let matters = matters(nft, &chain)?;
         let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
         for net in managed().filter(|net| net.subnet(family).is_some()) {
             for inward in WAYS {
                 let rule = door_rule(chain.family, &chain.name, &net.bridge, inward);
-                if !there.iter().any(|r| same(r, &rule)) {
+                let is = standing(&there, &rule);
+                // Before the user's rules it would void them.
+                if is == Standing::Early || is == Standing::Missing && matters {
                     shut.push(Op::Door {
                         family,
                         chain: chain.name.clone(),
                         link: net.bridge.clone(),
                         inward,
+                        moved: is == Standing::Early,
                     });
                 }
             }
@@ -190,7 +190,7 @@ fn try_shut_doors(
 }
 
 /// Whether a chain lets nothing pass but what its rules name.
-fn refuses(nft: &mut NfSocket, chain: &Chain) -> Result<bool, NftError> {
+pub(super) fn refuses(nft: &mut NfSocket, chain: &Chain) -> Result<bool, NftError> {
     if chain
         .base
         .as_ref()
@@ -260,7 +260,7 @@ fn xtables_note(family: Family, filter: &xtables::Filter, net: &NetworkSpec) -> 
 }
 
 /// All chains, if there is any table but wharf's: a list of tables is short.
-fn foreign_chains(nft: &mut NfSocket) -> Result<Vec<Chain>, NftError> {
+pub(super) fn foreign_chains(nft: &mut NfSocket) -> Result<Vec<Chain>, NftError> {
     let ours = wharf_core::nft::Table::NAME;
     if nft.dump_tables()?.iter().all(|t| t.name == ours) {
         return Ok(Vec::new());
@@ -301,25 +301,6 @@ fn concerns(chain: &Chain, net: &NetworkSpec) -> bool {
 /// What comes in by the bridge, and what leaves by it.
 fn door_rules(chain: &Chain, net: &NetworkSpec) -> [Rule; 2] {
     WAYS.map(|inward| door_rule(chain.family, &chain.name, &net.bridge, inward))
-}
-
-/// Whether two rules do the same, counters apart, and how many zeros a whole name ends with: nft writes 16 bytes.
-fn same(a: &Rule, b: &Rule) -> bool {
-    let short = |expr: &Expr| {
-        let mut expr = expr.clone();
-        if let Expr::Cmp(cmp) = &mut expr {
-            while cmp.data.ends_with(&[0, 0]) {
-                cmp.data.pop();
-            }
-        }
-        expr
-    };
-    let plain = |rule: &Rule| {
-        let mut exprs = rule.exprs.iter();
-        let exprs = exprs.by_ref().filter(|e| !matches!(e, Expr::Counter(_)));
-        exprs.map(short).collect::<Vec<_>>()
-    };
-    plain(a) == plain(b)
 }
 
 fn note(chain: &Chain, net: &NetworkSpec) -> Note {

@@ -14,6 +14,7 @@ use wharf_core::plan::{Plan, Undo};
 
 use crate::api::Note;
 use crate::engine::Engine;
+use crate::engine::docker::docker;
 use crate::error::EngineError;
 use crate::kernel::netlink::{bridged_as_routed, has_ipv6};
 use crate::observe::LinkInfo;
@@ -301,9 +302,8 @@ impl Engine {
                 continue;
             }
             if is_forwarding(&sysctl) && !needed_by.is_empty() {
-                self.notes.push(Note::ForwardingLeftOn(
-                    needed_by.iter().map(IfName::to_string).collect(),
-                ));
+                let note = self.left_on(&sysctl, &needed_by);
+                self.notes.push(note);
                 continue;
             }
             let Some(is) = self.sysctl(&sysctl) else {
@@ -330,6 +330,25 @@ impl Engine {
             because,
         );
         Ok(plan)
+    }
+
+    /// What is to be known when forwarding stays on for others' bridges. Docker drops by policy what it does not know
+    /// only if it turned forwarding on itself.
+    fn left_on(&mut self, sysctl: &str, needed_by: &[IfName]) -> Note {
+        let family = Family::BOTH.into_iter().find(|f| forwarding(*f) == sysctl);
+        let unguarded = docker(&mut self.kernel).unguarded.into_iter();
+        let open = unguarded.filter(|(of, _)| Some(*of) == family);
+        let open: Vec<String> = open.map(|(_, link)| link.to_string()).collect();
+        let program = match family {
+            Some(Family::V6) => "ip6tables",
+            _ => "iptables",
+        };
+        let fix = (!open.is_empty()).then(|| format!("{program} -P FORWARD DROP"));
+        Note::ForwardingLeftOn {
+            bridges: needed_by.iter().map(IfName::to_string).collect(),
+            open,
+            fix: fix.into_iter().collect(),
+        }
     }
 
     /// Forgets what [`Engine::release_host`] gave back.

@@ -28,6 +28,7 @@ mod client;
 mod connect;
 mod container;
 mod desired;
+mod docker;
 mod findings;
 mod flows;
 mod foreign;

@@ -234,6 +234,7 @@ impl Engine {
             self.run.networks.put(txn, spec.name.as_str(), &live)?;
             self.run.journal.delete(txn, &key)
         })?;
+        self.learn_of_docker();
         self.open_doors(spec);
         Ok(plan)
     }

@@ -16,6 +16,7 @@ use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Finding, Mode, Note, Outcome, Repaired};
 use crate::engine::desired::Desired;
+use crate::engine::docker::told_wrong;
 use crate::engine::findings::compare;
 use crate::engine::foreign::shut_doors;
 use crate::engine::host::{HostPart, failed, failed_op};
@@ -151,6 +152,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
+            desired.beside_docker(&mut self.kernel);
         }
         let kernel = &mut self.kernel;
         Ok(!renamed_links(kernel, &desired)?.is_empty()
@@ -186,6 +188,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
+            desired.beside_docker(&mut self.kernel);
         }
         let mut pass = Pass::default();
         let mut renamed = renamed_links(&mut self.kernel, &desired)?;
@@ -253,7 +256,8 @@ fn compared(
 ) -> Result<Repairs, EngineError> {
     let read = |e: std::io::Error| failed("compare the kernel with the store", &e);
     let seen = kernel.observe_rules(&desired.rules, &desired.allowed);
-    let seen = seen.map_err(read)?;
+    let mut seen = seen.map_err(read)?;
+    seen.seen.extend(desired.stale.iter().cloned());
     let names: Vec<_> = renamed.iter().map(|r| (&r.from, &r.to)).collect();
     let routes = desired.connected.iter().map(|c| &c.route);
     let all: Vec<Resource> = desired.rest.iter().chain(routes).cloned().collect();
@@ -279,7 +283,20 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
         .chain(&desired.rest)
         .cloned()
         .collect();
-    compare(&desired.rules, &seen.seen, &mut findings);
+    let others = desired.rules.iter().filter(|r| !desired.docker.contains(r));
+    let others: Vec<Resource> = others.cloned().collect();
+    compare(&others, &seen.seen, &mut findings);
+    if seen
+        .seen
+        .iter()
+        .any(|r| r.key() == ResourceKey::Table(Table::Inet))
+    {
+        let told = |r: &&Resource| !seen.seen.contains(r);
+        let new = desired.docker.iter().filter(told);
+        findings.extend(new.map(|r| told_wrong(r, "the rules do not know it")));
+    }
+    let stale = desired.stale.iter();
+    findings.extend(stale.map(|r| told_wrong(r, "it is no longer as the rules know it")));
     compare(&rest, there, &mut findings);
     let rules = if seen.strange.is_empty() {
         let plan = diff(&desired.rules, &seen.seen, REASON);
@@ -331,13 +348,19 @@ fn instead(step: Step) -> Step {
 }
 
 fn shut(door: &Op) -> Finding {
-    let (chain, link) = match door {
-        Op::Door { chain, link, .. } => (chain.as_str(), link.as_str()),
-        _ => ("", ""),
+    let (chain, link, moved) = match door {
+        Op::Door {
+            chain, link, moved, ..
+        } => (chain.as_str(), link.as_str(), *moved),
+        _ => ("", "", false),
+    };
+    let was = match moved {
+        true => "before the user's rules",
+        false => "missing",
     };
     Finding {
         object: format!("rule for {link} in chain {chain}"),
-        was: "missing".to_owned(),
+        was: was.to_owned(),
     }
 }
 

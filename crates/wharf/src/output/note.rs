@@ -53,12 +53,21 @@ fn parts(note: &Note) -> Parts {
             format!("{tool} lets containers pass until it is reloaded; to make that last"),
             fix.clone(),
         ),
-        Note::ForwardingLeftOn(bridges) => (
-            "note",
-            "forwarding_left_on",
-            format!("forwarding stays on: {} may need it", bridges.join(", ")),
-            Vec::new(),
-        ),
+        Note::ForwardingLeftOn { bridges, open, fix } => {
+            let stays = format!("forwarding stays on: {} may need it", bridges.join(", "));
+            let (level, message) = match open.is_empty() {
+                true => ("note", stays),
+                false => (
+                    "warning",
+                    format!(
+                        "{stays}; Docker found it on and so leaves ports of containers on {} open to all that are not \
+                         published; to close them",
+                        open.join(", ")
+                    ),
+                ),
+            };
+            (level, "forwarding_left_on", message, fix.clone())
+        }
         Note::MissingFeature(text) => ("warning", "missing_feature", text.clone(), Vec::new()),
         Note::Recovered(text) => ("note", "recovered", text.clone(), Vec::new()),
         Note::AddressShared {

@@ -260,6 +260,48 @@ fn routes_and_switches_of_the_host() {
     }
 }
 
+/// What is advised opens the containers' bridge, not the link to the outside, and by the program that has the rules.
+#[test]
+fn a_policy_is_opened_for_bridges_alone() {
+    require!(Need::Program("iptables-legacy"));
+    for program in ["iptables-nft", "iptables-legacy"] {
+        let host = stage();
+        let _servers = [
+            Echo::tcp(&host.container("web"), "web", 80),
+            Echo::tcp(host.outside(), "outside", 80),
+        ];
+        let door = if program == "iptables-legacy" {
+            "DOCKER-USER"
+        } else {
+            "FORWARD"
+        };
+        host.sh(&format!(
+            "{program} -P FORWARD DROP; {program} -N DOCKER-USER; {program} -A DOCKER-USER -j RETURN
+             [ {door} = FORWARD ] || {program} -A FORWARD -j DOCKER-USER"
+        ));
+        let published = || host.outside().tcp_brief(addr::HOST4, 8080);
+        assert!(!published().reached());
+        let said = host.w("exposure").stdout;
+        let fixes: Vec<&str> = said
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("fix: "))
+            .collect();
+        let tool = if door == "FORWARD" {
+            "iptables"
+        } else {
+            program
+        };
+        let opens = format!("{tool} -I {door} -o br-front -j ACCEPT");
+        assert!(fixes.contains(&opens.as_str()), "{said}");
+        assert!(!fixes.iter().any(|f| f.contains("up0")), "{said}");
+        let found = faults(&host);
+        mend(&host, &found);
+        assert_eq!(published().by(), Some("web"), "{found:#?}");
+        let out = host.container("web").tcp(addr::OUTSIDE4, 80);
+        assert_eq!(out.by(), Some("outside"), "{found:#?}");
+    }
+}
+
 #[test]
 fn what_will_break_is_told() {
     require!();
@@ -349,6 +391,8 @@ fn sound_hosts_are_left_in_peace() {
         ("no way out", "ip route flush exact default; ip -6 route del default"),
     ] {
         host.sh(script);
+        // Of Docker's bridges wharf's rules are told.
+        host.w("repair").ok();
         quiet(what);
     }
 }

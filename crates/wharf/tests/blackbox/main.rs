@@ -38,6 +38,7 @@ mod install;
 mod liar;
 mod lifecycle;
 mod neighbours;
+mod neighbours_docker;
 mod neighbours_firewalld;
 mod netavark;
 mod netavark_dns;

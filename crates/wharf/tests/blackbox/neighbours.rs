@@ -3,12 +3,12 @@
 
 use crate::common::*;
 use wharf_testkit::skip::Need;
-use wharf_testkit::{Answer, Echo, ForwardPolicy, Host, Netns, Snapshot, addr, require};
+use wharf_testkit::{Answer, Echo, Host, Netns, Snapshot, addr, require};
 
 const V4_ONLY: bool = false;
 
 /// Servers that are there all the time.
-fn servers(host: &Host) -> Vec<Echo> {
+pub fn servers(host: &Host) -> Vec<Echo> {
     vec![
         Echo::tcp(host.outside(), "outside", 80),
         Echo::tcp(host.netns(), "host", 7000),
@@ -16,14 +16,14 @@ fn servers(host: &Host) -> Vec<Echo> {
 }
 
 /// Network A with a1 on it, its port 80 published at 8080, and a2.
-fn start(host: &Host) -> Echo {
+pub fn start(host: &Host) -> Echo {
     network(host, "A", 1, "--bridge wharf-a");
     container(host, "a1", "A", 1, 11, "-p 8080:80");
     container(host, "a2", "A", 1, 12, "");
     Echo::tcp(&host.container("a1"), "a1", 80)
 }
 
-fn stop(host: &Host) {
+pub fn stop(host: &Host) {
     remove(host, &["a1", "a2"], &["A"]);
 }
 
@@ -121,6 +121,30 @@ fn ufw_before_wharf() {
         "ufw route delete allow in on wharf-a; ufw route delete allow out on wharf-a; ufw reload",
     );
     before.assert_same(&host, "a network beside ufw");
+}
+
+/// Rules of the user's own come first, whether they were there before wharf's or come later.
+#[test]
+fn what_ufw_denies_on_the_way_stays_denied() {
+    require!(Need::Program("ufw"), Need::Program("iptables-nft"));
+    let host = host();
+    let _servers = servers(&host);
+    ufw(&host);
+    let outside = addr::OUTSIDE4;
+    let denied = format!("proto tcp to {outside} port 80");
+    let out = || host.container("a1").tcp_brief(outside, 80);
+    host.sh(&format!("ufw route deny {denied}"));
+    let web = start(&host);
+    assert!(!out().reached(), "denied before");
+    host.sh(&format!("ufw route delete deny {denied}"));
+    container(&host, "a3", "A", 1, 13, "");
+    assert_eq!(out().by(), Some("outside"));
+    host.sh(&format!("ufw route deny {denied}"));
+    host.w("repair").ok();
+    assert!(!out().reached(), "denied later");
+    drop(web);
+    remove(&host, &["a3"], &[]);
+    stop(&host);
 }
 
 #[test]
@@ -306,28 +330,6 @@ fn the_old_iptables_is_read_and_the_user_told() {
     before
         .0
         .assert_same(&host, "a network beside the old iptables");
-}
-
-/// Rules of the user's own in Docker's chain, which say what wharf's would, stay when wharf goes.
-#[test]
-fn docker_user_keeps_what_is_the_users() {
-    require!(Need::Program("iptables-nft"));
-    let host = options().forward(ForwardPolicy::DropWithDockerUser).start();
-    let _servers = servers(&host);
-    host.sh("iptables-nft -I DOCKER-USER -i wharf-a -j ACCEPT");
-    let rules = || host.sh("iptables-nft -S; ip6tables-nft -S");
-    let before = (Snapshot::of(&host), rules());
-    let web = start(&host);
-    all_work(&host, "beside Docker");
-    assert!(
-        rules().contains("-A DOCKER-USER -o wharf-a -m comment --comment wharf -j ACCEPT"),
-        "{}",
-        rules()
-    );
-    drop(web);
-    stop(&host);
-    assert_eq!(rules(), before.1);
-    before.0.assert_same(&host, "a network beside Docker");
 }
 
 /// A bridge with a machine on it and the rules that libvirt's default network has (iptables): it works before, during and

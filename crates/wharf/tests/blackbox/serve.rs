@@ -7,9 +7,9 @@ use wharf_testkit::{
 };
 
 /// From the change to the mending.
-const SOON: Duration = Duration::from_secs(1);
+pub const SOON: Duration = Duration::from_secs(1);
 
-fn watched(host: &Host) -> Running {
+pub fn watched(host: &Host) -> Running {
     let watcher = host.w_spawn("serve");
     eventually("it watches", || {
         watcher.stdout().contains("watching").then_some(())
@@ -110,7 +110,7 @@ fn doors_of_others_are_opened_again_within_a_second() {
     host.sh("iptables-nft -F DOCKER-USER");
     assert!(!a1.ping_brief(addr::OUTSIDE4).reached());
     let planned = host.w("repair --dry-run").ok().stdout;
-    assert!(planned.contains("DOCKER-USER iifname"), "{planned}");
+    assert!(planned.contains("DOCKER-USER 'iifname"), "{planned}");
     host.sh(&planned);
     assert!(a1.ping(addr::OUTSIDE4).reached());
     assert_eq!(

@@ -20,6 +20,9 @@ pub struct Differences {
 /// How the names of packet rules begin; everything else is a link, an address, a setting.
 const RULES: &[&str] = &["table ", "set ", "chain ", "an element ", "rule ", "map "];
 
+/// How the name of a bridge of Docker's begins, of which the rules are told.
+const DOCKER: &str = "Docker's bridge ";
+
 fn is_rule(object: &str) -> bool {
     RULES.iter().any(|start| object.starts_with(start)) || object.contains(" of set ")
 }
@@ -40,12 +43,17 @@ impl Differences {
                 .any(|k| k.len() > 3 && object.contains(k.as_str()))
                 || repaired.iter().any(|netns| object.ends_with(netns))
         };
-        let (rules, others): (Vec<_>, Vec<_>) = self.changed.iter().partition(|(o, _)| is_rule(o));
+        let (docker, changed): (Vec<_>, Vec<_>) = self
+            .changed
+            .iter()
+            .partition(|(o, _)| o.starts_with(DOCKER));
+        let (rules, others): (Vec<_>, Vec<_>) = changed.into_iter().partition(|(o, _)| is_rule(o));
         if !rules.is_empty() {
             // What packets meet follows from it.
             all.retain(|f| f.owner != Owner::Wharf || f.fix != ["wharf repair"]);
         }
         all.extend(rules_changed(&rules));
+        all.extend(docker.into_iter().map(docker_changed));
         let others: Vec<_> = others.into_iter().filter(|(o, _)| !told(o)).collect();
         all.extend(objects_changed(&others));
         for item in &self.left {
@@ -85,6 +93,24 @@ fn rules_changed(rules: &[&(String, String)]) -> Option<Finding> {
     );
     finding.evidence = lines(rules);
     Some(finding.owner(Owner::Wharf).fix("wharf repair"))
+}
+
+fn docker_changed((bridge, why): &(String, String)) -> Finding {
+    let summary = format!(
+        "{bridge} is not as wharf's rules have it ({why}): who reaches its containers' unpublished ports may be wrong."
+    );
+    let mut finding = Finding::new(
+        Severity::Warning,
+        HostCode::RulesChanged,
+        "host",
+        bridge.clone(),
+        summary,
+    );
+    finding.evidence = vec![
+        "nft list set inet wharf docker".to_owned(),
+        "wharf repair --dry-run".to_owned(),
+    ];
+    finding.owner(Owner::Docker).fix("wharf repair")
 }
 
 fn objects_changed(objects: &[&(String, String)]) -> Option<Finding> {

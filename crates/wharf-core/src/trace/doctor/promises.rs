@@ -119,7 +119,11 @@ fn widen(scene: &Scene, cause: &mut Cause) {
     let insert = format!("nft insert rule {}", cause.object);
     cause.fix = match first.split_once(" -I ") {
         Some((tool, rest))
-            if rest.starts_with("DOCKER-USER ") || rest.starts_with(&format!("{chain} -i ")) =>
+            if ["DOCKER-USER", &chain].iter().any(|at| {
+                ["-i", "-o"]
+                    .iter()
+                    .any(|way| rest.starts_with(&format!("{at} {way} ")))
+            }) =>
         {
             let at = rest.split(' ').next().unwrap_or_default();
             both(&|br| format!("{tool} -I {at} -i {br} -j ACCEPT"), &|br| {

@@ -8,6 +8,10 @@ use crate::trace::ruleset::Hook;
 use super::Walk;
 use super::hooks::Site;
 use super::rules::{family_word, iptables, selector};
+use super::segment::is_bridge;
+
+/// Answers.
+const KNOWN: &str = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
 
 impl Walk<'_> {
     fn names(&self, site: Site) -> (Option<&str>, Option<&str>) {
@@ -18,6 +22,45 @@ impl Walk<'_> {
 
     fn has_program(&self, name: &str) -> bool {
         self.state.programs.contains(&name)
+    }
+
+    /// The bridge that a forwarded packet's containers are on, wharf's before others', and whether the flow begins there.
+    /// The link to the outside is nobody's to open.
+    fn side(&self, site: Site) -> Option<(&str, bool)> {
+        let space = self.space(site.space);
+        let (first, second) = match self.reply {
+            true => (site.oif, site.iif),
+            false => (site.iif, site.oif),
+        };
+        let link = |i: Option<u32>| i.and_then(|i| space.link(i));
+        let ours = |i: Option<u32>| link(i).filter(|_| self.network_of_bridge(i).is_some());
+        let any = |i: Option<u32>| link(i).filter(|l| is_bridge(l));
+        let begins = ours(first).map(|l| (l, true));
+        let side = begins
+            .or_else(|| ours(second).map(|l| (l, false)))
+            .or_else(|| any(first).map(|l| (l, true)))
+            .or_else(|| any(second).map(|l| (l, false)));
+        side.map(|(l, begins)| (l.name.as_str(), begins))
+    }
+
+    /// By rules of iptables' in a chain, for whom a forwarded packet is.
+    pub(super) fn by_link(&self, site: Site, tool: &str, chain: &str) -> Vec<String> {
+        let insert = format!("{tool} -I {chain}");
+        match (self.side(site), self.names(site)) {
+            (Some((bridge, true)), _) => vec![
+                format!("{insert} -i {bridge} -j ACCEPT"),
+                format!("{insert} -o {bridge} {KNOWN}"),
+            ],
+            (Some((bridge, false)), _) => vec![
+                format!("{insert} -o {bridge} -j ACCEPT"),
+                format!("{insert} -i {bridge} {KNOWN}"),
+            ],
+            (None, (Some(i), Some(o))) => vec![
+                format!("{insert} -i {i} -o {o} -j ACCEPT"),
+                format!("{insert} -i {o} -o {i} {KNOWN}"),
+            ],
+            _ => vec![format!("{insert} -j ACCEPT")],
+        }
     }
 
     /// `None` if there is neither ufw nor a chain for it.
@@ -46,12 +89,11 @@ impl Walk<'_> {
             (c.backend, c.family, c.name.as_str()) == (blame.backend, blame.family, &*chain)
         })?;
         let insert = format!("{} -I {chain}", iptables(space, blame));
-        let known = "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT";
         Some(match (forward, names) {
-            _ if packet.reply => vec![format!("{insert} {known}")],
+            _ if packet.reply => vec![format!("{insert} {KNOWN}")],
             (true, (Some(i), Some(o))) => vec![
                 format!("{insert} -i {i} -o {o} -j ACCEPT"),
-                format!("{insert} -i {o} -o {i} {known}"),
+                format!("{insert} -i {o} -o {i} {KNOWN}"),
             ],
             _ => vec![format!("{insert} {} -j ACCEPT", selector(packet).1)],
         })
@@ -61,13 +103,19 @@ impl Walk<'_> {
         let (space, (iif, _)) = (self.space(site.space), self.names(site));
         let forward = site.hook == Hook::Forward;
         if self.has_program("firewall-cmd") {
-            let what = match (packet.l4, forward, iif) {
-                (_, true, Some(i)) => format!("--zone=trusted --add-interface={i}"),
-                (L4::Tcp, ..) => format!("--add-port={}/tcp", packet.dport),
-                (L4::Udp, ..) => format!("--add-port={}/udp", packet.dport),
-                (L4::Icmp, ..) => "--add-protocol=icmp".to_owned(),
+            let program = format!("{}firewall-cmd", space.enter);
+            if let Some((bridge, _)) = self.side(site).filter(|_| forward) {
+                return vec![
+                    format!("{program} --permanent --zone=trusted --add-interface={bridge}"),
+                    format!("{program} --reload"),
+                ];
+            }
+            let what = match packet.l4 {
+                L4::Tcp => format!("--add-port={}/tcp", packet.dport),
+                L4::Udp => format!("--add-port={}/udp", packet.dport),
+                L4::Icmp => "--add-protocol=icmp".to_owned(),
             };
-            return vec![format!("{}firewall-cmd {what}", space.enter)];
+            return vec![format!("{program} {what}")];
         }
         let from = match (forward, iif) {
             (true, Some(i)) => format!("iifname {i} "),

@@ -237,12 +237,12 @@ impl<'a> Walk<'a> {
     /// Commands that let the packet through.
     fn let_through(&self, site: Site, blame: &Blame, packet: &Packet) -> Vec<String> {
         let space = self.space(site.space);
-        let name = |i: Option<u32>| i.and_then(|i| space.link(i)).map(|l| l.name.as_str());
         let (nft, xt) = selector(packet);
         let forward = site.hook == Hook::Forward;
         match blame.owner {
             Owner::Docker if forward && asks_docker_user(space, blame) => {
-                return self.docker_user(site);
+                // Docker keeps a chain for the administrator's own rules.
+                return self.by_link(site, &iptables(space, blame), "DOCKER-USER");
             }
             Owner::Ufw => {
                 if let Some(commands) = self.by_ufw(site, blame, packet) {
@@ -274,13 +274,8 @@ impl<'a> Walk<'a> {
             (None, true) => {
                 let tool = iptables(space, blame);
                 let at = &blame.chain;
-                match (forward, name(site.iif), name(site.oif)) {
-                    (true, Some(i), _) => vec![
-                        format!("{tool} -I {at} -i {i} -j ACCEPT"),
-                        format!(
-                            "{tool} -I {at} -o {i} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
-                        ),
-                    ],
+                match forward {
+                    true => self.by_link(site, &tool, at),
                     _ if packet.reply => vec![format!(
                         "{tool} -I {at} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"
                     )],
@@ -309,29 +304,6 @@ impl<'a> Walk<'a> {
                 all
             }
         }
-    }
-
-    /// Docker keeps a chain for the administrator's own rules.
-    fn docker_user(&self, site: Site) -> Vec<String> {
-        let space = self.space(site.space);
-        let name = |i: Option<u32>| i.and_then(|i| space.link(i)).map(|l| l.name.as_str());
-        let (first, second) = match (name(site.iif), name(site.oif)) {
-            // On the way back the bridge is where the answer goes.
-            (_, Some(o)) if self.reply => (o, o),
-            (Some(i), _) => (i, i),
-            _ => return vec!["iptables -I DOCKER-USER -j ACCEPT".to_owned()],
-        };
-        let tool = match self.query_is_v6() {
-            true => "ip6tables",
-            false => "iptables",
-        };
-        vec![
-            format!("{}{tool} -I DOCKER-USER -i {first} -j ACCEPT", space.enter),
-            format!(
-                "{}{tool} -I DOCKER-USER -o {second} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-                space.enter
-            ),
-        ]
     }
 
     fn query_is_v6(&self) -> bool {

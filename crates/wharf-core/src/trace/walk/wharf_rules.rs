@@ -56,6 +56,10 @@ impl<'a> Walk<'a> {
             (None, "forward") => self.guarded(site, base, packet, false),
             (None, "host") if self.is_gateway(packet.dst) => self.gateway_closed(base, packet),
             (None, "host") => self.guarded(site, base, packet, false),
+            (None, "to_docker") => docker_unpublished(base, packet),
+            (None, "transit") if blame.text.contains("@unguarded") => {
+                docker_unpublished(base, packet)
+            }
             (None, "transit") => {
                 let links = [site.iif, site.oif].into_iter().flatten();
                 let mut links = links.filter_map(|i| self.space(HOST).link(i));
@@ -352,6 +356,16 @@ fn narrowed(base: Fault, net: &NetworkSpec, packet: &Packet, container: Option<S
             Some(container) => moved(&format!("{name}-open"), " -o host-access=all", &container),
             None => vec![format!("wharf network inspect {name}")],
         })
+}
+
+fn docker_unpublished(base: Fault, packet: &Packet) -> Fault {
+    let what = format!(
+        "{} is a container of Docker's: it is reached by the ports that Docker publishes, and at no other.",
+        super::ends::show_end(packet.dst, packet.dport)
+    );
+    renamed(base, Code::NetworkIsolation, what)
+        .evidence("nft list set inet wharf docker")
+        .fix("docker ps --format '{{.Names}} {{.Ports}}'")
 }
 
 fn transit(base: Fault, link: Option<&str>, handle: Option<u64>) -> Fault {

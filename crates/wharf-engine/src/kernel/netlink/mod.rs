@@ -8,6 +8,7 @@
 mod announce;
 mod child;
 mod delete;
+pub(crate) mod door;
 pub(crate) mod message;
 pub(crate) mod netns;
 pub(crate) mod nft_apply;

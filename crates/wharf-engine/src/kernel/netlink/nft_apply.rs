@@ -4,64 +4,19 @@ use std::io;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use wharf_core::addr;
 use wharf_core::model::Netns;
-use wharf_core::name::IfName;
 use wharf_core::nft::{CT_STATUS_SNAT, Change};
 use wharf_core::op::Op;
 use wharf_core::publish::Protocol;
 use wharf_nft::conntrack::{Conntrack, ConntrackFilter, Entry};
-use wharf_nft::expr::{CmpOp, MetaKey, Reg};
-use wharf_nft::{Batch, Expr, Family, NftError, Rule, Verdict};
+use wharf_nft::{Family, NftError};
 
 use super::NetlinkKernel;
 use super::nft_encode::batch;
 use crate::kernel::OpError;
 
 /// Error number (0 if none) and text.
-type Refusal = (i32, Option<String>);
-
-/// The table that other tools' chains for users' rules are in.
-pub(crate) const FILTER: &str = "filter";
-/// By what wharf knows its rules in others' chains.
-pub(crate) const OURS: &str = "wharf";
-
-/// `-i LINK -j ACCEPT` or `-o LINK -j ACCEPT` in a chain of table `filter`, in the form iptables-nft writes and reads:
-/// names are compared with their final zero, and every rule counts.
-pub(crate) fn door_rule(family: Family, chain: &str, link: &IfName, inward: bool) -> Rule {
-    let mut name = link.as_str().as_bytes().to_vec();
-    name.push(0);
-    let key = if inward {
-        MetaKey::IifName
-    } else {
-        MetaKey::OifName
-    };
-    let exprs = vec![
-        Expr::meta(key, Reg::R1),
-        Expr::cmp(Reg::R1, CmpOp::Eq, name),
-        Expr::counter(),
-        Expr::verdict(Verdict::Accept),
-    ];
-    Rule::new(family, FILTER, chain, exprs)
-}
-
-/// Puts a rule for a link into another tool's chain, before that one's own.
-pub(super) fn open_door(
-    kernel: &mut NetlinkKernel,
-    (family, chain): (addr::Family, &str),
-    (link, inward): (&IfName, bool),
-) -> Result<(), Refusal> {
-    let family = match family {
-        addr::Family::V4 => Family::Ip,
-        addr::Family::V6 => Family::Ip6,
-    };
-    let mut batch = Batch::new();
-    batch.insert_rule(&door_rule(family, chain, link, inward).with_comment(OURS));
-    let nf = kernel
-        .nf()
-        .map_err(|e| (e.raw_os_error().unwrap_or(0), Some(e.to_string())))?;
-    nf.commit(&batch).map_err(refusal)
-}
+pub(super) type Refusal = (i32, Option<String>);
 
 /// As an error of the system where there is a number.
 pub(crate) fn to_io(error: NftError) -> io::Error {
@@ -71,7 +26,7 @@ pub(crate) fn to_io(error: NftError) -> io::Error {
     }
 }
 
-fn refusal(error: NftError) -> Refusal {
+pub(super) fn refusal(error: NftError) -> Refusal {
     match error {
         NftError::Refused {
             errno,

@@ -169,9 +169,10 @@ impl<'a> Run<'a> {
                 chain,
                 link,
                 inward,
+                ..
             } => {
                 self.flush()?;
-                super::nft_apply::open_door(self.kernel, (*family, chain), (link, *inward))
+                super::door::open_door(self.kernel, (*family, chain), (link, *inward))
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
             Op::ConntrackFlush {

@@ -1,0 +1,161 @@
+//! Docker's bridges. wharf lets its own pass at Docker's chain for users' rules, and so past what Docker would say of
+//! them: what Docker keeps everybody from, wharf keeps its containers from.
+//!
+//! Which bridges are Docker's its rules tell, in `ip filter` and `ip6 filter`; those of its nftables backend judge by
+//! themselves. Not for: Docker's rules in the old iptables' tables.
+
+use std::collections::BTreeSet;
+
+use wharf_core::addr::Family;
+use wharf_core::compile::Docker;
+use wharf_core::diff::diff;
+use wharf_core::model::{Netns, Resource};
+use wharf_core::name::IfName;
+use wharf_core::nft::{Field, Object};
+use wharf_nft::expr::{CmpOp, MetaKey};
+use wharf_nft::{
+    Chain, Data, Expr, Family as NftFamily, NfSocket, NftError, Rule, SetRef, Verdict,
+};
+
+use crate::api::Finding;
+use crate::engine::Engine;
+use crate::engine::foreign::{foreign_chains, refuses};
+use crate::engine::lost::link_name;
+use crate::kernel::netlink::NetlinkKernel;
+use crate::kernel::netlink::door::FILTER;
+
+/// Where Docker's rules for its bridges begin, and how its chains are called.
+const DOCKER: &str = "DOCKER";
+/// Its chain for users' rules, which says nothing of Docker.
+const USERS: &str = "DOCKER-USER";
+/// Here it drops what comes from other bridges of its own.
+const AMONG_ITS_OWN: &str = "DOCKER-ISOLATION-STAGE-2";
+
+impl Engine {
+    /// Has wharf's rules know Docker's bridges as they are now. What fails here is found by `repair`.
+    pub(super) fn learn_of_docker(&mut self) {
+        let wanted = docker(&mut self.kernel);
+        // Where Docker is not, nothing is to be done; what is left of it goes with `repair`.
+        if wanted.bridges.is_empty() {
+            return;
+        }
+        let there = known(&mut self.kernel);
+        let plan = diff(&wanted.elements(), &there, "Docker's bridges");
+        self.carry_out_all(&plan);
+    }
+}
+
+/// Docker's bridges by its rules; none where those cannot be read.
+pub(super) fn docker(kernel: &mut NetlinkKernel) -> Docker {
+    let read = kernel.nftables().and_then(read);
+    let mut found = read.unwrap_or_default();
+    if !found.bridges.is_empty() {
+        // A bridge of the host's own that Docker shares is the way out.
+        let ways_out = ways_out(kernel);
+        found.bridges.retain(|name| !ways_out.contains(name));
+        found.unguarded.retain(|(_, name)| !ways_out.contains(name));
+    }
+    found
+}
+
+/// What wharf's sets hold of Docker's bridges.
+pub(super) fn known(kernel: &mut NetlinkKernel) -> Vec<Resource> {
+    let Ok(nft) = kernel.nftables() else {
+        return Vec::new();
+    };
+    let mut all = Vec::new();
+    for name in Docker::SETS {
+        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, name);
+        let elements = nft.dump_elements(&set).unwrap_or_default();
+        let links = elements.iter().filter_map(|e| link_name(&e.key));
+        all.extend(links.map(|link| Docker::element(name, &link)));
+    }
+    all
+}
+
+/// What is wrong with what the rules are told of a bridge.
+pub(super) fn told_wrong(element: &Resource, was: &str) -> Finding {
+    let link = match element {
+        Resource::Nft(Object::Element(e)) => match e.key.first() {
+            Some(Field::Name(link)) => link.as_str(),
+            _ => "",
+        },
+        _ => "",
+    };
+    Finding {
+        object: format!("Docker's bridge {link}"),
+        was: was.to_owned(),
+    }
+}
+
+fn read(nft: &mut NfSocket) -> Result<Docker, NftError> {
+    let chains = foreign_chains(nft)?;
+    let mut found = Docker::default();
+    for (of, family) in [(NftFamily::Ip, Family::V4), (NftFamily::Ip6, Family::V6)] {
+        let filter = |c: &&Chain| c.family == of && c.table == FILTER;
+        if !chains.iter().filter(filter).any(|c| c.name == DOCKER) {
+            continue;
+        }
+        let (mut bridges, mut guarded) = (BTreeSet::new(), BTreeSet::new());
+        let mut open = true;
+        for chain in chains.iter().filter(filter) {
+            let forward = chain.name == "FORWARD";
+            if !forward && (!chain.name.starts_with(DOCKER) || chain.name == USERS) {
+                continue;
+            }
+            open &= !forward || !refuses(nft, chain)?;
+            for rule in nft.dump_chain_rules(of, FILTER, &chain.name)? {
+                let Some(link) = out_by(&rule) else { continue };
+                match verdict(&rule) {
+                    Some(Verdict::Jump(to)) if to == DOCKER => {}
+                    Some(Verdict::Drop) if !forward => {
+                        if chain.name != AMONG_ITS_OWN {
+                            guarded.insert(link.clone());
+                        }
+                    }
+                    _ => continue,
+                }
+                bridges.insert(link);
+            }
+        }
+        let unguarded = bridges.difference(&guarded).filter(|_| open);
+        let unguarded = unguarded.map(|link| (family, link.clone()));
+        found.unguarded.extend(unguarded);
+        found.bridges.extend(bridges);
+    }
+    Ok(found)
+}
+
+/// The link that a rule is about by which packets leave.
+fn out_by(rule: &Rule) -> Option<IfName> {
+    let loads = |e: &Expr| matches!(e, Expr::Meta(m) if m.key == MetaKey::OifName);
+    let at = rule.exprs.iter().position(loads)?;
+    match rule.exprs.get(at + 1)? {
+        // Without a final zero it is the beginning of names.
+        Expr::Cmp(cmp) if cmp.op == CmpOp::Eq && cmp.data.ends_with(&[0]) => link_name(&cmp.data),
+        _ => None,
+    }
+}
+
+fn verdict(rule: &Rule) -> Option<&Verdict> {
+    rule.exprs.iter().find_map(|e| match e {
+        Expr::Immediate(i) => match &i.data {
+            Data::Verdict(verdict) => Some(verdict),
+            Data::Value(_) => None,
+        },
+        _ => None,
+    })
+}
+
+/// The links that default routes lead over.
+fn ways_out(kernel: &mut NetlinkKernel) -> BTreeSet<IfName> {
+    let routes = kernel.routes(&Netns::Host).unwrap_or_default();
+    let out: Vec<u32> = routes
+        .iter()
+        .filter(|r| r.dst.prefix_len() == 0)
+        .filter_map(|r| r.oif)
+        .collect();
+    let links = kernel.links(&Netns::Host).unwrap_or_default();
+    let links = links.iter().filter(|l| out.contains(&l.index));
+    links.filter_map(|l| l.name.parse().ok()).collect()
+}
