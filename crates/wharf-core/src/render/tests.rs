@@ -111,3 +111,40 @@ fn routes_and_sub_interfaces_are_written_as_ip_takes_them() {
         "ip link add link up0 name eth0 mtu 1400 address 02:00:00:00:00:01 netns web type macvlan mode vepa"
     );
 }
+
+#[test]
+fn what_others_changed_is_changed_back() {
+    let name = |text: &str| text.parse::<IfName>().unwrap();
+    let door = Op::Door {
+        family: Family::V6,
+        chain: "DOCKER-USER".to_owned(),
+        link: name("br-a"),
+        inward: false,
+    };
+    let traits = Traits {
+        arp: Some(true),
+        stp: Some(false),
+        ..Traits::default()
+    };
+    let alone = Op::LinkTraits {
+        netns: Netns::Host,
+        link: name("br-a"),
+        traits,
+        back: false,
+    };
+    let rename = Op::LinkRename {
+        from: name("mine"),
+        to: name("br-a"),
+    };
+    for (op, text) in [
+        (
+            door,
+            r#"nft 'insert rule ip6 filter DOCKER-USER oifname "br-a" counter accept comment "wharf"'"#,
+        ),
+        (alone, "ip link set dev br-a arp on type bridge stp_state 0"),
+        (rename, "ip link set dev mine name br-a"),
+        (Op::PortUnplug(name("v0")), "ip link set dev v0 nomaster"),
+    ] {
+        assert_eq!(command(&op), text);
+    }
+}

@@ -208,10 +208,19 @@ fn the_commands_of_a_dry_run_mend_too() {
     let host = host();
     scene(&host);
     let _web = Echo::tcp(&host.container("a1"), "a1", 80);
-    host.sh("nft flush ruleset; ip link del wharf-a");
-    let script = host.w("repair --dry-run").ok().stdout;
-    host.sh(&script);
-    everything_works(&host, "after the commands");
+    let port = text(&host.inspect("a1"), "networks/0/host_interface");
+    for damage in [
+        "nft flush ruleset; ip link del wharf-a".to_owned(),
+        format!("ip link set wharf-a name mine; ip link set {port} name mine2"),
+        format!("bridge link set dev {port} state 0; ip link set wharf-a arp off"),
+        "ip link set wharf-a type bridge stp_state 1; ip -n a1 route replace default via 10.88.1.99"
+            .to_owned(),
+    ] {
+        host.sh(&damage);
+        let script = host.w("repair --dry-run").ok().stdout;
+        host.sh(&script);
+        everything_works(&host, &damage);
+    }
 }
 
 /// Inside a container, without removing what its owner may have put there.
