@@ -172,6 +172,19 @@ fn add_link(w: &mut World, link: &wharf_core::model::Link) {
     if let Some(mac) = link.mac {
         w.get(HOST, name).mac = Some(mac);
     }
+    if let (LinkKind::Bridge, Some(mac)) = (&link.kind, link.mac) {
+        // The kernel's own doing.
+        let link = w.index(HOST, name);
+        w.state.spaces[HOST].fdb.push(FdbEntry {
+            link,
+            mac,
+            vlan: None,
+            own: false,
+            fixed: true,
+            local: true,
+            dst: None,
+        });
+    }
     w.get(HOST, name).group = link.group;
     if let Some(master) = &link.master {
         w.plug(HOST, name, master.as_str());
