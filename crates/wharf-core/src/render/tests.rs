@@ -1,4 +1,5 @@
 use super::*;
+use crate::extras::Traits;
 use crate::model::{Hop, Link, LinkKind, Port, RouteMore};
 use crate::op::RouteOp;
 
@@ -120,6 +121,7 @@ fn what_others_changed_is_changed_back() {
         chain: "DOCKER-USER".to_owned(),
         link: name("br-a"),
         inward: false,
+        moved: false,
     };
     let traits = Traits {
         arp: Some(true),
@@ -136,11 +138,13 @@ fn what_others_changed_is_changed_back() {
         from: name("mine"),
         to: name("br-a"),
     };
+    // Before the return that ends the chain, if there is one.
+    let rule = r#"'oifname "br-a" counter accept comment "wharf"'"#;
+    for at in ["insert", "handle \"$end\"", "add"] {
+        assert!(command(&door).contains(at), "{at}");
+    }
+    assert_eq!(command(&door).matches(rule).count(), 2);
     for (op, text) in [
-        (
-            door,
-            r#"nft 'insert rule ip6 filter DOCKER-USER oifname "br-a" counter accept comment "wharf"'"#,
-        ),
         (alone, "ip link set dev br-a arp on type bridge stp_state 0"),
         (rename, "ip link set dev mine name br-a"),
         (Op::PortUnplug(name("v0")), "ip link set dev v0 nomaster"),
