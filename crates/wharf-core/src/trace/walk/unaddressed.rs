@@ -25,7 +25,7 @@ impl<'a> Walk<'a> {
             let subnet = own.find(|s| s.subnet.contains(&dst))?;
             (id == HOST && net.has_own_bridge()).then_some((net, subnet))
         })?;
-        let bridge = space.link_named(&net.bridge.to_string())?;
+        let bridge = space.link_named(net.bridge.as_str())?;
         let passes = found.is_none_or(|(link, length)| {
             link != Some(bridge.index) && length < subnet.subnet.prefix_len()
         });
