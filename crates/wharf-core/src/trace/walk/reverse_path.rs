@@ -56,14 +56,14 @@ impl<'a> Walk<'a> {
         (ask.src, ask.iif) = (Some(packet.dst), out);
         let back = match route::lookup(space, &ask, &Skip::default()) {
             Found::Route(c) => show::show_route(space, c.route, c.hop),
-            Found::Refused(Refuser::Rule(rule)) => {
+            Found::Refused(Refuser::Rule(rule) | Refuser::Route(_, Some(rule))) => {
                 let how = format!(
                     "which refuses the way back to {}, so that {name} drops what comes from there",
                     packet.src
                 );
                 return self.policy(id, rule, &how);
             }
-            Found::Refused(Refuser::Route(..)) | Found::Nothing => "no route".to_owned(),
+            Found::Refused(Refuser::Route(_, None)) | Found::Nothing => "no route".to_owned(),
         };
         let what = format!(
             "{} drops packets from {} that come in by {}, since the way back is another ({back}).",
