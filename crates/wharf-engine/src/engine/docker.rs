@@ -1,8 +1,8 @@
 //! Docker's bridges. wharf lets its own pass at Docker's chain for users' rules, and so past what Docker would say of
 //! them: what Docker keeps everybody from, wharf keeps its containers from.
 //!
-//! Which bridges are Docker's its rules tell, in `ip filter` and `ip6 filter`; those of its nftables backend judge by
-//! themselves. Not for: Docker's rules in the old iptables' tables.
+//! Which bridges are Docker's its rules tell, in `ip filter` and `ip6 filter` and in the old iptables' tables; those of its
+//! nftables backend judge by themselves.
 
 use std::collections::BTreeSet;
 
@@ -23,6 +23,7 @@ use crate::engine::foreign::{foreign_chains, refuses};
 use crate::engine::lost::link_name;
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::netlink::door::FILTER;
+use crate::observe::xtables::{self, Target};
 
 /// Where Docker's rules for its bridges begin, and how its chains are called.
 const DOCKER: &str = "DOCKER";
@@ -49,6 +50,9 @@ impl Engine {
 pub(super) fn docker(kernel: &mut NetlinkKernel) -> Docker {
     let read = kernel.nftables().and_then(read);
     let mut found = read.unwrap_or_default();
+    for family in Family::BOTH {
+        read_xtables(family, &mut found);
+    }
     if !found.bridges.is_empty() {
         // A bridge of the host's own that Docker shares is the way out.
         let ways_out = ways_out(kernel);
@@ -96,34 +100,84 @@ fn read(nft: &mut NfSocket) -> Result<Docker, NftError> {
         if !chains.iter().filter(filter).any(|c| c.name == DOCKER) {
             continue;
         }
-        let (mut bridges, mut guarded) = (BTreeSet::new(), BTreeSet::new());
+        let mut of_family = Seen::default();
         let mut open = true;
         for chain in chains.iter().filter(filter) {
             let forward = chain.name == "FORWARD";
-            if !forward && (!chain.name.starts_with(DOCKER) || chain.name == USERS) {
+            open &= !forward || !refuses(nft, chain)?;
+            if !forward && !is_dockers(&chain.name) {
                 continue;
             }
-            open &= !forward || !refuses(nft, chain)?;
             for rule in nft.dump_chain_rules(of, FILTER, &chain.name)? {
                 let Some(link) = out_by(&rule) else { continue };
                 match verdict(&rule) {
-                    Some(Verdict::Jump(to)) if to == DOCKER => {}
-                    Some(Verdict::Drop) if !forward => {
-                        if chain.name != AMONG_ITS_OWN {
-                            guarded.insert(link.clone());
-                        }
-                    }
-                    _ => continue,
+                    Some(Verdict::Jump(to)) if to == DOCKER => of_family.asked(link),
+                    Some(Verdict::Drop) if !forward => of_family.dropped(&chain.name, link),
+                    _ => {}
                 }
-                bridges.insert(link);
             }
         }
-        let unguarded = bridges.difference(&guarded).filter(|_| open);
-        let unguarded = unguarded.map(|link| (family, link.clone()));
-        found.unguarded.extend(unguarded);
-        found.bridges.extend(bridges);
+        of_family.join(&mut found, family, open);
     }
     Ok(found)
+}
+
+/// The same in the old iptables' table, which nftables does not show.
+fn read_xtables(family: Family, found: &mut Docker) {
+    let Some(filter) = xtables::filter(family) else {
+        return;
+    };
+    let mut of_family = Seen::default();
+    for rule in filter.outward {
+        let Ok(link) = rule.link.parse() else {
+            continue;
+        };
+        match rule.target {
+            Target::Chain(to) if to == DOCKER => of_family.asked(link),
+            Target::Drop if is_dockers(&rule.chain) => of_family.dropped(&rule.chain, link),
+            _ => {}
+        }
+    }
+    of_family.join(found, family, !filter.forward_drops);
+}
+
+/// Whether it is one of Docker's own chains.
+fn is_dockers(chain: &str) -> bool {
+    chain.starts_with(DOCKER) && chain != USERS
+}
+
+/// Whether Docker has its rules in the old iptables' table.
+pub(super) fn is_in_xtables(family: Family) -> bool {
+    xtables::filter(family).is_some_and(|f| f.chains.iter().any(|c| c == DOCKER))
+}
+
+/// What one family's rules say.
+#[derive(Default)]
+struct Seen {
+    bridges: BTreeSet<IfName>,
+    guarded: BTreeSet<IfName>,
+}
+
+impl Seen {
+    /// What goes there is judged by Docker.
+    fn asked(&mut self, link: IfName) {
+        self.bridges.insert(link);
+    }
+
+    fn dropped(&mut self, chain: &str, link: IfName) {
+        if chain != AMONG_ITS_OWN {
+            self.guarded.insert(link.clone());
+        }
+        self.bridges.insert(link);
+    }
+
+    /// `open`: what no rule drops passes.
+    fn join(self, found: &mut Docker, family: Family, open: bool) {
+        let unguarded = self.bridges.difference(&self.guarded).filter(|_| open);
+        let unguarded = unguarded.map(|link| (family, link.clone()));
+        found.unguarded.extend(unguarded);
+        found.bridges.extend(self.bridges);
+    }
 }
 
 /// The link that a rule is about by which packets leave.

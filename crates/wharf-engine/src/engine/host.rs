@@ -14,7 +14,7 @@ use wharf_core::plan::{Plan, Undo};
 
 use crate::api::Note;
 use crate::engine::Engine;
-use crate::engine::docker::docker;
+use crate::engine::docker::{docker, is_in_xtables};
 use crate::error::EngineError;
 use crate::kernel::netlink::{bridged_as_routed, has_ipv6};
 use crate::observe::LinkInfo;
@@ -343,7 +343,11 @@ impl Engine {
             Some(Family::V6) => "ip6tables",
             _ => "iptables",
         };
-        let fix = (!open.is_empty()).then(|| format!("{program} -P FORWARD DROP"));
+        let legacy = match family.is_some_and(is_in_xtables) {
+            true => "-legacy",
+            false => "",
+        };
+        let fix = (!open.is_empty()).then(|| format!("{program}{legacy} -P FORWARD DROP"));
         Note::ForwardingLeftOn {
             bridges: needed_by.iter().map(IfName::to_string).collect(),
             open,

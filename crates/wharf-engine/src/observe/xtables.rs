@@ -1,5 +1,5 @@
-//! The old iptables' tables, which nftables does not show: whether FORWARD drops by policy, and of what links its rules
-//! speak. They are read as the `iptables-legacy` program reads them, by socket options (`linux/netfilter_ipv4/ip_tables.h`,
+//! The old iptables' tables, which nftables does not show: whether FORWARD drops by policy, of what links its rules
+//! speak, and where rules for links lead. They are read as the `iptables-legacy` program reads them, by socket options (`linux/netfilter_ipv4/ip_tables.h`,
 //! `linux/netfilter_ipv6/ip6_tables.h`). Not for: writing there, or understanding rules.
 
 use std::fs;
@@ -34,6 +34,28 @@ pub struct Filter {
     pub links: Vec<String>,
     /// The chains that are not built in.
     pub chains: Vec<String>,
+    /// The rules for links by which packets leave.
+    pub outward: Vec<Outward>,
+}
+
+/// A rule for a link by which packets leave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outward {
+    /// The chain it is in; empty for those that are built in.
+    pub chain: String,
+    /// The link.
+    pub link: String,
+    /// What it does.
+    pub target: Target,
+}
+
+/// Where a rule leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// To another chain.
+    Chain(String),
+    /// To nowhere.
+    Drop,
 }
 
 /// Reads the filter table; `None` if there is none, or nobody may read it.
@@ -65,12 +87,40 @@ pub fn parse(family: Family, entries: &[u8], policy: usize) -> Filter {
     let layout = Layout::of(family);
     let mut found = Filter::default();
     let mut at = 0;
+    // Where chains begin: that is what jumps name.
+    let mut begins: Vec<usize> = Vec::new();
+    let mut verdicts: Vec<(String, String, i32)> = Vec::new();
     while let Some(entry) = entries.get(at..).and_then(|rest| layout.entry(rest)) {
         found.forward_drops |= at == policy && entry.verdict() == Some(DROP);
         found.links.extend(entry.links(&layout));
-        found.chains.extend(entry.chain());
+        if let (Some(link), Some(verdict)) = (entry.link(&layout, 1), entry.verdict()) {
+            let chain = found.chains.last().cloned().unwrap_or_default();
+            verdicts.push((chain, link, verdict));
+        }
         at += entry.bytes.len();
+        if let Some(chain) = entry.chain() {
+            found.chains.push(chain);
+            begins.push(at);
+        }
     }
+    let chain_at = |verdict: i32| {
+        let at = begins
+            .iter()
+            .position(|at| usize::try_from(verdict) == Ok(*at))?;
+        Some(Target::Chain(found.chains[at].clone()))
+    };
+    let leads = |(chain, link, verdict)| {
+        let target = match verdict {
+            DROP => Target::Drop,
+            _ => chain_at(verdict)?,
+        };
+        Some(Outward {
+            chain,
+            link,
+            target,
+        })
+    };
+    found.outward = verdicts.into_iter().filter_map(leads).collect();
     found
 }
 
@@ -135,15 +185,16 @@ impl Entry<'_> {
         own.then(|| String::from_utf8_lossy(name).into_owned())
     }
 
-    fn links(&self, layout: &Layout) -> Vec<String> {
-        let name =
-            |n: usize| until_zero(self.bytes.get(layout.links + 16 * n..).unwrap_or_default());
-        let names = [name(0), name(1)]
+    /// The link it is for by which packets come in (0) or leave (1).
+    fn link(&self, layout: &Layout, n: usize) -> Option<String> {
+        let name = until_zero(self.bytes.get(layout.links + 16 * n..)?);
+        (!name.is_empty()).then(|| String::from_utf8_lossy(name).into_owned())
+    }
+
+    fn links(&self, layout: &Layout) -> impl Iterator<Item = String> {
+        [self.link(layout, 0), self.link(layout, 1)]
             .into_iter()
-            .filter(|name| !name.is_empty());
-        names
-            .map(|name| String::from_utf8_lossy(name).into_owned())
-            .collect()
+            .flatten()
     }
 }
 
@@ -224,9 +275,33 @@ mod tests {
                 forward_drops: true,
                 links: vec!["wharf0".to_owned()],
                 chains: vec!["DOCKER-USER".to_owned()],
+                outward: Vec::new(),
             };
             assert_eq!(parse(family, &all, first.len()), expected);
             assert!(!parse(family, &all, 0).forward_drops);
+        }
+    }
+
+    #[test]
+    fn where_rules_for_links_lead_is_read() {
+        for family in Family::BOTH {
+            let mut docker = [0; 32];
+            docker[..6].copy_from_slice(b"DOCKER");
+            let chain = entry(family, ["", ""], ERROR, &docker);
+            let drop = entry(family, ["", "docker0"], b"", &DROP.to_ne_bytes());
+            let size = drop.len() + chain.len();
+            let jump = (size as i32).to_ne_bytes();
+            let all = [entry(family, ["", "docker0"], b"", &jump), chain, drop].concat();
+            let rule = |chain: &str, target| Outward {
+                chain: chain.to_owned(),
+                link: "docker0".to_owned(),
+                target,
+            };
+            let expected = [
+                rule("", Target::Chain("DOCKER".to_owned())),
+                rule("DOCKER", Target::Drop),
+            ];
+            assert_eq!(parse(family, &all, 0).outward, expected);
         }
     }
 }

@@ -41,12 +41,16 @@ const NAT: &str = "
     A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE";
 
 fn rules(host: &Host, table: &str, text: &str) {
+    rules_by("iptables-nft", host, table, text);
+}
+
+fn rules_by(program: &str, host: &Host, table: &str, text: &str) {
     for rule in text
         .split(['\n', ';'])
         .map(str::trim)
         .filter(|r| !r.is_empty())
     {
-        host.sh(&format!("iptables-nft -t {table} -{rule}"));
+        host.sh(&format!("{program} -t {table} -{rule}"));
     }
 }
 
@@ -111,6 +115,31 @@ fn containers_of_docker_are_reached_by_published_ports_only() {
         stop(&host);
         before.assert_same(&host, "a network beside Docker");
     }
+}
+
+/// What Docker wrote with the old iptables holds as well, when the user has done what wharf says.
+#[test]
+fn docker_with_the_old_iptables_is_read() {
+    require!(Need::Program("iptables-legacy"));
+    let host = options().ip_forward(true).start();
+    let _servers = servers(&host);
+    let (d1, _d2) = (bridge(&host, "docker0", 17), bridge(&host, "br-inner", 18));
+    let _echoes = [80, 81].map(|port| Echo::tcp(&d1, "d1", port));
+    rules_by("iptables-legacy", &host, "filter", CLASSIC);
+    rules_by("iptables-legacy", &host, "nat", NAT);
+    host.sh("iptables-legacy -P FORWARD DROP");
+    let made = host
+        .w(&format!("network create A {} --bridge wharf-a", subnets(1)))
+        .ok();
+    assert_eq!(follow(&host, &made.stderr), 2);
+    container(&host, "a1", "A", 1, 11, "");
+    let a1 = host.container("a1");
+    assert_eq!(a1.tcp(addr::OUTSIDE4, 80).by(), Some("outside"));
+    assert!(!a1.tcp_brief(ip("172.17.0.2"), 81).reached());
+    assert_eq!(a1.tcp(addr::HOST4, 8180).by(), Some("d1"));
+    let known = host.sh("nft list set inet wharf docker");
+    assert!(known.contains("br-inner"), "{known}");
+    remove(&host, &["a1"], &["A"]);
 }
 
 /// A network that Docker makes later is known by wharf's next change, by `repair`, and by the watcher.
