@@ -113,6 +113,14 @@ pub enum Op {
         /// The hardware address.
         mac: Mac,
     },
+    /// `bridge fdb replace … self permanent`: by which a bridge takes frames as its own. The kernel makes the entry with the
+    /// bridge, and who flushes the table takes it away.
+    FdbOwn {
+        /// The bridge.
+        link: IfName,
+        /// Its hardware address.
+        mac: Mac,
+    },
     /// `bridge fdb del`
     FdbDel {
         /// The port.
@@ -290,6 +298,7 @@ impl Op {
             | Self::NeighDel { link, .. }
             | Self::FdbAdd { link, .. }
             | Self::FdbDel { link, .. }
+            | Self::FdbOwn { link, .. }
             | Self::Shape { link, .. }
             | Self::Detour { from: link, .. }
             | Self::Door { link, .. } => Some(link),

@@ -83,6 +83,12 @@ pub fn command(op: &Op) -> String {
         Op::FdbAdd { link, mac } => {
             format!("bridge fdb replace {mac} dev {} master static", quote(link))
         }
+        Op::FdbOwn { link, mac } => {
+            format!(
+                "bridge fdb replace {mac} dev {} self permanent",
+                quote(link)
+            )
+        }
         Op::FdbDel { link, mac } => format!("bridge fdb del {mac} dev {} master", quote(link)),
         Op::SysctlSet { netns, key, value } => sysctl(netns, key, value),
         Op::Shape { link, limit } => format!(
@@ -138,7 +144,7 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::BlackholeDel { .. } => "route del",
         Op::NeighAdd { .. } => "neigh add",
         Op::NeighDel { .. } => "neigh del",
-        Op::FdbAdd { .. } => "fdb add",
+        Op::FdbAdd { .. } | Op::FdbOwn { .. } => "fdb add",
         Op::FdbDel { .. } => "fdb del",
         Op::SysctlSet { .. } => "sysctl set",
         Op::Shape { .. } => "qdisc replace",

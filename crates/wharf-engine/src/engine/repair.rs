@@ -7,8 +7,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use wharf_core::addr::Mac;
 use wharf_core::diff::diff;
 use wharf_core::model::{Link, Netns, Resource, ResourceKey};
+use wharf_core::name::IfName;
 use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
@@ -157,6 +159,7 @@ impl Engine {
         let kernel = &mut self.kernel;
         Ok(!renamed_links(kernel, &desired)?.is_empty()
             || !shut_doors(kernel, &live).is_empty()
+            || !deaf(kernel, &live)?.is_empty()
             || !compared(kernel, &desired, &[])?.findings.is_empty())
     }
 
@@ -211,6 +214,14 @@ impl Engine {
         for door in shut_doors(&mut self.kernel, &live) {
             pass.findings.push(shut(&door));
             rest.push(door, NO_WAY_BACK, "bridges of wharf's pass there");
+        }
+        for (bridge, mac) in deaf(&mut self.kernel, &live)? {
+            pass.findings.push(Finding {
+                object: format!("forwarding entry {mac} of {bridge} itself"),
+                was: "missing".to_owned(),
+            });
+            let link = bridge.clone();
+            rest.push(Op::FdbOwn { link, mac }, NO_WAY_BACK, REASON);
         }
         pass.plan.append(rest.clone());
         if applies(mode) && !repairs.rules.is_empty() {
@@ -323,6 +334,19 @@ fn repairs(desired: &Desired, seen: RulesSeen, there: &[Resource]) -> Repairs {
         rest: plan,
         findings,
     }
+}
+
+/// Bridges of wharf's that take no frames as their own.
+fn deaf<'a>(
+    kernel: &mut NetlinkKernel,
+    live: &'a [NetworkSpec],
+) -> Result<Vec<(&'a IfName, Mac)>, EngineError> {
+    let own = live
+        .iter()
+        .filter(|n| n.has_own_bridge() && n.found.is_none());
+    kernel
+        .deaf_bridges(own.map(|n| (&n.bridge, n.bridge_mac)))
+        .map_err(|e| failed("read the bridges' tables", &e))
 }
 
 /// A port that counts as not plugged in may be, with settings that go when it is unplugged.

@@ -200,6 +200,30 @@ impl NetlinkKernel {
         Ok(found)
     }
 
+    /// Of these bridges of the host, by their hardware addresses, those that do not take frames as their own: the entry for
+    /// themselves is not in their table.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn deaf_bridges<'a>(
+        &mut self,
+        bridges: impl Iterator<Item = (&'a IfName, Mac)>,
+    ) -> io::Result<Vec<(&'a IfName, Mac)>> {
+        let messages = self.neighbours(AddressFamily::Bridge)?;
+        let permanent = messages
+            .iter()
+            .filter(|m| m.header.state == NeighbourState::Permanent);
+        let own: HashSet<(u32, Mac)> = permanent
+            .filter_map(|m| Some((m.header.ifindex, hardware(m)?)))
+            .collect();
+        let links = self.links(&Netns::Host)?;
+        let deaf = |(name, mac): &(&IfName, Mac)| {
+            let link = links.iter().find(|l| l.name == name.as_str());
+            link.is_some_and(|l| l.mac == Some(*mac) && !own.contains(&(l.index, *mac)))
+        };
+        Ok(bridges.filter(deaf).collect())
+    }
+
     /// Wharf's rules of policy routing, and its destinations without a way in `table`.
     ///
     /// # Errors

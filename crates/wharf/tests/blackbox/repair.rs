@@ -12,6 +12,7 @@ const DAMAGE: &[(&str, &str)] = &[
         "a table switched off",
         "nft add table inet wharf '{ flags dormant; }'",
     ),
+    ("a bridge's table flushed", "bridge fdb flush dev wharf-a"),
     ("a chain emptied", "nft flush chain inet wharf forward"),
     (
         "a rule that lets everything in",

@@ -510,6 +510,14 @@ pub(crate) fn fdb_add(index: u32, mac: Mac) -> Request {
     )
 }
 
+/// `RTM_NEWNEIGH` of a bridge's own address in its table (`NTF_SELF`, `NUD_PERMANENT`).
+pub(crate) fn fdb_own(index: u32, mac: Mac) -> Request {
+    let mut message = forwarding(index, mac);
+    message.header.state = NeighbourState::Permanent;
+    message.header.flags = NeighbourFlags::Own;
+    request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
+}
+
 /// `RTM_DELNEIGH` in a bridge's table.
 pub(crate) fn fdb_del(index: u32, mac: Mac) -> Request {
     request(Message::DelNeighbour(forwarding(index, mac)), 0)

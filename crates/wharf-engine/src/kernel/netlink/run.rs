@@ -54,6 +54,7 @@ fn needs(op: &Op) -> Option<&IfName> {
         | Op::NeighDel { link, .. }
         | Op::FdbAdd { link, .. }
         | Op::FdbDel { link, .. }
+        | Op::FdbOwn { link, .. }
         | Op::Shape { link, .. }
         | Op::Detour { from: link, .. } => Some(link),
         Op::RouteAdd(route) | Op::RouteDel(route) => {
@@ -311,6 +312,7 @@ impl<'a> Run<'a> {
             Op::NeighDel { addr, .. } => message::neigh_del(index, *addr),
             Op::FdbAdd { mac, .. } => message::fdb_add(index, *mac),
             Op::FdbDel { mac, .. } => message::fdb_del(index, *mac),
+            Op::FdbOwn { mac, .. } => message::fdb_own(index, *mac),
             Op::Shape { limit, .. } => shape::bucket(index, *limit),
             Op::Detour { by, .. } => {
                 let Some(by) = self.index(at, by)? else {
