@@ -12,7 +12,10 @@ const DAMAGE: &[(&str, &str)] = &[
         "a table switched off",
         "nft add table inet wharf '{ flags dormant; }'",
     ),
-    ("a bridge's table flushed", "bridge fdb flush dev wharf-a"),
+    (
+        "a bridge does not know itself",
+        "bridge fdb del $(ip -br link show wharf-a | awk '{ print $3 }') dev wharf-a self",
+    ),
     ("a chain emptied", "nft flush chain inet wharf forward"),
     (
         "a rule that lets everything in",
