@@ -57,7 +57,9 @@ fn broken(host: &Host, breaks: &str, code: &str, works: &dyn Fn() -> bool) {
     let named = found.iter().any(|f| f["code"] == code);
     assert!(named, "{breaks}: {found:#?}");
     mend(host, &found);
-    assert!(works(), "{breaks}: not mended by {found:#?}");
+    // A port that was blocked takes a moment.
+    let flows = (0..10).any(|_| works());
+    assert!(flows, "{breaks}: not mended by {found:#?}");
     let left = faults(host);
     assert!(left.is_empty(), "{breaks}: {left:#?}");
 }

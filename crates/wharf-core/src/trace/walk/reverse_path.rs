@@ -107,18 +107,15 @@ impl<'a> Walk<'a> {
                 } else if let Some(r) = space.routes.iter().find(thrown) {
                     self.refused(id, Refuser::Route(r, None)).1
                 } else {
-                    let what = format!(
-                        "The host has no route to {src}, whose packets come in by wharf's bridge {}.",
-                        link.name
-                    );
-                    let object = format!("{} dev {}", own.subnet, link.name);
-                    super::ends::wharf(Fault::new(Code::NoRoute, id, object, what))
-                        .evidence(format!("ip {}route get {src}: unreachable", six(src)))
-                        .fix("wharf repair")
+                    self.lost_route(net, own)
                 }
             }
             Found::Route(c) => match c.rule {
                 Some(rule) => self.policy(id, rule, "which leads it elsewhere"),
+                // What is left catches everything: the network's own route is not there.
+                None if c.route.dst.prefix_len() < own.subnet.prefix_len() => {
+                    self.lost_route(net, own)
+                }
                 None => {
                     let shown = show::show_route(space, c.route, c.hop);
                     let what = format!(

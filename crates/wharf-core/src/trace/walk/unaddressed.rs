@@ -3,13 +3,15 @@
 use std::net::IpAddr;
 
 use crate::addr::Family;
+use crate::network::{NetworkSpec, Subnet};
 use crate::trace::report::Code;
-use crate::trace::state::{HOST, SpaceId};
+use crate::trace::state::{HOST, Place, SpaceId};
 
 use super::Walk;
 use super::ends::wharf;
 use super::fault::Fault;
 use super::host::{Out, six};
+use super::route::{self, Ask};
 
 impl<'a> Walk<'a> {
     /// Blames a bridge without address, where the way that was found (by a link, by a prefix of a length) passes it by.
@@ -36,8 +38,24 @@ impl<'a> Walk<'a> {
             link != Some(bridge.index) && length < subnet.subnet.prefix_len()
         });
         let mut addrs = space.addrs.iter().filter(|a| a.link == bridge.index);
-        if !passes || dst == subnet.gateway || addrs.any(|a| a.net.contains(&dst)) {
+        if !passes || dst == subnet.gateway {
             return None;
+        }
+        if !bridge.up {
+            // With it went its routes, and in IPv6 its addresses.
+            let place = Place {
+                space: id,
+                index: bridge.index,
+            };
+            let fault = self.link_down(place).fix("wharf repair");
+            return Some((fault, Some(self.on_link(id, bridge.index, dst))));
+        }
+        if addrs.any(|a| a.net.contains(&dst)) {
+            // A policy rule may lead past a route that is there.
+            let there = route::in_main(space, &Ask::to(dst))
+                .is_some_and(|r| r.hops.iter().any(|h| h.link == Some(bridge.index)));
+            let out = self.on_link(id, bridge.index, dst);
+            return (!there).then(|| (self.lost_route(net, subnet), Some(out)));
         }
         let (dev, own) = (&bridge.name, subnet.gateway_net());
         let object = format!("{} dev {dev}", subnet.subnet);
@@ -96,5 +114,18 @@ impl<'a> Walk<'a> {
             .evidence(format!("ip link show {dev}: does not exist"))
             .fix("wharf repair");
         Some(wharf(fault))
+    }
+
+    /// The host lost the route that came with the address of a bridge of wharf's.
+    pub(super) fn lost_route(&self, net: &NetworkSpec, subnet: &Subnet) -> Fault {
+        let (dev, to) = (net.bridge.as_str(), subnet.subnet);
+        let what = format!("The host lost its route to {to}, which is at wharf's bridge {dev}.");
+        let fault = Fault::new(Code::NoRoute, HOST, format!("{to} dev {dev}"), what)
+            .evidence(format!(
+                "ip {}route show dev {dev}: no {to}",
+                six(to.addr())
+            ))
+            .fix("wharf repair");
+        wharf(fault)
     }
 }
