@@ -134,9 +134,8 @@ impl Engine {
     }
 }
 
-/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without, and behind the
-/// user's rules. Where others' rules
-/// cannot be read there is nothing to be done.
+/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without, and what puts
+/// those rules behind the user's. Where others' rules cannot be read there is nothing to be done.
 pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Vec<Op> {
     try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
 }
