@@ -2,10 +2,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use wharf_core::attach::Container;
 use wharf_core::model::{Hop, Netns, Resource, ResourceKey};
+use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Object, Table};
+use wharf_core::op::Op;
 
-use crate::api::Finding;
+use crate::api::{Finding, Unmended};
+use crate::kernel::OpError;
 
 /// Puts into words what differs; of elements only how many, by set.
 pub(super) fn compare(wanted: &[Resource], there: &[Resource], findings: &mut Vec<Finding>) {
@@ -93,5 +97,40 @@ pub(super) fn describe(resource: &Resource) -> String {
         Resource::Nft(Object::Element(e)) => {
             format!("an element of set {} wharf {}", e.table.family(), e.set)
         }
+    }
+}
+
+/// The first refusal of each owner: others of the same are likely to follow from it.
+pub(super) fn unmended(
+    refused: &[OpError],
+    containers: &[Container],
+    networks: &[NetworkSpec],
+) -> Vec<Unmended> {
+    let mut left: Vec<Unmended> = Vec::new();
+    for error in refused {
+        let whose = whose(&error.op, containers, networks);
+        if !left.iter().any(|l| l.whose == whose) {
+            let error = error.clone();
+            left.push(Unmended { whose, error });
+        }
+    }
+    left
+}
+
+fn whose(op: &Op, containers: &[Container], networks: &[NetworkSpec]) -> String {
+    let place = op.netns();
+    let link = op.link();
+    let mut nets = networks.iter();
+    let has = |c: &&Container| {
+        let inside = matches!(place, Netns::Path(path) if *path == c.netns.path);
+        let mut own = c.attachments.iter();
+        inside || *place == Netns::Host && own.any(|a| Some(&a.host_interface) == link)
+    };
+    if let Some(container) = containers.iter().find(has) {
+        return format!("container `{}`", container.name);
+    }
+    match nets.find(|n| *place == Netns::Host && Some(&n.bridge) == link) {
+        Some(net) => format!("network `{}`", net.name),
+        None => "the host".to_owned(),
     }
 }

@@ -18,10 +18,10 @@ use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
 
-use crate::api::{Finding, Mode, Note, Outcome, Repaired, Unmended};
+use crate::api::{Finding, Mode, Note, Outcome, Repaired};
 use crate::engine::docker::{docker, known, told_wrong};
-use crate::engine::findings::compare;
-use crate::engine::foreign::shut_doors;
+use crate::engine::findings::{compare, unmended};
+use crate::engine::foreign::{shut, shut_doors};
 use crate::engine::host::{HostPart, backstop, failed, failed_op, learn_of_host, shared_rules};
 use crate::engine::renamed::{Renamed, renamed};
 use crate::engine::{CLIENT_LABEL, Engine, Networks, applies, identity, journal_key};
@@ -531,23 +531,6 @@ fn instead(step: Step) -> Step {
     }
 }
 
-fn shut(door: &Op) -> Finding {
-    let (chain, link, moved) = match door {
-        Op::Door {
-            chain, link, moved, ..
-        } => (chain.as_str(), link.as_str(), *moved),
-        _ => ("", "", false),
-    };
-    let was = match moved {
-        true => "before the user's rules",
-        false => "missing",
-    };
-    Finding {
-        object: format!("rule for {link} in chain {chain}"),
-        was: was.to_owned(),
-    }
-}
-
 /// Both tables made again in one transaction, so that there is no moment without rules.
 fn anew(rules: &[Resource], allowed: &[Resource], seen: &RulesSeen) -> Vec<Change> {
     let mut changes: Vec<Change> = Vec::new();
@@ -592,40 +575,5 @@ pub(super) fn apply_all(kernel: &mut dyn Kernel, plan: &Plan) -> Result<(), Engi
             verb: "remove".to_owned(),
             left: unmended(&refused, &[], &[]),
         }),
-    }
-}
-
-/// The first refusal of each owner: others of the same are likely to follow from it.
-fn unmended(
-    refused: &[OpError],
-    containers: &[Container],
-    networks: &[NetworkSpec],
-) -> Vec<Unmended> {
-    let mut left: Vec<Unmended> = Vec::new();
-    for error in refused {
-        let whose = whose(&error.op, containers, networks);
-        if !left.iter().any(|l| l.whose == whose) {
-            let error = error.clone();
-            left.push(Unmended { whose, error });
-        }
-    }
-    left
-}
-
-fn whose(op: &Op, containers: &[Container], networks: &[NetworkSpec]) -> String {
-    let place = op.netns();
-    let link = op.link();
-    let mut nets = networks.iter();
-    let has = |c: &&Container| {
-        let inside = matches!(place, Netns::Path(path) if *path == c.netns.path);
-        let mut own = c.attachments.iter();
-        inside || *place == Netns::Host && own.any(|a| Some(&a.host_interface) == link)
-    };
-    if let Some(container) = containers.iter().find(has) {
-        return format!("container `{}`", container.name);
-    }
-    match nets.find(|n| *place == Netns::Host && Some(&n.bridge) == link) {
-        Some(net) => format!("network `{}`", net.name),
-        None => "the host".to_owned(),
     }
 }
