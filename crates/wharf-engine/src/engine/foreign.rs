@@ -11,7 +11,7 @@ use wharf_core::network::NetworkSpec;
 use wharf_core::op::Op;
 use wharf_nft::{Batch, Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
-use crate::api::Note;
+use crate::api::{Finding, Note};
 use crate::engine::Engine;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
@@ -134,11 +134,28 @@ impl Engine {
     }
 }
 
-/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without, and behind the
-/// user's rules. Where others' rules
-/// cannot be read there is nothing to be done.
+/// What lets networks' bridges pass at the doors at which they do not yet, where nobody passes without, and what puts
+/// those rules behind the user's. Where others' rules cannot be read there is nothing to be done.
 pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Vec<Op> {
     try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
+}
+
+/// What is found of a door that is shut.
+pub(super) fn shut(door: &Op) -> Finding {
+    let (chain, link, moved) = match door {
+        Op::Door {
+            chain, link, moved, ..
+        } => (chain.as_str(), link.as_str(), *moved),
+        _ => ("", "", false),
+    };
+    let was = match moved {
+        true => "before the user's rules",
+        false => "missing",
+    };
+    Finding {
+        object: format!("rule for {link} in chain {chain}"),
+        was: was.to_owned(),
+    }
 }
 
 /// Whether what no rule of a door's table accepts is refused.

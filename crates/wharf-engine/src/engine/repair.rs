@@ -20,7 +20,7 @@ use crate::api::{Finding, Mode, Note, Outcome, Repaired};
 use crate::engine::desired::Desired;
 use crate::engine::docker::told_wrong;
 use crate::engine::findings::compare;
-use crate::engine::foreign::shut_doors;
+use crate::engine::foreign::{shut, shut_doors};
 use crate::engine::host::{HostPart, failed, failed_op};
 use crate::engine::refused::{apply_each, unmended};
 use crate::engine::renamed::{Renamed, renamed};
@@ -368,23 +368,6 @@ fn instead(step: Step) -> Step {
         op,
         undo: NO_WAY_BACK,
         ..step
-    }
-}
-
-fn shut(door: &Op) -> Finding {
-    let (chain, link, moved) = match door {
-        Op::Door {
-            chain, link, moved, ..
-        } => (chain.as_str(), link.as_str(), *moved),
-        _ => ("", "", false),
-    };
-    let was = match moved {
-        true => "before the user's rules",
-        false => "missing",
-    };
-    Finding {
-        object: format!("rule for {link} in chain {chain}"),
-        was: was.to_owned(),
     }
 }
 

@@ -79,6 +79,9 @@ fn firewalld_starts_reloads_and_stops_beside_wharf() {
         let within = host.outside().tcp(addr::host(v6), 8080);
         assert_eq!(within.by(), Some("a1"), "published ports it lets pass");
     }
+    let told = host.w("doctor").stdout;
+    let zone = "fix: firewall-cmd --permanent --zone=trusted --add-interface=wharf-a";
+    assert!(told.contains(zone), "{told}");
     assert_eq!(follow(&host, &made.stderr), 2, "{}", made.transcript());
     all_work(&host, "with the zone");
     let heard = Sniffer::start(&a1, "eth0");

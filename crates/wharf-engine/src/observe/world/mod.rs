@@ -288,7 +288,9 @@ fn tools(host: &Space) -> Vec<Owner> {
 fn programs() -> Vec<&'static str> {
     let ufw = std::fs::read_to_string("/etc/ufw/ufw.conf");
     let ufw = ufw.is_ok_and(|text| text.lines().any(|line| line.trim() == "ENABLED=yes"));
-    let firewalld = Path::new("/run/firewalld.pid").exists();
+    // Its service keeps no pid file; the directory is there from its first start on.
+    let firewalld = ["/run/firewalld.pid", "/run/firewalld"];
+    let firewalld = firewalld.iter().any(|path| Path::new(path).exists());
     let all = [("ufw", ufw), ("firewall-cmd", firewalld)];
     let in_charge = all.into_iter().filter(|(_, is)| *is);
     in_charge.map(|(name, _)| name).collect()
