@@ -108,7 +108,7 @@ fn links_bridges_and_addresses() {
         ("ip link set up0 master br-front", "not-on-bridge", &far),
         (
             "ip route del 10.88.1.0/24 dev br-front",
-            "object-changed",
+            "no-route",
             &far,
         ),
         (&format!("ip link del {veth}"), "no-carrier", &far),
