@@ -106,11 +106,7 @@ fn links_bridges_and_addresses() {
             &far,
         ),
         ("ip link set up0 master br-front", "not-on-bridge", &far),
-        (
-            "ip route del 10.88.1.0/24 dev br-front",
-            "no-route",
-            &far,
-        ),
+        ("ip route del 10.88.1.0/24 dev br-front", "no-route", &far),
         (&format!("ip link del {veth}"), "no-carrier", &far),
         (
             &format!(
