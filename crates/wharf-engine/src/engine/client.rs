@@ -312,17 +312,9 @@ impl Engine {
         client: &str,
         network: &NetworkName,
     ) -> Result<(), EngineError> {
-        let links = self.host_links_now()?;
-        let known = self.container_names()?;
-        let is_lost = |mark: CableMark| {
-            mark.client.as_deref() == Some(client)
-                && mark.network == *network
-                && !known.contains(&mark.container)
-        };
-        if links.iter().any(|l| cable_mark(l).is_some_and(is_lost)) {
-            self.rebuild()?;
-        }
-        Ok(())
+        self.rebuild_where(|mark| {
+            mark.client.as_deref() == Some(client) && mark.network == *network
+        })
     }
 
     /// The same for a container by one of its names, whosever it is.
@@ -330,10 +322,14 @@ impl Engine {
     /// # Errors
     /// The kernel's or the store's.
     pub fn rebuild_for(&mut self, names: &[ContainerName]) -> Result<(), EngineError> {
+        self.rebuild_where(|mark| names.contains(&mark.container))
+    }
+
+    /// Makes the store again if it does not know the container of one of these cables.
+    fn rebuild_where(&mut self, asked: impl Fn(&CableMark) -> bool) -> Result<(), EngineError> {
         let links = self.host_links_now()?;
         let known = self.container_names()?;
-        let is_lost =
-            |mark: CableMark| names.contains(&mark.container) && !known.contains(&mark.container);
+        let is_lost = |mark: CableMark| asked(&mark) && !known.contains(&mark.container);
         if links.iter().any(|l| cable_mark(l).is_some_and(is_lost)) {
             self.rebuild()?;
         }
