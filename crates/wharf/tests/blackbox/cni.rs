@@ -232,69 +232,6 @@ fn results_of_every_version() {
 }
 
 #[test]
-fn addresses_as_asked_for() {
-    require!();
-    let host = host();
-    let before = Snapshot::of(&host);
-    let runtime = Runtime::new(&host);
-    let ranges = json!({"ipam": {"type": "host-local", "ranges": [
-        [{"subnet": "10.44.0.0/24", "rangeStart": "10.44.0.10", "rangeEnd": "10.44.0.11"},
-         {"subnet": "10.46.0.0/24", "rangeStart": "10.46.0.20", "rangeEnd": "10.46.0.20", "gateway": "10.46.0.9"}],
-        [{"subnet": "10.45.0.0/24", "gateway": "10.45.0.254"}]
-    ]}, "isDefaultGateway": true});
-    let list = list("1.0.0", &ranges);
-    let mut seen = Vec::new();
-    for id in ["a", "b", "c"] {
-        runtime.netns(id);
-        let result = runtime.add(&list, id, "eth0", &no()).expect("ADD");
-        seen.push((
-            text(&result, "ips/0/address"),
-            text(&result, "ips/0/gateway"),
-            text(&result, "ips/1/address"),
-        ));
-    }
-    let want = [
-        ("10.44.0.10/24", "10.44.0.1", "10.45.0.1/24"),
-        ("10.44.0.11/24", "10.44.0.1", "10.45.0.2/24"),
-        ("10.46.0.20/24", "10.46.0.9", "10.45.0.3/24"),
-    ];
-    let want = want.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
-    assert_eq!(seen, want);
-    let _out = Echo::tcp(host.outside(), "out", 90);
-    assert!(
-        host.container("c").tcp(addr::OUTSIDE4, 90).reached()
-            || host.container("a").tcp(addr::OUTSIDE4, 90).reached()
-    );
-    runtime.netns("d");
-    assert_eq!(
-        code(runtime.add(&list, "d", "eth0", &no())),
-        101,
-        "the range is used up"
-    );
-    runtime.del(&list, "a", "eth0", &no()).expect("DEL");
-    let ips = json!({"ips": ["10.44.0.10/24"], "mac": "C2:11:22:33:44:55"});
-    let result = runtime
-        .add(&list, "d", "eth0", &ips)
-        .expect("ADD with address");
-    assert_eq!(text(&result, "ips/0/address"), "10.44.0.10/24");
-    assert_eq!(text(&result, "interfaces/2/mac"), "c2:11:22:33:44:55");
-    let d = host.container("d").ip_json("link show dev eth0");
-    assert_eq!(text(&d, "0/address"), "c2:11:22:33:44:55");
-    runtime.netns("e");
-    assert_eq!(
-        code(runtime.add(&list, "e", "eth0", &ips)),
-        101,
-        "it is taken"
-    );
-    for id in ["b", "c", "d", "e"] {
-        runtime.del(&list, id, "eth0", &no()).expect("DEL");
-    }
-    host.sh("for n in a b c d e; do ip netns del $n; done");
-    host.w("network rm mynet").ok();
-    before.assert_same(&host, "addresses");
-}
-
-#[test]
 fn arguments_go_before_one_another() {
     require!();
     let host = host();

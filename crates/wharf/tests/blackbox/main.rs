@@ -11,6 +11,7 @@ mod attacks_nd;
 mod attacks_ports;
 mod attacks_race;
 mod cni;
+mod cni_addresses;
 mod cni_bridge;
 mod cni_chain;
 mod cni_check;
