@@ -210,7 +210,9 @@ fn print(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
 
-/// The floor program and, if it is there, wharf: release builds, wherever this program itself lies.
+/// The floor program and, if it is there, wharf: release builds, wherever this program itself lies, each as a copy in
+/// `bench` beside them. What a linker has just written lies page by page in the page cache, a file that was copied, as
+/// an installed program is, in larger pieces, and each call feels the difference (attach: a sixth).
 fn binaries() -> Result<(PathBuf, Option<PathBuf>)> {
     let own = std::env::current_exe()?;
     let target = own
@@ -229,5 +231,16 @@ fn binaries() -> Result<(PathBuf, Option<PathBuf>)> {
         ),
         None => Some(release.join("wharf")).filter(|path| path.exists()),
     };
-    Ok((floor, wharf))
+    let copies = target.join("bench");
+    std::fs::create_dir_all(&copies)?;
+    let wharf = wharf.map(|path| copied(&path, &copies.join("wharf")));
+    Ok((copied(&floor, &copies.join("floor"))?, wharf.transpose()?))
+}
+
+/// Copies a program, to a new file: the one before may still run.
+fn copied(program: &Path, copy: &Path) -> Result<PathBuf> {
+    let partial = copy.with_extension(std::process::id().to_string());
+    std::fs::copy(program, &partial)?;
+    std::fs::rename(&partial, copy)?;
+    Ok(copy.to_owned())
 }
