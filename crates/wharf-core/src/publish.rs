@@ -8,6 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::Family;
 
+mod request;
+
+pub use request::{HostPorts, PortRequest};
+
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -256,51 +260,16 @@ impl fmt::Display for PortMapping {
 impl FromStr for PortMapping {
     type Err = PortError;
     fn from_str(text: &str) -> Result<Self, PortError> {
-        let form = || PortError::Form(text.to_owned());
-        let (body, protocol) = match text.rsplit_once('/') {
-            Some((body, protocol)) => (body, protocol.parse()?),
-            None => (text, Protocol::Tcp),
-        };
-        let Some((rest, container)) = body.rsplit_once(':') else {
-            return Err(match body.parse::<PortRange>() {
-                Ok(port) => PortError::NoHostPort(port.to_string()),
-                Err(_) => form(),
-            });
-        };
-        let (host_ip, host) = match rest.rsplit_once(':') {
-            Some((ip, host)) => (Some(parse_host_ip(ip)?), host),
-            None => (None, rest),
-        };
-        let (host, container): (PortRange, PortRange) = (host.parse()?, container.parse()?);
-        if host.count() != container.count() {
-            return Err(PortError::Lengths { host, container });
+        let wanted: PortRequest = text.parse()?;
+        match wanted.host {
+            HostPorts::These(host) => Ok(wanted.at(host)),
+            HostPorts::OneOf(host) => Err(PortError::Lengths {
+                host,
+                container: wanted.container,
+            }),
+            HostPorts::Any => Err(PortError::NoHostPort(wanted.container.to_string())),
         }
-        if host_ip.is_some_and(|ip| ip.is_ipv6() && ip.is_loopback()) {
-            return Err(PortError::Loopback6(host));
-        }
-        Ok(Self {
-            host_ip,
-            host,
-            container,
-            protocol,
-        })
     }
-}
-
-/// `1.2.3.4`, `[::]`, and `::` without brackets, as Docker takes it too.
-fn parse_host_ip(text: &str) -> Result<IpAddr, PortError> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
-        .unwrap_or(text);
-    let ip: IpAddr = bare
-        .parse()
-        .map_err(|_| PortError::HostIp(text.to_owned()))?;
-    let v4_mapped = matches!(ip, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some());
-    if ip.is_multicast() || v4_mapped || ip == IpAddr::from([255, 255, 255, 255]) {
-        return Err(PortError::HostIp(text.to_owned()));
-    }
-    Ok(ip)
 }
 
 #[cfg(test)]

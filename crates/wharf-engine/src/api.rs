@@ -8,7 +8,7 @@ use wharf_core::attach::{AttachRequest, ClientKey};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::NetworkSpec;
 use wharf_core::plan::Plan;
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRequest};
 
 use crate::kernel::OpError;
 
@@ -66,7 +66,7 @@ pub struct ContainerRequest {
     /// Its networks, in order; the default network when empty.
     pub networks: Vec<AttachRequest>,
     /// Its published ports.
-    pub ports: Vec<PortMapping>,
+    pub ports: Vec<PortRequest>,
     /// The owner holds the host's ports and addresses itself: sockets on them are its own.
     pub ports_held: bool,
     /// Labels, kept and shown.
@@ -93,6 +93,8 @@ pub enum Note {
     PortsIgnored(ContainerName),
     /// A port of a container answers to nobody: none of its networks carries that family.
     PortUnserved(ContainerName, PortMapping),
+    /// A port of the host that was left to be chosen, and what became of it.
+    PortChosen(PortRequest, PortMapping),
     /// A network's containers go out with an address that the host does not have.
     ForeignSource(NetworkName, IpAddr),
     /// Another tool's chain drops forwarded packets unless told otherwise, and wharf has no door there.

@@ -9,7 +9,7 @@ use wharf_core::model::LinkKind;
 use wharf_core::name::{ContainerName, IfName, NetworkName};
 use wharf_core::network::NetworkError;
 use wharf_core::op::Op;
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRange, PortRequest};
 
 use crate::api::{ObjectName, Unmended};
 use crate::kernel::{OpError, PlanError};
@@ -129,6 +129,14 @@ pub enum EngineError {
         wanted: PortMapping,
         /// Where it listens.
         listener: std::net::SocketAddr,
+    },
+    /// All ports of which one was to be chosen have somebody.
+    #[error("no port of the host is free for {wanted}: all of {among} are taken")]
+    NoFreePort {
+        /// Asked for.
+        wanted: PortRequest,
+        /// Where it was looked for.
+        among: PortRange,
     },
     /// A port mapping asked for twice in one call.
     #[error("port mappings {0} and {1} exclude each other")]
@@ -291,6 +299,7 @@ impl EngineError {
             | Self::PoolEmpty { .. }
             | Self::PortTaken { .. }
             | Self::PortListening { .. }
+            | Self::NoFreePort { .. }
             | Self::InterfaceTaken { .. }
             | Self::Running(_) => ErrorKind::Conflict,
             Self::PortUnserved { .. } => ErrorKind::Usage,
@@ -333,6 +342,9 @@ impl EngineError {
             Self::PortTaken { by, theirs, .. } => format!("choose another host port, or `wharf port rm {by} {theirs}`"),
             Self::PortListening { wanted, .. } => {
                 format!("`ss -lnp sport = :{}` shows the process; choose another host port or host address", wanted.host.first())
+            }
+            Self::NoFreePort { .. } => {
+                "`wharf port ls` shows what containers publish, `ss -ln` where the host listens".to_owned()
             }
             Self::InterfaceTaken { .. } => {
                 "choose another name: `--network NET:interface=NAME`".to_owned()

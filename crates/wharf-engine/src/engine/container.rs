@@ -15,6 +15,7 @@ use wharf_core::publish::PortMapping;
 
 use crate::api::{ContainerRequest, Mode, Note, ObjectName, Outcome};
 use crate::engine::flows::flush_udp;
+use crate::engine::free_ports;
 use crate::engine::host::learn_of_host;
 use crate::engine::network::{now, random_id};
 use crate::engine::shared::Withdrawn;
@@ -106,12 +107,12 @@ impl Engine {
             command: request.command.clone(),
             transient: request.transient,
             attachments: Vec::new(),
-            ports: request.ports.clone(),
+            ports: Vec::new(),
             labels: request.labels.clone(),
             created: now(),
         };
         if !request.ports_held {
-            self.check_listeners(&container.ports, &nets)?;
+            self.check_listeners(&free_ports::exact(&request.ports), &nets)?;
         }
         let found = self.found_inside(&container, wanted, &nets)?;
         let sysctls = self.sysctls_before(&container.netns.path, wanted)?;
@@ -122,7 +123,9 @@ impl Engine {
             self.join(&mut txn, &mut container, a, &nets, &found)?;
         }
         assign_default_routes(&mut container.attachments, |name| nets.get(name));
-        let unserved = self.check_served(&container, &container.ports, &nets)?;
+        container.ports = self.choose_ports(&txn, &request.ports, &nets)?;
+        let mut about = free_ports::chosen(&request.ports, &container.ports);
+        about.extend(self.check_served(&container, &container.ports, &nets)?);
         self.take_ports(&mut txn, &container.name, &container.ports)?;
         let mut own = self.forget_old_owners(&mut txn, &mut container.attachments, &nets)?;
         own.append(self.create_plan(&txn, &container, &nets, found.loopback_is_up)?);
@@ -130,7 +133,7 @@ impl Engine {
         if !applies(mode) {
             drop(txn);
             plan.append(own);
-            let notes = self.notes_of_create(unserved, &nets);
+            let notes = self.notes_of_create(about, &nets);
             return Ok(Outcome {
                 value: container,
                 plan,
@@ -162,7 +165,7 @@ impl Engine {
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
-        let notes = self.notes_of_create(unserved, &nets);
+        let notes = self.notes_of_create(about, &nets);
         Ok(Outcome {
             value: container,
             plan,
@@ -484,9 +487,9 @@ impl Engine {
         Ok(nets)
     }
 
-    fn notes_of_create(&mut self, unserved: Vec<Note>, nets: &Networks) -> Vec<Note> {
+    fn notes_of_create(&mut self, about: Vec<Note>, nets: &Networks) -> Vec<Note> {
         let mut notes = self.take_notes();
-        notes.extend(unserved);
+        notes.extend(about);
         self.learn_of_docker();
         for net in nets.values() {
             notes.extend(self.closed_doors(net));

@@ -32,6 +32,7 @@ mod docker;
 mod findings;
 mod flows;
 mod foreign;
+mod free_ports;
 mod gc;
 mod host;
 mod identity;

@@ -12,10 +12,11 @@ use wharf_core::model::{Netns, Resource};
 use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRequest};
 
 use crate::api::{Mode, ObjectName, Outcome};
 use crate::engine::flows::{flush_all, flush_udp};
+use crate::engine::free_ports;
 use crate::engine::host::{failed, failed_op};
 use crate::engine::shared::Withdrawn;
 use crate::engine::{Engine, Networks, applies, journal_key};
@@ -31,21 +32,21 @@ impl Engine {
     pub fn port_add(
         &mut self,
         name: &ContainerName,
-        ports: &[PortMapping],
+        ports: &[PortRequest],
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
         let nets = self.networks_of(std::slice::from_ref(&before))?;
-        let new: Vec<PortMapping> = ports
-            .iter()
-            .copied()
-            .filter(|p| !before.ports.contains(p))
-            .collect();
-        self.check_listeners(&new, &nets)?;
-        let unserved = self.check_served(&before, &new, &nets)?;
+        let there = |p: &PortRequest| p.exact().is_some_and(|p| before.ports.contains(&p));
+        let new: Vec<PortRequest> = ports.iter().copied().filter(|p| !there(p)).collect();
+        self.check_listeners(&free_ports::exact(&new), &nets)?;
+        let mut txn = self.run.begin()?;
+        let wanted = new;
+        let new = self.choose_ports(&txn, &wanted, &nets)?;
+        let mut about = free_ports::chosen(&wanted, &new);
+        about.extend(self.check_served(&before, &new, &nets)?);
         let mut after = before.clone();
         after.ports.extend(&new);
-        let mut txn = self.run.begin()?;
         self.take_ports(&mut txn, name, &new)?;
         let mut plan = self.change_plan(
             &txn,
@@ -77,7 +78,7 @@ impl Engine {
             drop(txn);
         }
         let mut notes = self.take_notes();
-        notes.extend(unserved);
+        notes.extend(about);
         Ok(Outcome {
             value: (),
             plan,
@@ -241,15 +242,13 @@ impl Engine {
         if ports.is_empty() || nets.values().all(|n| n.internal) {
             return Ok(());
         }
-        let binding = nets.values().find(|n| !n.internal);
+        let binding = free_ports::binding(nets);
         for mapping in ports {
             let bound = binding.map_or(*mapping, |net| compile::bind(net, mapping));
             if let Some(addr) = bound.bound_to().filter(|a| !a.is_loopback()) {
                 self.check_host_ip(mapping, addr)?;
             }
-            let found = self
-                .kernel
-                .listener_on(bound.protocol, bound.host, bound.host_ip);
+            let found = free_ports::listener(mapping, binding);
             if let Some(listener) = found.map_err(|e| failed("list the host's listeners", &e))? {
                 return Err(EngineError::PortListening {
                     wanted: *mapping,

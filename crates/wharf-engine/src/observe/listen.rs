@@ -116,28 +116,27 @@ impl NetlinkKernel {
         all.extend(of_protocol(Protocol::Udp, |_| true)?);
         Ok(all)
     }
+}
 
-    /// The first socket of the host that would lose its packets to a published port.
-    ///
-    /// Few ports are tried by binding to them: the kernel's list of sockets takes it a walk through the whole of
-    /// a hash table. Only when that fails, or for many ports, is the list read.
-    ///
-    /// # Errors
-    /// If the kernel's files cannot be read.
-    pub fn listener_on(
-        &mut self,
-        protocol: Protocol,
-        range: PortRange,
-        host_ip: Option<IpAddr>,
-    ) -> io::Result<Option<Listener>> {
-        const FEW: u32 = 256;
-        let ports = range.first()..=range.last();
-        if range.count() <= FEW && ports.clone().all(|port| is_free(protocol, port, host_ip)) {
-            return Ok(None);
-        }
-        let all = of_protocol(protocol, |port| ports.contains(&port))?;
-        Ok(all.into_iter().find(|l| l.covers(host_ip)))
+/// The first socket of the host that would lose its packets to a published port.
+///
+/// Few ports are tried by binding to them: the kernel's list of sockets takes it a walk through the whole of
+/// a hash table. Only when that fails, or for many ports, is the list read.
+///
+/// # Errors
+/// If the kernel's files cannot be read.
+pub fn listener_on(
+    protocol: Protocol,
+    range: PortRange,
+    host_ip: Option<IpAddr>,
+) -> io::Result<Option<Listener>> {
+    const FEW: u32 = 256;
+    let ports = range.first()..=range.last();
+    if range.count() <= FEW && ports.clone().all(|port| is_free(protocol, port, host_ip)) {
+        return Ok(None);
     }
+    let all = of_protocol(protocol, |port| ports.contains(&port))?;
+    Ok(all.into_iter().find(|l| l.covers(host_ip)))
 }
 
 /// Whether the port can be bound at every address a mapping covers; a port that only ended connections still hold

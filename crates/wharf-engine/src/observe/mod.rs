@@ -32,7 +32,7 @@ use wharf_core::name::IfName;
 use crate::kernel::netlink::{NetlinkKernel, message, socket::Request};
 
 pub use firewall::ForwardDrop;
-pub use listen::Listener;
+pub use listen::{Listener, listener_on};
 pub use own::{OwnNetwork, Published};
 pub use own_rules::{NOBODYS, RulesSeen};
 

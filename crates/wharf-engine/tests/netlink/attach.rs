@@ -7,6 +7,7 @@ use wharf_core::op::Op;
 use wharf_core::topology::Topology;
 use wharf_engine::kernel::netlink::NetlinkKernel;
 use wharf_engine::kernel::{Kernel, execute};
+use wharf_engine::observe::listener_on;
 
 use super::{alone, sh, state, try_sh};
 
@@ -163,13 +164,10 @@ fn what_was_made_is_seen() {
     let socket = std::net::TcpListener::bind("198.51.100.1:8090").unwrap();
     let range = |a, b| wharf_core::publish::PortRange::new(a, b).unwrap();
     let tcp = wharf_core::publish::Protocol::Tcp;
-    let found = kernel.listener_on(tcp, range(8000, 8100), None).unwrap();
+    let found = listener_on(tcp, range(8000, 8100), None).unwrap();
     assert_eq!(found.unwrap().port, 8090);
     let ip = "127.0.0.1".parse().ok();
-    assert_eq!(
-        kernel.listener_on(tcp, range(8090, 8090), ip).unwrap(),
-        None
-    );
+    assert_eq!(listener_on(tcp, range(8090, 8090), ip).unwrap(), None);
     assert_eq!(kernel.listeners().unwrap().len(), 1);
     drop(socket);
 }

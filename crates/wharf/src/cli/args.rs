@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use wharf_core::addr::Mac;
 use wharf_core::attach::AttachRequest;
 use wharf_core::network::DEFAULT_NETWORK;
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::PortRequest;
 use wharf_engine::api::Mode;
 
 use crate::output::error::CommandError;
@@ -53,9 +53,10 @@ pub struct AttachArgs {
     /// Publish a port on the host (may be given again)
     ///
     /// [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|udp|sctp], for example 8080:80, 127.0.0.1:5005:5000
-    /// or 8000-8010:8000-8010/udp.
+    /// or 8000-8010:8000-8010/udp. Of several host ports for one port the first free one is taken (8000-8010:80);
+    /// without HOSTPORT (80, 127.0.0.1::80) wharf chooses one, which `wharf port ls` shows.
     #[arg(short = 'p', long = "publish", alias = "port", value_name = "SPEC")]
-    pub ports: Vec<PortMapping>,
+    pub ports: Vec<PortRequest>,
 
     /// Label, kept and shown (may be given again)
     #[arg(short = 'l', long = "label", value_name = "KEY=VALUE", value_parser = label)]

@@ -3,7 +3,10 @@
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use wharf_core::name::ContainerName;
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRequest};
+use wharf_engine::api::{Mode, Outcome};
+use wharf_engine::engine::Engine;
+use wharf_engine::error::EngineError;
 
 use super::args::ChangeArgs;
 use super::{Context, Done};
@@ -13,17 +16,30 @@ use crate::output::table::table;
 #[derive(Debug, Subcommand)]
 pub enum PortCommand {
     /// Publish further ports of a container
-    Add(ChangePortsArgs),
+    Add(AddArgs),
     /// Publish ports of a container no longer
     #[command(visible_alias = "remove")]
-    Rm(ChangePortsArgs),
+    Rm(RmArgs),
     /// List the published ports
     #[command(visible_alias = "list")]
     Ls(LsArgs),
 }
 
 #[derive(Debug, Args)]
-pub struct ChangePortsArgs {
+pub struct AddArgs {
+    /// The container
+    name: ContainerName,
+
+    /// [HOSTIP:]HOSTPORT[-END]:PORT[-END][/tcp|udp|sctp]; without HOSTPORT wharf chooses one
+    #[arg(required = true, value_name = "SPEC")]
+    ports: Vec<PortRequest>,
+
+    #[command(flatten)]
+    change: ChangeArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct RmArgs {
     /// The container
     name: ContainerName,
 
@@ -50,22 +66,28 @@ struct PublishedJson<'a> {
 
 pub fn run(command: PortCommand, ctx: &Context) -> Done {
     match command {
-        PortCommand::Add(args) => change(&args, true, ctx),
-        PortCommand::Rm(args) => change(&args, false, ctx),
+        PortCommand::Add(args) => {
+            let add = |engine: &mut Engine, mode| engine.port_add(&args.name, &args.ports, mode);
+            change(&args.name, args.change.mode(), ctx, add)
+        }
+        PortCommand::Rm(args) => {
+            let rm = |engine: &mut Engine, mode| engine.port_remove(&args.name, &args.ports, mode);
+            change(&args.name, args.change.mode(), ctx, rm)
+        }
         PortCommand::Ls(args) => ls(&args, ctx),
     }
 }
 
-fn change(args: &ChangePortsArgs, add: bool, ctx: &Context) -> Done {
-    let mode = args.change.mode();
+fn change(
+    name: &ContainerName,
+    mode: Mode,
+    ctx: &Context,
+    change: impl FnOnce(&mut Engine, Mode) -> Result<Outcome<()>, EngineError>,
+) -> Done {
     let mut engine = ctx.engine()?;
-    let outcome = if add {
-        engine.port_add(&args.name, &args.ports, mode)?
-    } else {
-        engine.port_remove(&args.name, &args.ports, mode)?
-    };
+    let outcome = change(&mut engine, mode)?;
     if ctx.outcome(outcome, mode)?.is_some() && ctx.printer.json() {
-        let container = engine.container(&args.name)?;
+        let container = engine.container(name)?;
         ctx.printer.value(&ContainerJson::from(&container))?;
     }
     Ok(0)

@@ -145,7 +145,7 @@ impl Work<'_> {
                 client: Some(self.key.clone()),
                 netns: NetnsRequest::Path(self.call.netns.clone().into()),
                 networks: vec![attach],
-                ports: ports.clone(),
+                ports: ports.iter().copied().map(Into::into).collect(),
                 labels: Default::default(),
                 command: Vec::new(),
                 transient: false,

@@ -5,7 +5,7 @@ use wharf_core::attach::{Addressing, AttachRequest, Container};
 use wharf_core::extras::Extras;
 use wharf_core::name::{IfName, NetworkName};
 use wharf_core::network::{NetworkKind, NetworkRequest};
-use wharf_core::publish::PortMapping;
+use wharf_core::publish::{PortMapping, PortRequest};
 use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest};
 use wharf_engine::engine::Engine;
 
@@ -122,7 +122,7 @@ fn attach(
         client: Some(key),
         netns: NetnsRequest::Path(call.netns.clone().into()),
         networks: vec![attach],
-        ports: wishes.ports,
+        ports: wishes.ports.into_iter().map(Into::into).collect(),
         labels: Default::default(),
         command: Vec::new(),
         transient: false,
@@ -159,10 +159,10 @@ fn result(
 }
 
 fn publish_more(engine: &mut Engine, container: &Container, ports: &[PortMapping]) -> Done<()> {
-    let new: Vec<PortMapping> = ports
+    let new: Vec<PortRequest> = ports
         .iter()
-        .copied()
         .filter(|p| !container.ports.contains(p))
+        .map(|p| (*p).into())
         .collect();
     if new.len() < ports.len() {
         let msg = "a port is published by this container already";

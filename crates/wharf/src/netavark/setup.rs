@@ -252,7 +252,7 @@ impl Work<'_> {
             client: None,
             netns: NetnsRequest::Path(self.netns.to_owned()),
             networks: networks.to_vec(),
-            ports: self.ports.clone(),
+            ports: self.ports.iter().copied().map(Into::into).collect(),
             ports_held: true,
             labels: Default::default(),
             command: Vec::new(),

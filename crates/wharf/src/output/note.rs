@@ -30,6 +30,12 @@ fn parts(note: &Note) -> Parts {
             ),
             Vec::new(),
         ),
+        Note::PortChosen(wanted, chosen) => (
+            "note",
+            "port_chosen",
+            format!("{wanted} is published as {chosen}"),
+            Vec::new(),
+        ),
         Note::ForeignSource(network, addr) => (
             "warning",
             "foreign_source",

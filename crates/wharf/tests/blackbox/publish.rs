@@ -467,3 +467,41 @@ fn udp_clients_follow_when_a_network_is_left() {
     host.w("network disconnect A c").ok();
     eventually("the second does", answers);
 }
+
+/// Docker's `-p 80`, `-p 127.0.0.1::81` and `-p 8000-8002:80`: the host's port is chosen, told, and nobody else's.
+#[test]
+fn host_ports_that_are_left_to_wharf() {
+    require!();
+    let host = host();
+    network(&host, "n", 1, "");
+    host.netns()
+        .sh("sysctl -qw net.ipv4.ip_local_port_range='40000 40003'");
+    let _listener = Echo::tcp(host.netns(), "host", 40001);
+    container(&host, "a", "n", 1, 11, "-p 40000:1");
+    host.w("create b --network n -p 80 -p 127.0.0.1::81/udp")
+        .says("note: 80/tcp is published as 40002:80/tcp")
+        .ok();
+    let ports = |name: &str| -> Vec<String> {
+        let listed = host.w(&format!("port ls {name} --json")).json();
+        let all = listed.as_array().unwrap().iter();
+        let text = |p: &serde_json::Value, key: &str| p[key].as_str().unwrap().to_owned();
+        all.map(|p| format!("{}:{}", text(p, "host_ip"), text(p, "host_port")))
+            .collect()
+    };
+    // UDP's ports are others than TCP's.
+    assert_eq!(ports("b"), [":40002", "127.0.0.1:40000"]);
+    let _web = Echo::tcp(&host.container("b"), "b", 80);
+    assert_eq!(host.outside().tcp(addr::HOST4, 40002).by(), Some("b"));
+    host.w("port add a 40000-40003:9").ok();
+    assert_eq!(ports("a"), [":40000", ":40003"]);
+    let before = Snapshot::of(&host);
+    for line in ["create c --network n -p 5", "port add a 40000-40003:9"] {
+        host.w(line)
+            .fails(1)
+            .says("/tcp: all of 40000-40003 are taken");
+    }
+    before.assert_same(&host, "no port is free");
+    host.w("rm b").ok();
+    let plan = host.w("create c --network n -p 5 --dry-run").ok();
+    assert!(plan.stdout.contains("40002"), "{}", plan.stdout);
+}

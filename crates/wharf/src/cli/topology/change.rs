@@ -55,7 +55,7 @@ impl Change {
             Self::Remove(names, force) => engine.remove(names, *force, mode)?.notes,
             Self::Connect(request, name) => engine.connect(request, name, mode)?.notes,
             Self::Disconnect(network, name) => engine.disconnect(network, name, mode)?.notes,
-            Self::PortAdd(name, port) => engine.port_add(name, &[*port], mode)?.notes,
+            Self::PortAdd(name, port) => engine.port_add(name, &[(*port).into()], mode)?.notes,
             Self::PortRemove(name, port) => engine.port_remove(name, &[*port], mode)?.notes,
         })
     }

@@ -233,7 +233,7 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
             None => NetnsRequest::New,
         },
         networks: spec.networks.clone(),
-        ports: spec.ports.clone(),
+        ports: spec.ports.iter().copied().map(Into::into).collect(),
         labels: spec.labels.clone(),
         id: None,
         ports_held: false,
