@@ -86,6 +86,14 @@ impl Mac {
         }
     }
 
+    /// The IPv4 address that it follows from, if it is of that form ([`Mac::from_ip`]).
+    pub fn ipv4(self) -> Option<Ipv4Addr> {
+        let [0x02, _, a, b, c, d] = self.0 else {
+            return None;
+        };
+        Some(Ipv4Addr::new(a, b, c, d))
+    }
+
     /// A locally administered address that follows from a text, where there is no address to follow from.
     pub fn from_text(text: &str, salt: u8) -> Self {
         let mut hash: u32 = 0x811c_9dc5;

@@ -111,10 +111,7 @@ impl Engine {
                 for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
                     engine.count_loopback(txn, name, -1)?;
                 }
-                engine
-                    .run
-                    .containers
-                    .put(txn, after.name.as_str(), &after)?;
+                engine.run.put_container(txn, &after)?;
             } else {
                 for name in lb_after.iter().filter(|n| !lb_before.contains(n)) {
                     engine.count_loopback(txn, name, -1)?;
@@ -126,10 +123,7 @@ impl Engine {
                 {
                     engine.release_addresses(txn, &before.name, a)?;
                 }
-                engine
-                    .run
-                    .containers
-                    .put(txn, before.name.as_str(), before)?;
+                engine.run.put_container(txn, before)?;
             }
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
@@ -256,7 +250,7 @@ impl Engine {
             {
                 engine.release_addresses(txn, &before.name, a)?;
             }
-            engine.run.containers.put(txn, after.name.as_str(), after)?;
+            engine.run.put_container(txn, after)?;
             engine.run.journal.delete(txn, key).map(|_| ())
         })
     }

@@ -160,8 +160,7 @@ impl Engine {
         let carriers = self.loopback_networks(&container, &nets);
         let carriers = self.unsettled(carriers.into_iter().map(|name| (name, 0)))?;
         self.write_last(&carriers, None, |engine, txn| {
-            let name = container.name.as_str();
-            engine.run.containers.put(txn, name, &container)?;
+            engine.run.put_container(txn, &container)?;
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
@@ -218,9 +217,7 @@ impl Engine {
             if let Some((key, work)) = work {
                 self.run.journal.put(txn, key, &self.journal(work))?;
             }
-            self.run
-                .containers
-                .put(txn, container.name.as_str(), container)
+            self.run.put_container(txn, container)
         })();
         put.map_err(|e| self.run.fail(e))
     }
@@ -260,7 +257,7 @@ impl Engine {
                     engine.run.free_port(txn, mapping)?;
                 }
                 let key = journal_key(&ObjectName::Container(container.name.clone()));
-                engine.run.containers.delete(txn, container.name.as_str())?;
+                engine.run.delete_container(txn, &container.name)?;
                 engine.run.journal.delete(txn, &key)?;
             }
             for (name, users) in &carriers {
@@ -405,9 +402,7 @@ impl Engine {
                 self.run
                     .journal
                     .put(txn, &key, &self.journal(Work::Remove))?;
-                self.run
-                    .containers
-                    .put(txn, container.name.as_str(), container)?;
+                self.run.put_container(txn, container)?;
             }
             Ok(None)
         })?;
@@ -461,7 +456,7 @@ impl Engine {
         container.process = process;
         container.exit_status = exit_status;
         self.run
-            .write(|txn| self.run.containers.put(txn, name.as_str(), &container))
+            .write(|txn| self.run.put_container(txn, &container))
     }
 
     /// The definitions of the networks these containers are on.

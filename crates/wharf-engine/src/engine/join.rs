@@ -11,7 +11,7 @@ use wharf_core::attach::{
 };
 use wharf_core::ipam::Pool;
 use wharf_core::model::Netns;
-use wharf_core::name::{ContainerName, IfName, NetworkName};
+use wharf_core::name::{IfName, NetworkName};
 use wharf_core::network::{NetworkSpec, Subnet};
 
 use crate::api::{ContainerRequest, NetnsRequest, ObjectName};
@@ -149,6 +149,7 @@ impl Engine {
         }
         if let Some(mac) = request.mac
             && let Some(by) = self
+                .run
                 .mac_owner(txn, &net.name, mac)
                 .map_err(|e| self.run.fail(e))?
         {
@@ -196,21 +197,6 @@ impl Engine {
             phase: Phase::Joining,
         });
         Ok(())
-    }
-
-    pub(super) fn mac_owner(
-        &self,
-        txn: &RwTxn,
-        network: &NetworkName,
-        mac: Mac,
-    ) -> heed::Result<Option<ContainerName>> {
-        for item in self.run.containers.iter(txn)? {
-            let (_, container) = item?;
-            if container.attachment(network).is_some_and(|a| a.mac == mac) {
-                return Ok(Some(container.name));
-            }
-        }
-        Ok(None)
     }
 
     /// What an adopted namespace has already. Only what matters to the requests is asked for, since a list of all links

@@ -44,7 +44,7 @@ impl Engine {
                     for gone in was.iter().filter(|n| !is.contains(n)) {
                         self.count_loopback(&mut txn, gone, -1)?;
                     }
-                    self.run.containers.put(&mut txn, name.as_str(), &after)
+                    self.run.put_container(&mut txn, &after)
                 })();
                 written.map_err(|e| self.run.fail(e))?;
             }

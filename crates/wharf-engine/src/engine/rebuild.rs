@@ -278,9 +278,7 @@ impl Engine {
             for mapping in &container.ports {
                 self.run.take_port(txn, mapping, &container.name)?;
             }
-            self.run
-                .containers
-                .put(txn, container.name.as_str(), container)?;
+            self.run.put_container(txn, container)?;
             Ok(true)
         };
         write(txn).map_err(|e| self.run.fail(e))

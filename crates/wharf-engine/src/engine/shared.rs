@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use heed::RoTxn;
 use wharf_core::addr::{Family, Mac};
-use wharf_core::attach::Container;
+use wharf_core::attach::{Attachment, Container};
 use wharf_core::compile;
 use wharf_core::model::Resource;
 use wharf_core::name::{ContainerName, NetworkName};
@@ -77,13 +77,14 @@ impl Engine {
         if !all.iter().any(|r| asked(r).is_some()) {
             return Ok(());
         }
+        let asked_for: HashSet<Mac> = all.iter().filter_map(asked).collect();
         let mut theirs = HashSet::new();
-        for item in self.run.containers.iter(txn)? {
-            let (_, other) = item?;
-            if !containers.contains(&&other.name) {
-                let joined = other.attachments.iter();
-                let numbered = joined.filter(|a| a.address(Family::V6).is_some());
-                theirs.extend(numbered.map(|a| a.mac));
+        for mac in asked_for {
+            let others = self.run.with_mac(txn, mac)?;
+            let mut others = others.iter().filter(|c| !containers.contains(&&c.name));
+            let numbered = |a: &Attachment| a.mac == mac && a.address(Family::V6).is_some();
+            if others.any(|other| other.attachments.iter().any(numbered)) {
+                theirs.insert(mac);
             }
         }
         all.retain(|r| asked(r).is_none_or(|mac| !theirs.contains(&mac)));

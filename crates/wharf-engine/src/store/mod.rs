@@ -20,6 +20,7 @@ use wharf_core::network::NetworkSpec;
 use crate::error::EngineError;
 use crate::failpoint;
 
+mod containers;
 mod damage;
 mod leases;
 mod ports;
