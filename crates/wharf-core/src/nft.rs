@@ -242,8 +242,20 @@ pub enum Value {
     U16(u16),
     /// A number of four bytes in host order: an interface index, a group.
     U32(u32),
-    /// `RTN_LOCAL`: an address of this host.
-    LocalAddr,
+    /// What the routing table says of an address.
+    AddrType(AddrType),
+}
+
+/// Kinds of addresses (`RTN_*`, `linux/rtnetlink.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub enum AddrType {
+    /// An address of this host.
+    Local = 2,
+    /// The broadcast address of a link's subnet, or of every one.
+    Broadcast = 3,
+    /// Of a group.
+    Multicast = 5,
 }
 
 /// What a rule does.

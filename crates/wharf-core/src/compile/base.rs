@@ -9,8 +9,8 @@ use crate::model::{BRIDGE_GROUP, Resource};
 use crate::name::IfName;
 use crate::nft::build::{answers, daddr, is, not, rule, saddr, stray, translated, within};
 use crate::nft::{
-    Action, Base, Chain, Element, Field, FieldType, Hook, Key, Match, Object, Rule, Set, Table,
-    Test, Value,
+    Action, AddrType, Base, Chain, Element, Field, FieldType, Hook, Key, Match, Object, Rule, Set,
+    Table, Test, Value,
 };
 
 /// Elements of sets whose size the kernel must know to use a plain hash table.
@@ -145,13 +145,14 @@ pub(super) fn goto(name: &str) -> Action {
 
 /// Chains that are called come before those that call them.
 fn inet_chains() -> Vec<Chain> {
-    let local = || is(Key::FibDaddrType, Value::LocalAddr);
+    let local = || is(Key::FibDaddrType, Value::AddrType(AddrType::Local));
     let outside = || Match {
         keys: vec![Key::IifName],
         test: Test::NotIn("bridges"),
     };
     let mut all = seen_chains();
     all.extend(super::outward::chains());
+    all.push(chain(Table::Inet, "strays_to_many", None, strays_to_many()));
     all.push(chain(Table::Inet, "strays", None, strays()));
     all.extend(vec![
         publish(Family::V6),
@@ -241,10 +242,28 @@ fn inet_chains() -> Vec<Chain> {
 /// Packets for the host that belong to no flow. Containers have none to send: errors about flows that do not exist would
 /// change the host's routes. To a published port it was not the host that was spoken to: its refusal would end the client's
 /// connection.
+///
+/// What a bridge that listens to everything (somebody runs `tcpdump` on it) takes up for many is of no flow any more where
+/// its packets were tracked before (`net.bridge.bridge-nf-call-iptables`): neighbours would look for the host in vain.
 fn strays() -> Vec<Rule> {
-    let mut rules = vec![rule([within(&[Key::IifName], "bridges")], Action::Drop)];
+    let to = |kind| is(Key::FibDaddrType, Value::AddrType(kind));
+    let mut rules = vec![
+        rule([to(AddrType::Multicast)], goto("strays_to_many")),
+        rule([to(AddrType::Broadcast)], Action::Return),
+        rule([within(&[Key::IifName], "bridges")], Action::Drop),
+    ];
     rules.extend(super::outward::published().map(|m| rule(m, Action::Drop)));
     rules
+}
+
+/// Errors about flows (RFC 4443, 3) are believed also where they are sent to a group; of IPv4's the kernel sees to that.
+fn strays_to_many() -> Vec<Rule> {
+    const ICMPV6: u8 = 58;
+    let error = |kind| {
+        let of = is(Key::L4Proto, Value::U8(ICMPV6));
+        rule([of, is(Key::Icmpv6Type, Value::U8(kind))], Action::Drop)
+    };
+    (1..=4).map(error).collect()
 }
 
 fn nat_rules() -> Vec<Rule> {

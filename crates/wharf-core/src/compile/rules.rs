@@ -7,7 +7,7 @@ use crate::addr::Family;
 use crate::model::PORT_GROUP_APART;
 use crate::network::NetworkSpec;
 use crate::nft::build::{daddr, is, not, rule, saddr, translated, within};
-use crate::nft::{Action, Base, Chain, Hook, Key, Match, Rule, Table, Test, Value};
+use crate::nft::{Action, AddrType, Base, Chain, Hook, Key, Match, Rule, Table, Test, Value};
 use crate::options::{GatewayMode, HostAccess, Isolation};
 
 /// The bit of the packet mark that says "came by a published port", for frames that br_netfilter sends
@@ -158,7 +158,7 @@ fn inward(net: &NetworkSpec) -> Vec<Rule> {
         return vec![rule([own()], last), rule([], Action::Drop)];
     }
     // The host's own packets are not forwarded; in IPv6 the kernel takes its addresses as a source from anywhere.
-    let from_host = is(Key::FibSaddrType, Value::LocalAddr);
+    let from_host = is(Key::FibSaddrType, Value::AddrType(AddrType::Local));
     let mut rules = vec![
         rule([from_host], Action::Drop),
         rule([translated()], Action::Accept),

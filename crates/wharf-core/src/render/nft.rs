@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use crate::addr::Family;
 use crate::compile::base::MOST;
 use crate::nft::{
-    Action, CT_STATUS_DNAT, CT_STATUS_SNAT, Chain, Change, Data, Element, Field, FieldType, Key,
-    Match, Object, Rule, Set, Table, Test, Value, Verdict, ct_state,
+    Action, AddrType, CT_STATUS_DNAT, CT_STATUS_SNAT, Chain, Change, Data, Element, Field,
+    FieldType, Key, Match, Object, Rule, Set, Table, Test, Value, Verdict, ct_state,
 };
 
 /// One transaction as a command: one line where it is one statement, else a document for `nft -f`.
@@ -352,7 +352,9 @@ fn value(key: Option<Key>, v: &Value) -> String {
         (_, Value::Net(net)) => prefix(*net),
         (_, Value::Family(Family::V4)) => "ipv4".to_owned(),
         (_, Value::Family(Family::V6)) => "ipv6".to_owned(),
-        (_, Value::LocalAddr) => "local".to_owned(),
+        (_, Value::AddrType(AddrType::Local)) => "local".to_owned(),
+        (_, Value::AddrType(AddrType::Broadcast)) => "broadcast".to_owned(),
+        (_, Value::AddrType(AddrType::Multicast)) => "multicast".to_owned(),
         (Some(Key::L4Proto), Value::U8(n)) => protocol(*n),
         (Some(Key::EtherType | Key::ArpPtype), Value::U16(n)) => ether_type(*n),
         (Some(Key::Iif), Value::U32(1)) => "lo".to_owned(),

@@ -426,7 +426,7 @@ fn value(value: &nft::Value) -> Vec<u8> {
         nft::Value::U8(n) => vec![*n],
         nft::Value::U16(n) => n.to_be_bytes().to_vec(),
         nft::Value::U32(n) => n.to_ne_bytes().to_vec(),
-        nft::Value::LocalAddr => 2u32.to_ne_bytes().to_vec(),
+        nft::Value::AddrType(kind) => (*kind as u32).to_ne_bytes().to_vec(),
     }
 }
 

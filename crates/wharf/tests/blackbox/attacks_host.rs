@@ -5,7 +5,7 @@ use crate::common::*;
 use crate::liar::*;
 use std::net::IpAddr;
 use wharf_testkit::disguise;
-use wharf_testkit::frame;
+use wharf_testkit::frame::{self, Mac};
 use wharf_testkit::{Echo, Sniffer, Wire, addr, require};
 
 /// Also on a host whose administrator allows source routes.
@@ -461,25 +461,66 @@ fn errors_of_no_flow_change_no_route() {
                 true => vec![2, 0, 0, 0, 0, 0, 5, 0x14],
             };
             error.extend(&told[14..]);
-            for to in [at(v6, 1, 1), addr::host(v6)] {
-                let source = at(v6, 1, 66);
-                let lie = match (source, to) {
-                    (IpAddr::V6(from), IpAddr::V6(to)) => frame::icmpv6(macs, from, to, &error),
-                    _ => {
-                        let mut error = error.clone();
-                        let sum = frame::checksum(&error, 0);
-                        error[2..4].copy_from_slice(&sum.to_be_bytes());
-                        frame::ip(macs, source, to, 1, 64, &error)
-                    }
-                };
-                w.wire.send(&lie);
-                w.settle(v6);
-                let route = w
-                    .host
+            let all: (IpAddr, Mac) = match v6 {
+                false => (ip("255.255.255.255"), [0xff; 6]),
+                true => (ip("ff02::1"), [0x33, 0x33, 0, 0, 0, 1]),
+            };
+            let one = |to| (to, w.bridge_mac);
+            for promisc in ["off", "on"] {
+                w.host
                     .netns()
-                    .ip(&format!("route get {}", addr::outside(v6)));
-                assert!(!route.contains("mtu"), "by {to}: {route}");
+                    .ip(&format!("link set wharf-a promisc {promisc}"));
+                for (to, mac) in [one(at(v6, 1, 1)), one(addr::host(v6)), all] {
+                    let macs = (w.evil_mac, mac);
+                    let source = at(v6, 1, 66);
+                    let lie = match (source, to) {
+                        (IpAddr::V6(from), IpAddr::V6(to)) => frame::icmpv6(macs, from, to, &error),
+                        _ => {
+                            let mut error = error.clone();
+                            let sum = frame::checksum(&error, 0);
+                            error[2..4].copy_from_slice(&sum.to_be_bytes());
+                            frame::ip(macs, source, to, 1, 64, &error)
+                        }
+                    };
+                    w.wire.send(&lie);
+                    w.settle(v6);
+                    let route = format!("route get {}", addr::outside(v6));
+                    let route = w.host.netns().ip(&route);
+                    assert!(
+                        !route.contains("mtu"),
+                        "by {to}, promisc {promisc}: {route}"
+                    );
+                }
             }
         }
+    });
+}
+
+/// Somebody runs `tcpdump` on the bridge: the host hears its neighbours as before.
+#[test]
+fn a_bridge_that_listens_to_everything_serves_as_before() {
+    require!();
+    in_both_worlds(|w| {
+        let host = w.host.netns();
+        host.ip("link set wharf-a promisc on");
+        for v6 in [false, true] {
+            w.victim.ip("neigh flush all");
+            host.ip("neigh flush all");
+            assert!(w.victim.ping(at(v6, 1, 1)).reached(), "IPv6 {v6}");
+            assert!(w.victim.ping(addr::outside(v6)).reached(), "IPv6 {v6}");
+            assert!(host.ping(at(v6, 1, 11)).reached(), "IPv6 {v6}");
+        }
+        let heard = Sniffer::start(host, "wharf-a");
+        let server = host.run(|| std::net::UdpSocket::bind("0.0.0.0:5000").unwrap());
+        server
+            .set_read_timeout(Some(std::time::Duration::from_secs(5)))
+            .unwrap();
+        let (from, to) = ((at(false, 1, 66), 9), (ip("10.88.1.255"), 5000));
+        let macs = (w.evil_mac, [0xff; 6]);
+        w.wire.send(&frame::udp(macs, from, to, b"to everybody"));
+        heard.wait_for("a broadcast", b"to everybody");
+        let mut text = [0; 32];
+        let count = server.recv(&mut text).expect("the host's socket has it");
+        assert_eq!(&text[..count], b"to everybody");
     });
 }

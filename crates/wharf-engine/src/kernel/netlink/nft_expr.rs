@@ -18,8 +18,6 @@ const PORTS: u32 = 1 << 1;
 const RANDOM: u32 = 1 << 2;
 /// `IP_CT_DIR_ORIGINAL` (`linux/netfilter/nf_conntrack_tuple_common.h`).
 const ORIGINAL: u8 = 0;
-/// `RTN_LOCAL` (`linux/rtnetlink.h`).
-const LOCAL: u32 = 2;
 /// `IFNAMSIZ`: what the kernel compares of an interface name or kind.
 const NAME: usize = 16;
 const ETH_IP: u16 = 0x0800;
@@ -268,7 +266,7 @@ impl Writer {
             Value::U8(n) => vec![*n],
             Value::U16(n) => n.to_be_bytes().to_vec(),
             Value::U32(n) => n.to_ne_bytes().to_vec(),
-            Value::LocalAddr => LOCAL.to_ne_bytes().to_vec(),
+            Value::AddrType(kind) => (*kind as u32).to_ne_bytes().to_vec(),
         };
         self.load(key, Reg::R1);
         self.push(Expr::cmp(Reg::R1, op, bytes));
