@@ -58,8 +58,7 @@ impl NetlinkKernel {
         wanted: &[Resource],
         allowed: &[Resource],
     ) -> io::Result<RulesSeen> {
-        let generation = self.nf()?.generation().map_err(to_io)?;
-        let held = self.held()?;
+        let (generation, held) = self.held_at_once()?;
         let mut found = RulesSeen {
             generation,
             ..RulesSeen::default()
@@ -75,6 +74,21 @@ impl NetlinkKernel {
         explained.rest(&held, &mut found.strange);
         found.strange.sort();
         Ok(found)
+    }
+
+    /// The ruleset's generation, and what wharf's tables hold. A table that another program removes between two of the
+    /// questions is `ENOENT`: then all are asked again.
+    fn held_at_once(&mut self) -> io::Result<(u32, Held)> {
+        const ROUNDS: u32 = 50;
+        for _ in 0..ROUNDS {
+            let generation = self.nf()?.generation().map_err(to_io)?;
+            match self.held() {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                held => return Ok((generation, held?)),
+            }
+        }
+        let generation = self.nf()?.generation().map_err(to_io)?;
+        Ok((generation, self.held()?))
     }
 
     fn held(&mut self) -> io::Result<Held> {

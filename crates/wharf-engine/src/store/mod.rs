@@ -131,9 +131,22 @@ impl Store {
     }
 
     fn fail(&self, error: heed::Error) -> EngineError {
-        EngineError::Store {
+        use heed::MdbError::{Corrupted, Invalid, PageNotFound, Panic};
+        let why = match &error {
+            heed::Error::Mdb(Corrupted | Invalid | PageNotFound | Panic) => {
+                "its pages do not belong together"
+            }
+            heed::Error::Decoding(_) => "it holds what wharf did not write",
+            _ => {
+                return EngineError::Store {
+                    path: self.path.clone(),
+                    detail: error.to_string(),
+                };
+            }
+        };
+        EngineError::StoreDamaged {
             path: self.path.clone(),
-            detail: error.to_string(),
+            why,
         }
     }
 

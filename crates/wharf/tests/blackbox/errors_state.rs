@@ -294,6 +294,20 @@ fn damaged_state_is_named_and_not_deleted() {
     assert!(file.exists(), "it may be all somebody has");
 }
 
+/// Pages in the middle are not what they were: the hint names what helps.
+#[test]
+fn a_store_damaged_in_the_middle_is_called_so() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    container(&host, "c", "A", 1, 11, "");
+    host.sh("tr '\\0' '\\245' < /dev/zero | dd of=/run/wharf/db/data.mdb bs=4096 seek=2 count=10 conv=notrunc iflag=fullblock status=none");
+    host.w("ps").fails(1).says("repair --rebuild");
+    host.w("repair --rebuild").ok();
+    host.w("ps").ok();
+    assert_eq!(host.w("inspect c --json").json()[0]["name"], "c");
+}
+
 /// The default network is made for the first container; where that cannot be, it is not made either.
 #[test]
 fn a_container_that_cannot_be_leaves_no_default_network() {

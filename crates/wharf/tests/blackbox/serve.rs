@@ -164,3 +164,29 @@ fn changes_of_wharf_itself_are_no_damage() {
     let said = watcher.wait_within(SOON).ok();
     assert_eq!(said.stdout, "watching\n", "{}", said.transcript());
 }
+
+/// What `serve` has done by children of its own: they are off the kernel's list once they have ended.
+#[test]
+fn no_ended_child_stays() {
+    require!();
+    let host = host();
+    let watcher = watched(&host);
+    network(&host, "A", 1, "--bridge wharf-a");
+    let children = format!("/proc/{0}/task/{0}/children", watcher.host_pid());
+    let ended = || {
+        let states = format!("for p in $(cat {children}); do grep -s ^State /proc/$p/status; done");
+        host.sh(&states).matches("zombie").count()
+    };
+    for round in 0..6u8 {
+        container(&host, "c", "A", 1, 11 + round, "");
+        host.sh("nft flush ruleset; ip link del $(ls /sys/class/net/wharf-a/brif)");
+        eventually("all of it is mended", || {
+            let left = host.w("repair --dry-run --json").json();
+            (left["mended"] == serde_json::json!([])).then_some(())
+        });
+        host.w("rm -f c").ok();
+    }
+    eventually("at most the last one is there", || {
+        (ended() <= 1).then_some(())
+    });
+}

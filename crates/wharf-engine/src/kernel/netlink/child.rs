@@ -8,6 +8,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
+use std::sync::{Mutex, PoisonError};
 
 /// What a child does before it ends.
 pub(super) struct Job {
@@ -35,8 +36,38 @@ struct Child {
     pid: libc::pid_t,
     /// Whether it holds the socket of nftables.
     holds_nf: bool,
-    /// Its own until it has ended, so nothing here frees it before; a child that outlives [`Children`] keeps it.
+    /// Its own until it has ended, so nothing here frees it before.
     memory: *mut Memory,
+}
+
+// SAFETY: the memory is its child's, and after that whoever's who has seen the child end; nothing in it is a thread's.
+unsafe impl Send for Child {}
+
+/// Children that were there when their [`Children`] went: a process that stays has them on its list until somebody looks.
+static LEFT: Mutex<Vec<Child>> = Mutex::new(Vec::new());
+
+impl Drop for Children {
+    fn drop(&mut self) {
+        self.reap();
+        if !self.0.is_empty() {
+            let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            left.append(&mut self.0);
+        }
+    }
+}
+
+impl Child {
+    /// Whether it has not ended; when it has, what it used is free.
+    fn is_there(&self) -> bool {
+        // SAFETY: a null status pointer is allowed.
+        let there = unsafe { libc::waitpid(self.pid, std::ptr::null_mut(), libc::WNOHANG) == 0 };
+        if !there {
+            // SAFETY: made by `Box::into_raw` in `start`, and the child that used it is no more. Who hears that a child
+            // has ended forgets it.
+            drop(unsafe { Box::from_raw(self.memory) });
+        }
+        there
+    }
 }
 
 /// What a child uses of this process's memory.
@@ -52,16 +83,9 @@ const STACK: usize = 32 << 10;
 impl Children {
     /// Forgets those that have ended.
     pub(super) fn reap(&mut self) {
-        self.0.retain(|child| {
-            // SAFETY: a null status pointer is allowed.
-            let there =
-                unsafe { libc::waitpid(child.pid, std::ptr::null_mut(), libc::WNOHANG) == 0 };
-            if !there {
-                // SAFETY: made by `Box::into_raw` in `start`, and the child that used it is no more.
-                drop(unsafe { Box::from_raw(child.memory) });
-            }
-            there
-        });
+        self.0.retain(Child::is_there);
+        let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(Child::is_there);
     }
 
     /// Whether a child holds the socket of nftables.
