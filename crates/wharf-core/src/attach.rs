@@ -13,7 +13,7 @@ use crate::addr::{Family, Mac, MacError};
 use crate::extras::Extras;
 use crate::ipam::Pool;
 use crate::model::RouteMore;
-use crate::name::{ContainerName, IfName, NameError, NetworkName};
+use crate::name::{ContainerName, HostName, IfName, NameError, NetworkName};
 use crate::network::NetworkSpec;
 use crate::publish::PortMapping;
 
@@ -161,7 +161,7 @@ impl AttachRequest {
             "interface" | "interface_name" => self.interface = Some(value.parse()?),
             "host-interface" | "host_interface_name" => self.host_interface = Some(value.parse()?),
             "gw-priority" => self.gw_priority = value.parse().map_err(|_| bad("a whole number"))?,
-            "alias" => self.aliases.push(value.to_owned()),
+            "alias" => self.aliases.push(value.parse::<HostName>()?.into()),
             _ => return Err(AttachTextError::Key(key.to_owned())),
         }
         Ok(())

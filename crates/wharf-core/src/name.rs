@@ -23,12 +23,12 @@ pub enum NameError {
         "`{0}` is not an interface name: 1 to 15 bytes, no `/`, `:`, `%`, white space or control character, not `.` or `..`, `all`, `default` or `lo`"
     )]
     Interface(String),
-    /// A network or container name outside `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`.
+    /// A network's, container's or host's name outside `[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}`.
     #[error(
         "`{text}` is not a {what} name: it starts with a letter or digit, goes on with letters, digits, `_`, `.` or `-`, and has 63 characters at most"
     )]
     Object {
-        /// "network" or "container".
+        /// "network", "container" or "host".
         what: &'static str,
         /// What was given.
         text: String,
@@ -101,6 +101,13 @@ name_type!(
     ContainerName,
     // A client's names, such as the 64 digits of a runtime's id, are longer than those that users may give.
     |text| check_object("container", text, 128)
+);
+
+name_type!(
+    /// The name of a host: what a container is called inside, and by others beside its own name. Lines of `/etc/hosts` are
+    /// made of them.
+    HostName,
+    |text| check_object("host", text, MOST)
 );
 
 fn check_interface(text: &str) -> Result<(), NameError> {

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::attach::AttachRequest;
-use crate::name::{ContainerName, NetworkName};
+use crate::name::{ContainerName, HostName, NetworkName};
 use crate::network::NetworkRequest;
 use crate::publish::PortMapping;
 
@@ -296,7 +296,8 @@ impl AttachEntry {
         if let Some(number) = &self.gw_priority {
             request.gw_priority = read(&at("gw-priority"), &number.0, "a whole number")?;
         }
-        request.aliases = self.aliases.0.iter().map(|t| t.0.clone()).collect();
+        let aliases = all(&at("aliases"), &self.aliases, parse::<HostName>)?;
+        request.aliases = aliases.into_iter().map(String::from).collect();
         Ok(request)
     }
 }

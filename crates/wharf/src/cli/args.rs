@@ -122,8 +122,12 @@ pub fn label(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// Not an address with a prefix length.
 pub fn subnet(text: &str) -> Result<IpNet, String> {
-    text.parse()
-        .map_err(|_| "ADDRESS/LENGTH is expected, such as 172.18.0.0/16 or fd00:18::/64".to_owned())
+    // Elsewhere 172.030.0.0 is 172.24.0.0.
+    let is_plain = |addr: &str| addr.parse::<IpAddr>().is_ok();
+    let plain = text.split_once('/').is_some_and(|(addr, _)| is_plain(addr));
+    text.parse().ok().filter(|_| plain).ok_or_else(|| {
+        "ADDRESS/LENGTH is expected, such as 172.18.0.0/16 or fd00:18::/64".to_owned()
+    })
 }
 
 /// A process id.

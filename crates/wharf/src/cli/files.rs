@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use wharf_core::addr::Family;
 use wharf_core::attach::{Attachment, Container};
-use wharf_core::name::ContainerName;
+use wharf_core::name::{ContainerName, HostName};
 use wharf_engine::api::Dirs;
 
 use crate::output::json::visible;
@@ -46,7 +46,12 @@ pub fn hosts(own: &Container, hostname: &str, all: &[Container]) -> String {
 fn push_names(text: &mut String, attachment: &Attachment, name: &str) {
     for address in &attachment.addresses {
         let _ = write!(text, "{}\t{name}", address.addr());
-        for alias in &attachment.aliases {
+        // Those of other front ends may be what no line of this file can hold.
+        let names = attachment
+            .aliases
+            .iter()
+            .map(|text| text.parse::<HostName>());
+        for alias in names.flatten() {
             let _ = write!(text, " {alias}");
         }
         text.push('\n');

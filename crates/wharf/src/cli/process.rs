@@ -6,8 +6,9 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use wharf_core::attach::{Container, ProcessRef};
-use wharf_core::name::ContainerName;
+use wharf_core::name::{ContainerName, HostName};
 use wharf_engine::api::{ContainerRequest, Dirs, Mode, NetnsRequest};
 use wharf_engine::engine::Engine;
 use wharf_engine::error::EngineError;
@@ -34,7 +35,7 @@ pub struct ProgramArgs {
     /// Set an environment variable, or pass on the caller's (may be given again)
     ///
     /// The program has the caller's whole environment, since it runs on the caller's file system.
-    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]", value_parser = OsStringValueParser::new().try_map(variable))]
     env: Vec<OsString>,
 
     /// Working directory of the program
@@ -58,7 +59,7 @@ pub struct RunArgs {
 
     /// Host name that the program sees; the container's name if not given
     #[arg(long)]
-    hostname: Option<String>,
+    hostname: Option<HostName>,
 
     /// Remove the container when the program has ended
     #[arg(long)]
@@ -172,7 +173,10 @@ fn create(
 }
 
 fn start(args: &RunArgs, container: &Container, all: &[Container], ctx: &Context) -> Done {
-    let hostname = args.hostname.as_deref().unwrap_or(container.name.as_str());
+    let hostname = args
+        .hostname
+        .as_ref()
+        .map_or(container.name.as_str(), HostName::as_str);
     let mut program = program(&args.program, container, hostname, all);
     program.argv.clone_from(&args.command);
     if args.program.detach {
@@ -316,6 +320,14 @@ fn program(
         env: environment(std::env::vars_os().collect(), &args.env),
         cwd: args.workdir.clone(),
         ..ContainerProcess::default()
+    }
+}
+
+/// `KEY=VALUE` or `KEY`.
+fn variable(text: OsString) -> Result<OsString, &'static str> {
+    match text.as_encoded_bytes().first() {
+        None | Some(b'=') => Err("a variable has a name: KEY or KEY=VALUE is expected"),
+        Some(_) => Ok(text),
     }
 }
 

@@ -165,7 +165,12 @@ fn bad_names() {
         "network create N --bridge lo",
         "network create N --bridge all",
         "network create N --label =x",
+        "network create N --subnet 172.030.0.0/24",
+        "create c --network default:alias=~",
+        "create c --network default:alias=a_b",
         "run --name a/b -- true",
+        "run --hostname a:b -- true",
+        "run -e =x -- true",
     ];
     let mut cases: Vec<(String, &str)> = lines.map(|line| (line.to_owned(), "")).to_vec();
     cases.push((format!("network create {long}"), "63"));
