@@ -52,6 +52,7 @@ mod served;
 mod settings;
 mod shared;
 mod transient;
+mod turn;
 
 pub use check::Believed;
 pub use client::CLIENT_LABEL;
