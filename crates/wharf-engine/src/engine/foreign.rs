@@ -7,15 +7,16 @@
 //! has been told of the bridge is taken at its word.
 
 use wharf_core::addr::Family;
+use wharf_core::name::IfName;
 use wharf_core::network::NetworkSpec;
-use wharf_core::op::Op;
-use wharf_nft::{Batch, Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
+use wharf_core::op::{DoorChange, Op};
+use wharf_nft::{Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
 use crate::api::{Finding, Note};
 use crate::engine::Engine;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
-use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_ours, same, standing};
+use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_for, is_ours, same, standing};
 use crate::observe::xtables;
 
 /// Chains for users' rules, in `ip filter` and `ip6 filter`.
@@ -35,32 +36,10 @@ impl Engine {
         }
     }
 
-    /// Takes a network's rules out of other tools' doors again.
-    pub(super) fn close_doors(&mut self, net: &NetworkSpec) {
-        if net.is_managed() {
-            let _ = self.try_close_doors(net);
-        }
-    }
-
-    fn try_close_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
-        let nft = self.kernel.nftables()?;
-        let chains = nft.dump_chains()?;
-        let mut batch = Batch::new();
-        for chain in chains.iter().filter(|c| is_door(c)) {
-            let ours = door_rules(chain, net);
-            for rule in nft.dump_chain_rules(chain.family, &chain.table, &chain.name)? {
-                // Rules of the user's own, though they say the same, are not wharf's to remove.
-                let ours = ours.iter().any(|o| same(&rule, o)) && is_ours(&rule);
-                if let Some(handle) = rule.handle.filter(|_| ours) {
-                    batch.del_rule(chain.family, &chain.table, &chain.name, handle);
-                }
-            }
-        }
-        if batch.is_empty() {
-            Ok(())
-        } else {
-            nft.commit(&batch)
-        }
+    /// What takes wharf's rules for some links out of other tools' doors. Rules of the user's own, though they say the same,
+    /// are not wharf's to remove.
+    pub(super) fn doors_to_shut(&mut self, is_asked: impl Fn(&IfName) -> bool) -> Vec<Op> {
+        open_doors(&mut self.kernel, is_asked).unwrap_or_default()
     }
 
     /// Base chains that will drop a network's packets, with what mends it. Opens doors that appeared since the
@@ -140,17 +119,30 @@ pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Ve
     try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
 }
 
-/// What is found of a door that is shut.
+/// The way back of a door that is shut.
+pub(super) fn opened(door: &Op) -> Op {
+    let mut back = door.clone();
+    if let Op::Door { change, .. } = &mut back {
+        *change = DoorChange::Open;
+    }
+    back
+}
+
+/// What is found of a door that is shut, or of nobody's.
 pub(super) fn shut(door: &Op) -> Finding {
-    let (chain, link, moved) = match door {
+    let (chain, link, change) = match door {
         Op::Door {
-            chain, link, moved, ..
-        } => (chain.as_str(), link.as_str(), *moved),
-        _ => ("", "", false),
+            chain,
+            link,
+            change,
+            ..
+        } => (chain.as_str(), link.as_str(), *change),
+        _ => ("", "", DoorChange::Open),
     };
-    let was = match moved {
-        true => "before the user's rules",
-        false => "missing",
+    let was = match change {
+        DoorChange::Open => "missing",
+        DoorChange::Move => "before the user's rules",
+        DoorChange::Shut => "its network is gone",
     };
     Finding {
         object: format!("rule for {link} in chain {chain}"),
@@ -167,6 +159,33 @@ fn is_needed(nft: &mut NfSocket, door: &Chain) -> Result<bool, NftError> {
         }
     }
     Ok(false)
+}
+
+fn open_doors(
+    kernel: &mut NetlinkKernel,
+    is_asked: impl Fn(&IfName) -> bool,
+) -> Result<Vec<Op>, NftError> {
+    let nft = kernel.nftables()?;
+    let mut open = Vec::new();
+    for chain in foreign_chains(nft)? {
+        let Some(family) = door_family(&chain) else {
+            continue;
+        };
+        let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
+        for (link, inward) in there.iter().filter_map(is_for) {
+            let door = Op::Door {
+                family,
+                chain: chain.name.clone(),
+                link,
+                inward,
+                change: DoorChange::Shut,
+            };
+            if door.link().is_some_and(&is_asked) && !open.contains(&door) {
+                open.push(door);
+            }
+        }
+    }
+    Ok(open)
 }
 
 fn try_shut_doors(
@@ -192,12 +211,16 @@ fn try_shut_doors(
                 let is = standing(&there, &rule);
                 // Before the user's rules it would void them.
                 if is == Standing::Early || is == Standing::Missing && matters {
+                    let change = match is {
+                        Standing::Early => DoorChange::Move,
+                        _ => DoorChange::Open,
+                    };
                     shut.push(Op::Door {
                         family,
                         chain: chain.name.clone(),
                         link: net.bridge.clone(),
                         inward,
-                        moved: is == Standing::Early,
+                        change,
                     });
                 }
             }
