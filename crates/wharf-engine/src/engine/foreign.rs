@@ -6,6 +6,8 @@
 //! there is no door, or one that its tool shuts again, the user is told by name, with the commands that help. A tool that
 //! has been told of the bridge is taken at its word.
 
+use std::collections::BTreeSet;
+
 use wharf_core::addr::Family;
 use wharf_core::name::IfName;
 use wharf_core::network::NetworkSpec;
@@ -14,10 +16,11 @@ use wharf_nft::{Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdi
 
 use crate::api::{Finding, Note};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_for, is_ours, same, standing};
-use crate::observe::xtables;
+use crate::observe::{verdict_of, xtables};
 
 /// Chains for users' rules, in `ip filter` and `ip6 filter`.
 const DOORS: [&str; 3] = ["DOCKER-USER", UFW[0], UFW[1]];
@@ -67,15 +70,23 @@ impl Engine {
         }
         self.open_doors(net);
         let nft = self.kernel.nftables()?;
-        let has_door = |c: &Chain| {
-            c.table == FILTER && chains.iter().any(|d| is_door(d) && d.family == c.family)
-        };
         let mut notes = Vec::new();
-        for chain in closed.into_iter().filter(|c| !has_door(c)) {
-            if !speaks_of(nft, chain, net)? {
+        for chain in closed {
+            if !leads_to_door(nft, chain)? && !speaks_of(nft, chain, net)? {
                 notes.push(note(chain, net));
             }
         }
+        Ok(notes)
+    }
+
+    /// What the user must know when another tool's policy drops forwarded packets.
+    pub(super) fn notes_of_forwarding(
+        &mut self,
+        spec: &NetworkSpec,
+    ) -> Result<Vec<Note>, EngineError> {
+        let mut notes = self.take_notes();
+        notes.extend(self.closed_doors(spec));
+        notes.extend(self.doors_for_now(spec));
         Ok(notes)
     }
 
@@ -254,7 +265,26 @@ fn is_refusal(expr: &Expr) -> bool {
     }
 }
 
-/// Whether any rule of the chain's table names the network's bridge: then somebody has seen to it.
+/// Whether what a base chain judges comes by a door: that of a tool which is gone may still be there.
+fn leads_to_door(nft: &mut NfSocket, base: &Chain) -> Result<bool, NftError> {
+    let mut to_read = vec![base.name.clone()];
+    let mut read = BTreeSet::new();
+    while let Some(name) = to_read.pop().filter(|_| base.table == FILTER) {
+        if DOORS.contains(&name.as_str()) {
+            return Ok(true);
+        }
+        if read.insert(name.clone()) {
+            for rule in nft.dump_chain_rules(base.family, FILTER, &name)? {
+                if let Some(Verdict::Jump(to) | Verdict::Goto(to)) = verdict_of(&rule) {
+                    to_read.push(to.clone());
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether any rule of somebody's in the chain's table names the network's bridge: then he has seen to it.
 fn speaks_of(nft: &mut NfSocket, chain: &Chain, net: &NetworkSpec) -> Result<bool, NftError> {
     let name = net.bridge.as_str().as_bytes();
     let is_name = |data: &[u8]| {
@@ -265,7 +295,7 @@ fn speaks_of(nft: &mut NfSocket, chain: &Chain, net: &NetworkSpec) -> Result<boo
     let rules = nft.dump_rules()?;
     Ok(rules
         .iter()
-        .filter(|r| (r.family, &r.table) == (chain.family, &chain.table))
+        .filter(|r| (r.family, &r.table) == (chain.family, &chain.table) && !is_ours(r))
         .any(|r| r.exprs.iter().any(names_it)))
 }
 

@@ -393,7 +393,9 @@ fn lost_namespaces(spaces: &[Space], containers: &[Container], garbage: &mut Gar
         let known = containers
             .iter()
             .any(|c| c.netns.path == s.path || c.netns.identity.is_some_and(|(_, i)| i == s.inode));
-        s.made_by_wharf && !s.inhabited && !known
+        // It may have gone with its container since.
+        let still = netns::netns_inode(&s.path).is_ok_and(|inode| inode == s.inode);
+        s.made_by_wharf && !s.inhabited && !known && still
     };
     for space in spaces.iter().filter(unknown) {
         let because = "wharf made it for a container that nobody knows";

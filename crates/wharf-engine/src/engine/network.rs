@@ -382,7 +382,7 @@ impl Engine {
             views.push(view);
         }
         let plan = match mode {
-            Mode::Apply => self.remove_all(&views)?,
+            Mode::Apply => self.remove_all(&views, force)?,
             Mode::DryRun => self.preview_remove(&views)?,
         };
         Ok(Outcome {
@@ -392,13 +392,26 @@ impl Engine {
         })
     }
 
-    fn remove_all(&mut self, views: &[NetworkView]) -> Result<Plan, EngineError> {
+    fn remove_all(&mut self, views: &[NetworkView], force: bool) -> Result<Plan, EngineError> {
+        /// How often somebody may come in between.
+        const ROUNDS: u32 = 50;
         let mut plan = Plan::default();
         for view in views {
-            if !view.containers.is_empty() {
-                plan.append(self.disconnect_all(&view.spec.name, &view.containers)?);
+            let mut users = view.containers.clone();
+            for round in 0.. {
+                plan.append(self.disconnect_all(&view.spec.name, &users)?);
+                match self.remove_one(&view.spec) {
+                    Err(EngineError::NetworkInUse { containers, .. })
+                        if force && round < ROUNDS =>
+                    {
+                        users = containers;
+                    }
+                    removed => {
+                        plan.append(removed?);
+                        break;
+                    }
+                }
             }
-            plan.append(self.remove_one(&view.spec)?);
         }
         Ok(plan)
     }
@@ -545,17 +558,6 @@ impl Engine {
         Ok(foreign
             .map(|addr| Note::ForeignSource(spec.name.clone(), addr))
             .collect())
-    }
-
-    /// What the user must know when another tool's policy drops forwarded packets.
-    pub(super) fn notes_of_forwarding(
-        &mut self,
-        spec: &NetworkSpec,
-    ) -> Result<Vec<Note>, EngineError> {
-        let mut notes = self.take_notes();
-        notes.extend(self.closed_doors(spec));
-        notes.extend(self.doors_for_now(spec));
-        Ok(notes)
     }
 }
 

@@ -76,6 +76,22 @@ fn who_is_removed_leaves_nothing_of_what_others_gave_him() {
 }
 
 #[test]
+fn a_network_goes_by_force_whoever_comes_meanwhile() {
+    require!();
+    let host = host();
+    for _ in 0..6 {
+        network(&host, "blue", 1, "");
+        let come = lines(8, |n| format!("create c{n} --network blue"));
+        at_once(&host, &["network rm -f blue".to_owned()], &come);
+        sound(&host);
+        let there = names(&host.w("ps --json").json());
+        if !there.is_empty() {
+            host.w(&format!("rm -f {}", there.join(" "))).ok();
+        }
+    }
+}
+
+#[test]
 fn who_dies_in_his_turn_keeps_nobody_from_his() {
     require!();
     let host = host();
