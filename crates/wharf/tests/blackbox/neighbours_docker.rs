@@ -370,3 +370,18 @@ fn no_door_is_left_open_for_a_network_that_is_gone() {
     assert_eq!(removed["removed"][0]["object"], object, "{removed:#}");
     assert_eq!(rules(), before);
 }
+
+/// Docker is gone, and its chain still there, which nobody asks any more.
+#[test]
+fn a_door_that_nothing_leads_to_is_none() {
+    require!(Need::Program("iptables-nft"));
+    let host = options().forward(ForwardPolicy::DropWithDockerUser).start();
+    host.sh("iptables-nft -D FORWARD -j DOCKER-USER; ip6tables-nft -D FORWARD -j DOCKER-USER");
+    let _servers = servers(&host);
+    let made = host.w(&format!("network create A --bridge wharf-a {}", subnets(1)));
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    container(&host, "a2", "A", 1, 12, "");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(follow(&host, &made.stderr), 4, "{}", made.transcript());
+    all_work(&host, "as was advised");
+}
