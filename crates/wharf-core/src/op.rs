@@ -12,6 +12,17 @@ use crate::name::IfName;
 use crate::nft;
 use crate::publish::Protocol;
 
+/// What becomes of a rule that lets a bridge pass in another tool's chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DoorChange {
+    /// It is made.
+    Open,
+    /// It is there, but before rules of the user's.
+    Move,
+    /// It goes.
+    Shut,
+}
+
 /// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Op {
@@ -164,7 +175,7 @@ pub enum Op {
     },
     /// `nft -f`: one transaction.
     Nft(Vec<nft::Change>),
-    /// `nft add rule`: a bridge passes at another tool's chain for users' rules, behind those.
+    /// `nft add rule`: a bridge passes at another tool's chain for users' rules, behind those; or no longer.
     Door {
         /// Of which family's table `filter`.
         family: Family,
@@ -174,8 +185,8 @@ pub enum Op {
         link: IfName,
         /// What comes in by the bridge, else what leaves by it.
         inward: bool,
-        /// It is there, but before rules of the user's.
-        moved: bool,
+        /// What becomes of the rule.
+        change: DoorChange,
     },
     /// `conntrack -D`: forget flows that came by a host port, so that they are judged anew; over UDP also those that
     /// go out from it.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use crate::addr::Family;
 use crate::model::Netns;
 use crate::name::IfName;
-use crate::op::Op;
+use crate::op::{DoorChange, Op};
 use crate::plan::{Plan, Undo};
 use crate::publish::Protocol;
 
@@ -77,7 +77,10 @@ pub fn command(op: &Op) -> String {
         Op::BlackholeDel { dst, table } => format!("ip route del blackhole {dst} table {table}"),
         Op::NeighAdd { link, addr, mac } => {
             let dev = quote(link);
-            format!("ip neigh replace {addr} lladdr {mac} dev {dev} nud permanent")
+            let protocol = crate::model::ROUTE_PROTOCOL;
+            format!(
+                "ip neigh replace {addr} lladdr {mac} dev {dev} nud permanent protocol {protocol}"
+            )
         }
         Op::NeighDel { link, addr } => format!("ip neigh del {addr} dev {}", quote(link)),
         Op::FdbAdd { link, mac } => {
@@ -110,8 +113,8 @@ pub fn command(op: &Op) -> String {
             chain,
             link,
             inward,
-            moved,
-        } => door(*family, chain, (link, *inward), *moved),
+            change,
+        } => door(*family, chain, (link, *inward), *change),
         Op::ConntrackFlush {
             protocol,
             host_ip,
@@ -151,6 +154,10 @@ pub fn op_name(op: &Op) -> &'static str {
         Op::Detour { .. } => "filter add",
         Op::LinkTraits { .. } => "link set",
         Op::Nft(_) => "nft",
+        Op::Door {
+            change: DoorChange::Shut,
+            ..
+        } => "rule del",
         Op::Door { .. } => "rule add",
         Op::ConntrackFlush { .. } => "conntrack flush",
         Op::ConntrackForget(_) => "conntrack forget",
@@ -283,7 +290,12 @@ fn netns_del(path: &Path) -> String {
 }
 
 /// Behind the user's rules: before the first `return` of everything, if there is one, else at the end.
-fn door(family: Family, chain: &str, (link, inward): (&IfName, bool), moved: bool) -> String {
+fn door(
+    family: Family,
+    chain: &str,
+    (link, inward): (&IfName, bool),
+    change: DoorChange,
+) -> String {
     let table = match family {
         Family::V4 => "ip",
         Family::V6 => "ip6",
@@ -292,14 +304,21 @@ fn door(family: Family, chain: &str, (link, inward): (&IfName, bool), moved: boo
     let at = format!("{table} filter {chain}");
     let list = format!("nft -a list chain {at}");
     let rule = format!("{end} \"{link}\" counter accept comment \"wharf\"");
-    let before = match moved {
-        true => format!(
-            "{list} | sed -nE {} | nft -f -; ",
-            quote(format!(
-                "s/^\\s*{end} \"{link}\" .*accept comment \"wharf\" # handle /delete rule {at} handle /p"
-            ))
-        ),
-        false => String::new(),
+    // Once saved and restored by the iptables programs, the rule has a comment that nft does not show.
+    let (program, way) = match (family, inward) {
+        (Family::V4, true) => ("iptables", "-i"),
+        (Family::V4, false) => ("iptables", "-o"),
+        (Family::V6, true) => ("ip6tables", "-i"),
+        (Family::V6, false) => ("ip6tables", "-o"),
+    };
+    let gone = format!(
+        "{program} -D {chain} {way} {} -m comment --comment wharf -j ACCEPT",
+        quote(link)
+    );
+    let before = match change {
+        DoorChange::Open => String::new(),
+        DoorChange::Move => format!("{gone}; "),
+        DoorChange::Shut => return gone,
     };
     format!(
         "{before}end=$({list} | sed -nE '/^\\s*(counter packets [0-9]+ bytes [0-9]+ )?return # handle /{{s///p;q}}'); \

@@ -1,7 +1,7 @@
 use super::*;
 use crate::extras::Traits;
 use crate::model::{Hop, Link, LinkKind, Port, RouteMore};
-use crate::op::RouteOp;
+use crate::op::{DoorChange, RouteOp};
 
 fn link(netns: &str) -> Link {
     Link {
@@ -121,7 +121,7 @@ fn what_others_changed_is_changed_back() {
         chain: "DOCKER-USER".to_owned(),
         link: name("br-a"),
         inward: false,
-        moved: false,
+        change: DoorChange::Open,
     };
     let traits = Traits {
         arp: Some(true),
@@ -144,6 +144,28 @@ fn what_others_changed_is_changed_back() {
         assert!(command(&door).contains(at), "{at}");
     }
     assert_eq!(command(&door).matches(rule).count(), 2);
+    let Op::Door {
+        family,
+        chain,
+        link,
+        inward,
+        ..
+    } = door
+    else {
+        unreachable!("it is a door")
+    };
+    let change = DoorChange::Shut;
+    let shut = command(&Op::Door {
+        family,
+        chain,
+        link,
+        inward,
+        change,
+    });
+    assert_eq!(
+        shut,
+        "ip6tables -D DOCKER-USER -o br-a -m comment --comment wharf -j ACCEPT"
+    );
     for (op, text) in [
         (alone, "ip link set dev br-a arp on type bridge stp_state 0"),
         (rename, "ip link set dev mine name br-a"),

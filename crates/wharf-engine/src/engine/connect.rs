@@ -21,9 +21,9 @@ impl Engine {
         name: &ContainerName,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
-        let before = self.container(name)?;
+        self.container(name)?;
         let made = applies(mode) && self.makes_default(std::slice::from_ref(request))?;
-        let result = self.connect_one(request, before, mode);
+        let result = self.in_turn(|engine| engine.connect_one(request, name, mode));
         if result.is_err() && made {
             self.forget_default();
         }
@@ -33,15 +33,18 @@ impl Engine {
     fn connect_one(
         &mut self,
         request: &AttachRequest,
-        before: Container,
+        name: &ContainerName,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
-        let name = &before.name;
+        let before = self.container(name)?;
         let (joined, mut plan) = self.ensure_up(std::slice::from_ref(&request.network), mode)?;
         let mut nets = self.networks_of(std::slice::from_ref(&before))?;
         nets.extend(joined);
         let found = self.found_inside(&before, std::slice::from_ref(request), &nets)?;
         let mut txn = self.run.begin()?;
+        if applies(mode) {
+            self.check_turn(&txn, &before)?;
+        }
         self.check_live(&txn, std::slice::from_ref(&request.network), mode)?;
         let mut after = before.clone();
         self.join(&mut txn, &mut after, request, &nets, &found)?;
@@ -65,7 +68,7 @@ impl Engine {
                 &nets,
             )?;
             let key = journal_key(&ObjectName::Container(name.clone()));
-            self.put(&mut txn, &after, Some((&key, Work::Attach)))?;
+            self.put(&mut txn, &after, (&key, Work::Attach))?;
             self.run.commit(txn)?;
             let done = self.carry_out(&own, || {
                 format!(
@@ -111,7 +114,7 @@ impl Engine {
                 for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
                     engine.count_loopback(txn, name, -1)?;
                 }
-                engine.run.put_container(txn, &after)?;
+                engine.put_record(txn, &after)?;
             } else {
                 for name in lb_after.iter().filter(|n| !lb_before.contains(n)) {
                     engine.count_loopback(txn, name, -1)?;
@@ -123,7 +126,7 @@ impl Engine {
                 {
                     engine.release_addresses(txn, &before.name, a)?;
                 }
-                engine.run.put_container(txn, before)?;
+                engine.put_record(txn, before)?;
             }
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
@@ -142,7 +145,7 @@ impl Engine {
     ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
         let nets = self.networks_of(std::slice::from_ref(&before))?;
-        let plan = self.disconnect_one(network, name, mode)?;
+        let plan = self.in_turn(|engine| engine.disconnect_one(network, name, mode))?;
         let mut after = before.clone();
         after.attachments.retain(|a| a.network != *network);
         let mut notes = self.take_notes();
@@ -161,7 +164,12 @@ impl Engine {
     ) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         for name in names {
-            plan.append(self.disconnect_one(network, name, Mode::Apply)?);
+            match self.in_turn(|engine| engine.disconnect_one(network, name, Mode::Apply)) {
+                Ok(left) => plan.append(left),
+                // Somebody was faster.
+                Err(EngineError::NotFound(_) | EngineError::NotAttached { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(plan)
     }
@@ -200,6 +208,7 @@ impl Engine {
             plan.append(self.preview_release(&left, &[name])?);
             return Ok(plan);
         }
+        self.check_turn(&txn, &before)?;
         let mut txn = txn;
         let key = journal_key(&ObjectName::Container(name.clone()));
         self.count_new_loopback(
@@ -214,7 +223,7 @@ impl Engine {
             .iter_mut()
             .filter(|a| a.network == *network)
             .for_each(|a| a.phase = Phase::Leaving);
-        self.put(&mut txn, &leaving, Some((&key, Work::Attach)))?;
+        self.put(&mut txn, &leaving, (&key, Work::Attach))?;
         self.run.commit(txn)?;
         let done = self.carry_out(&plan, || {
             format!("disconnect container `{name}` from network `{network}`")
@@ -250,7 +259,7 @@ impl Engine {
             {
                 engine.release_addresses(txn, &before.name, a)?;
             }
-            engine.run.put_container(txn, after)?;
+            engine.put_record(txn, after)?;
             engine.run.journal.delete(txn, key).map(|_| ())
         })
     }

@@ -142,7 +142,7 @@ impl Engine {
         }
         self.count_new_loopback(&mut txn, &[], &container, &nets)?;
         let key = journal_key(&ObjectName::Container(container.name.clone()));
-        self.put(&mut txn, &container, Some((&key, Work::Create)))?;
+        self.put(&mut txn, &container, (&key, Work::Create))?;
         self.run.commit(txn)?;
         if let Err(error) = self.carry_out(&own, || verb_create(&container)) {
             self.forget_container(&container, &nets, None)?;
@@ -206,18 +206,16 @@ impl Engine {
         }
     }
 
-    /// Writes a container's record, and the journal's entry if there is work.
+    /// Writes a container's record and the journal's entry of the work on it.
     pub(super) fn put(
         &self,
         txn: &mut RwTxn,
         container: &Container,
-        work: Option<(&str, Work)>,
+        (key, work): (&str, Work),
     ) -> Result<(), EngineError> {
         let put = (|| {
-            if let Some((key, work)) = work {
-                self.run.journal.put(txn, key, &self.journal(work))?;
-            }
-            self.run.put_container(txn, container)
+            self.run.journal.put(txn, key, &self.journal(work))?;
+            self.put_record(txn, container)
         })();
         put.map_err(|e| self.run.fail(e))
     }
@@ -293,16 +291,7 @@ impl Engine {
         force: bool,
         mode: Mode,
     ) -> Result<Outcome<Vec<ContainerName>>, EngineError> {
-        const ROUNDS: u32 = 250;
-        const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-        for _ in 0..ROUNDS {
-            match self.try_remove(names, force, mode) {
-                // By force: whoever is at work on it will be done in a moment.
-                Err(EngineError::Busy(_)) if force => std::thread::sleep(PAUSE),
-                result => return result,
-            }
-        }
-        self.try_remove(names, force, mode)
+        self.in_turn(|engine| engine.try_remove(names, force, mode))
     }
 
     fn try_remove(
@@ -314,7 +303,10 @@ impl Engine {
         let mut containers = Vec::new();
         let mut lost = Plan::default();
         let mut removed = Vec::new();
-        for name in names {
+        for (at, name) in names.iter().enumerate() {
+            if names[..at].contains(name) {
+                continue;
+            }
             let container = match self.container(name) {
                 Err(EngineError::NotFound(_)) if force => {
                     let links = self.lost_parts(name)?;
@@ -389,7 +381,7 @@ impl Engine {
         }
         let taken = self.run.write(|txn| {
             for container in &containers {
-                if let Some(other) = self.worked_on(txn, &container.name)? {
+                if let Some(other) = self.whose_turn(txn, container, true)? {
                     return Ok(Some(other));
                 }
             }
@@ -425,18 +417,6 @@ impl Engine {
         self.release(nets)
     }
 
-    /// Whether somebody else was faster: the container is gone, or another process is at work on it.
-    fn worked_on(&self, txn: &RwTxn, name: &ContainerName) -> heed::Result<Option<EngineError>> {
-        let object = || ObjectName::Container(name.clone());
-        if self.run.containers.get(txn, name.as_str())?.is_none() {
-            return Ok(Some(EngineError::NotFound(object())));
-        }
-        let entry = self.run.journal.get(txn, &journal_key(&object()))?;
-        Ok(entry
-            .filter(|e| e.process != self.me && identity::lives(e.process))
-            .map(|_| EngineError::Busy(object())))
-    }
-
     /// Whether a container's namespace is still the one it was made with.
     pub fn is_there(&self, container: &Container) -> bool {
         identity::namespace_lives(container)
@@ -452,11 +432,12 @@ impl Engine {
         process: Option<ProcessRef>,
         exit_status: Option<i32>,
     ) -> Result<(), EngineError> {
-        let mut container = self.container(name)?;
-        container.process = process;
-        container.exit_status = exit_status;
-        self.run
-            .write(|txn| self.run.put_container(txn, &container))
+        self.update_record(name, |record| {
+            // A program may have ended before it is known that it began.
+            if process.is_none() || record.exit_status.is_none() {
+                (record.process, record.exit_status) = (process, exit_status);
+            }
+        })
     }
 
     /// The definitions of the networks these containers are on.

@@ -13,17 +13,15 @@ use wharf_core::model::{Netns, Resource};
 use wharf_core::name::IfName;
 use wharf_core::nft::{Field, Object};
 use wharf_nft::expr::{CmpOp, MetaKey};
-use wharf_nft::{
-    Chain, Data, Expr, Family as NftFamily, NfSocket, NftError, Rule, SetRef, Verdict,
-};
+use wharf_nft::{Chain, Expr, Family as NftFamily, NfSocket, NftError, Rule, SetRef, Verdict};
 
 use crate::api::Finding;
 use crate::engine::Engine;
 use crate::engine::foreign::{foreign_chains, refuses};
-use crate::engine::lost::link_name;
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::netlink::door::FILTER;
 use crate::observe::xtables::{self, Target};
+use crate::observe::{link_name, verdict_of};
 
 /// Where Docker's rules for its bridges begin, and how its chains are called.
 const DOCKER: &str = "DOCKER";
@@ -110,7 +108,7 @@ fn read(nft: &mut NfSocket) -> Result<Docker, NftError> {
             }
             for rule in nft.dump_chain_rules(of, FILTER, &chain.name)? {
                 let Some(link) = out_by(&rule) else { continue };
-                match verdict(&rule) {
+                match verdict_of(&rule) {
                     Some(Verdict::Jump(to)) if to == DOCKER => of_family.asked(link),
                     Some(Verdict::Drop) if !forward => of_family.dropped(&chain.name, link),
                     _ => {}
@@ -189,16 +187,6 @@ fn out_by(rule: &Rule) -> Option<IfName> {
         Expr::Cmp(cmp) if cmp.op == CmpOp::Eq && cmp.data.ends_with(&[0]) => link_name(&cmp.data),
         _ => None,
     }
-}
-
-fn verdict(rule: &Rule) -> Option<&Verdict> {
-    rule.exprs.iter().find_map(|e| match e {
-        Expr::Immediate(i) => match &i.data {
-            Data::Verdict(verdict) => Some(verdict),
-            Data::Value(_) => None,
-        },
-        _ => None,
-    })
 }
 
 /// The links that default routes lead over.

@@ -6,17 +6,21 @@
 //! there is no door, or one that its tool shuts again, the user is told by name, with the commands that help. A tool that
 //! has been told of the bridge is taken at its word.
 
+use std::collections::BTreeSet;
+
 use wharf_core::addr::Family;
+use wharf_core::name::IfName;
 use wharf_core::network::NetworkSpec;
-use wharf_core::op::Op;
-use wharf_nft::{Batch, Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
+use wharf_core::op::{DoorChange, Op};
+use wharf_nft::{Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
 use crate::api::{Finding, Note};
 use crate::engine::Engine;
+use crate::error::EngineError;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
-use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_ours, same, standing};
-use crate::observe::xtables;
+use crate::kernel::netlink::door::{FILTER, Standing, door_rule, is_for, is_ours, same, standing};
+use crate::observe::{verdict_of, xtables};
 
 /// Chains for users' rules, in `ip filter` and `ip6 filter`.
 const DOORS: [&str; 3] = ["DOCKER-USER", UFW[0], UFW[1]];
@@ -35,32 +39,10 @@ impl Engine {
         }
     }
 
-    /// Takes a network's rules out of other tools' doors again.
-    pub(super) fn close_doors(&mut self, net: &NetworkSpec) {
-        if net.is_managed() {
-            let _ = self.try_close_doors(net);
-        }
-    }
-
-    fn try_close_doors(&mut self, net: &NetworkSpec) -> Result<(), NftError> {
-        let nft = self.kernel.nftables()?;
-        let chains = nft.dump_chains()?;
-        let mut batch = Batch::new();
-        for chain in chains.iter().filter(|c| is_door(c)) {
-            let ours = door_rules(chain, net);
-            for rule in nft.dump_chain_rules(chain.family, &chain.table, &chain.name)? {
-                // Rules of the user's own, though they say the same, are not wharf's to remove.
-                let ours = ours.iter().any(|o| same(&rule, o)) && is_ours(&rule);
-                if let Some(handle) = rule.handle.filter(|_| ours) {
-                    batch.del_rule(chain.family, &chain.table, &chain.name, handle);
-                }
-            }
-        }
-        if batch.is_empty() {
-            Ok(())
-        } else {
-            nft.commit(&batch)
-        }
+    /// What takes wharf's rules for some links out of other tools' doors. Rules of the user's own, though they say the same,
+    /// are not wharf's to remove.
+    pub(super) fn doors_to_shut(&mut self, is_asked: impl Fn(&IfName) -> bool) -> Vec<Op> {
+        open_doors(&mut self.kernel, is_asked).unwrap_or_default()
     }
 
     /// Base chains that will drop a network's packets, with what mends it. Opens doors that appeared since the
@@ -88,15 +70,23 @@ impl Engine {
         }
         self.open_doors(net);
         let nft = self.kernel.nftables()?;
-        let has_door = |c: &Chain| {
-            c.table == FILTER && chains.iter().any(|d| is_door(d) && d.family == c.family)
-        };
         let mut notes = Vec::new();
-        for chain in closed.into_iter().filter(|c| !has_door(c)) {
-            if !speaks_of(nft, chain, net)? {
+        for chain in closed {
+            if !leads_to_door(nft, chain)? && !speaks_of(nft, chain, net)? {
                 notes.push(note(chain, net));
             }
         }
+        Ok(notes)
+    }
+
+    /// What the user must know when another tool's policy drops forwarded packets.
+    pub(super) fn notes_of_forwarding(
+        &mut self,
+        spec: &NetworkSpec,
+    ) -> Result<Vec<Note>, EngineError> {
+        let mut notes = self.take_notes();
+        notes.extend(self.closed_doors(spec));
+        notes.extend(self.doors_for_now(spec));
         Ok(notes)
     }
 
@@ -140,17 +130,30 @@ pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Ve
     try_shut_doors(kernel, nets, is_needed).unwrap_or_default()
 }
 
-/// What is found of a door that is shut.
+/// The way back of a door that is shut.
+pub(super) fn opened(door: &Op) -> Op {
+    let mut back = door.clone();
+    if let Op::Door { change, .. } = &mut back {
+        *change = DoorChange::Open;
+    }
+    back
+}
+
+/// What is found of a door that is shut, or of nobody's.
 pub(super) fn shut(door: &Op) -> Finding {
-    let (chain, link, moved) = match door {
+    let (chain, link, change) = match door {
         Op::Door {
-            chain, link, moved, ..
-        } => (chain.as_str(), link.as_str(), *moved),
-        _ => ("", "", false),
+            chain,
+            link,
+            change,
+            ..
+        } => (chain.as_str(), link.as_str(), *change),
+        _ => ("", "", DoorChange::Open),
     };
-    let was = match moved {
-        true => "before the user's rules",
-        false => "missing",
+    let was = match change {
+        DoorChange::Open => "missing",
+        DoorChange::Move => "before the user's rules",
+        DoorChange::Shut => "its network is gone",
     };
     Finding {
         object: format!("rule for {link} in chain {chain}"),
@@ -167,6 +170,33 @@ fn is_needed(nft: &mut NfSocket, door: &Chain) -> Result<bool, NftError> {
         }
     }
     Ok(false)
+}
+
+fn open_doors(
+    kernel: &mut NetlinkKernel,
+    is_asked: impl Fn(&IfName) -> bool,
+) -> Result<Vec<Op>, NftError> {
+    let nft = kernel.nftables()?;
+    let mut open = Vec::new();
+    for chain in foreign_chains(nft)? {
+        let Some(family) = door_family(&chain) else {
+            continue;
+        };
+        let there = nft.dump_chain_rules(chain.family, &chain.table, &chain.name)?;
+        for (link, inward) in there.iter().filter_map(is_for) {
+            let door = Op::Door {
+                family,
+                chain: chain.name.clone(),
+                link,
+                inward,
+                change: DoorChange::Shut,
+            };
+            if door.link().is_some_and(&is_asked) && !open.contains(&door) {
+                open.push(door);
+            }
+        }
+    }
+    Ok(open)
 }
 
 fn try_shut_doors(
@@ -192,12 +222,16 @@ fn try_shut_doors(
                 let is = standing(&there, &rule);
                 // Before the user's rules it would void them.
                 if is == Standing::Early || is == Standing::Missing && matters {
+                    let change = match is {
+                        Standing::Early => DoorChange::Move,
+                        _ => DoorChange::Open,
+                    };
                     shut.push(Op::Door {
                         family,
                         chain: chain.name.clone(),
                         link: net.bridge.clone(),
                         inward,
-                        moved: is == Standing::Early,
+                        change,
                     });
                 }
             }
@@ -231,7 +265,26 @@ fn is_refusal(expr: &Expr) -> bool {
     }
 }
 
-/// Whether any rule of the chain's table names the network's bridge: then somebody has seen to it.
+/// Whether what a base chain judges comes by a door: that of a tool which is gone may still be there.
+fn leads_to_door(nft: &mut NfSocket, base: &Chain) -> Result<bool, NftError> {
+    let mut to_read = vec![base.name.clone()];
+    let mut read = BTreeSet::new();
+    while let Some(name) = to_read.pop().filter(|_| base.table == FILTER) {
+        if DOORS.contains(&name.as_str()) {
+            return Ok(true);
+        }
+        if read.insert(name.clone()) {
+            for rule in nft.dump_chain_rules(base.family, FILTER, &name)? {
+                if let Some(Verdict::Jump(to) | Verdict::Goto(to)) = verdict_of(&rule) {
+                    to_read.push(to.clone());
+                }
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// Whether any rule of somebody's in the chain's table names the network's bridge: then he has seen to it.
 fn speaks_of(nft: &mut NfSocket, chain: &Chain, net: &NetworkSpec) -> Result<bool, NftError> {
     let name = net.bridge.as_str().as_bytes();
     let is_name = |data: &[u8]| {
@@ -242,7 +295,7 @@ fn speaks_of(nft: &mut NfSocket, chain: &Chain, net: &NetworkSpec) -> Result<boo
     let rules = nft.dump_rules()?;
     Ok(rules
         .iter()
-        .filter(|r| (r.family, &r.table) == (chain.family, &chain.table))
+        .filter(|r| (r.family, &r.table) == (chain.family, &chain.table) && !is_ours(r))
         .any(|r| r.exprs.iter().any(names_it)))
 }
 

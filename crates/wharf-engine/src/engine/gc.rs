@@ -18,6 +18,7 @@ use wharf_core::publish::PortMapping;
 
 use crate::api::{Finding, Mode, Outcome};
 use crate::engine::findings::describe;
+use crate::engine::foreign::shut;
 use crate::engine::host::{backstop, failed};
 use crate::engine::refused::apply_all;
 use crate::engine::renamed::is_cable_of;
@@ -116,6 +117,9 @@ impl Engine {
         let routing = self.lost_routing(mode)?;
         garbage.plan.append(routing.plan);
         garbage.findings.extend(routing.findings);
+        let doors = self.lost_doors(mode)?;
+        garbage.plan.append(doors.plan);
+        garbage.findings.extend(doors.findings);
         let host = self.lost_host(mode)?;
         garbage.plan.append(host.plan);
         garbage.findings.extend(host.findings);
@@ -177,7 +181,25 @@ impl Engine {
         Ok(garbage)
     }
 
-    /// Permanent neighbours on the bridges of networks, with the number of the bridge.
+    /// Rules in other tools' chains that let pass what is no bridge of a network.
+    fn lost_doors(&mut self, mode: Mode) -> Result<Garbage, EngineError> {
+        let bridges = self.run.read(|txn| {
+            let all = self.run.networks.iter(txn)?;
+            all.map(|i| i.map(|(_, n)| n.spec.bridge))
+                .collect::<heed::Result<BTreeSet<IfName>>>()
+        })?;
+        let mut garbage = Garbage::default();
+        for door in self.doors_to_shut(|link| !bridges.contains(link)) {
+            garbage.findings.push(shut(&door));
+            garbage.plan.push(door, NO_WAY_BACK, "its network is gone");
+        }
+        if applies(mode) {
+            apply_all(&mut self.kernel, &garbage.plan)?;
+        }
+        Ok(garbage)
+    }
+
+    /// Permanent neighbours of wharf's on the bridges of networks, with the number of the bridge.
     fn neighbours_of_bridges(&mut self) -> Result<Vec<(IfName, u32, IpAddr)>, EngineError> {
         let read = |e: std::io::Error| failed("list neighbours", &e);
         let bridges: Vec<IfName> = self.run.read(|txn| {
@@ -185,7 +207,7 @@ impl Engine {
             all.map(|i| i.map(|(_, n)| n.spec.bridge)).collect()
         })?;
         let links = self.kernel.links(&Netns::Host).map_err(read)?;
-        let all = self.kernel.permanent_neighbours().map_err(read)?;
+        let all = self.kernel.own_neighbours().map_err(read)?;
         let on_bridge = |(index, addr): (u32, IpAddr)| {
             let link = links.iter().find(|l| l.index == index)?;
             let bridge = bridges.iter().find(|b| b.as_str() == link.name)?;
@@ -371,7 +393,9 @@ fn lost_namespaces(spaces: &[Space], containers: &[Container], garbage: &mut Gar
         let known = containers
             .iter()
             .any(|c| c.netns.path == s.path || c.netns.identity.is_some_and(|(_, i)| i == s.inode));
-        s.made_by_wharf && !s.inhabited && !known
+        // It may have gone with its container since.
+        let still = netns::netns_inode(&s.path).is_ok_and(|inode| inode == s.inode);
+        s.made_by_wharf && !s.inhabited && !known && still
     };
     for space in spaces.iter().filter(unknown) {
         let because = "wharf made it for a container that nobody knows";

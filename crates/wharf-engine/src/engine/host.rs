@@ -47,6 +47,15 @@ pub(super) struct Borrowed {
     along: Vec<(String, String)>,
 }
 
+/// The sysctl that a link's own forwarding is.
+fn own_forwarding(family: Family, link: &IfName) -> String {
+    let dir = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    format!("net/{dir}/conf/{link}/forwarding")
+}
+
 /// The link whose own forwarding a sysctl is.
 fn routes_alone(key: &str) -> Option<(Family, IfName)> {
     let rest = key.strip_suffix("/forwarding")?;
@@ -150,10 +159,7 @@ impl Engine {
         if !net.is_managed() {
             return Ok(HostPart::default());
         }
-        let base_there = self
-            .run
-            .read(|txn| self.run.meta.get(txn, key::BASE).map(|v| v.is_some()))?
-            || !done.plan.is_empty();
+        let base_there = self.base_is_there()? || !done.plan.is_empty();
         let known_links = done.host_links.clone().or(self.host_links()?);
         let mut borrowed = self.borrow_forwarding(net)?;
         borrowed.retain(|b| !done.borrowed.contains(b));
@@ -203,6 +209,19 @@ impl Engine {
         Ok(part)
     }
 
+    /// Whether the base rules are there. While no network is up, nobody makes them again that were flushed.
+    fn base_is_there(&mut self) -> Result<bool, EngineError> {
+        let (recorded, used) = self.run.read(|txn| {
+            let recorded = self.run.meta.get(txn, key::BASE)?.is_some();
+            let mut used = false;
+            for item in self.run.networks.iter(txn)? {
+                used |= item?.1.spec.is_managed();
+            }
+            Ok((recorded, used))
+        })?;
+        Ok(recorded && (used || self.has_own_tables()))
+    }
+
     /// Remembers what [`Engine::prepare_host`] changed.
     pub(super) fn record_host(&self, txn: &mut heed::RwTxn, part: &HostPart) -> heed::Result<()> {
         if !part.plan.is_empty() || part.taken_over {
@@ -241,20 +260,25 @@ impl Engine {
         self.record_host(txn, &new)
     }
 
-    /// Remembers, of a host whose store was lost, what the kernel tells: which links there were when wharf turned
-    /// forwarding on, for which families it did, and which links it told to hear routers all the same.
+    /// Remembers, of a host whose store was lost, what the kernel tells: what was not forwarded when wharf turned
+    /// forwarding on, and which links it told to hear routers all the same.
     pub(super) fn record_taken_over(
         &self,
         txn: &mut heed::RwTxn,
-        links: &[IfName],
-        routed: &[Family],
+        held: Option<&Unforwarded>,
         heard: &[String],
     ) -> heed::Result<()> {
+        let along = |family: &Family| {
+            let routing = held.iter().flat_map(|h| &h.routing);
+            let own = routing.filter(|(of, _)| of == family);
+            own.map(|(_, link)| (own_forwarding(*family, link), "1".to_owned()))
+                .collect()
+        };
         let borrow = |family: &Family| Borrowed {
             key: forwarding(*family).to_owned(),
             was: "0".to_owned(),
             value: "1".to_owned(),
-            along: Vec::new(),
+            along: along(family),
         };
         let hear = |key: &String| Borrowed {
             key: key.clone(),
@@ -264,12 +288,13 @@ impl Engine {
         };
         let part = HostPart {
             plan: Plan::default(),
-            borrowed: routed
+            borrowed: held
                 .iter()
+                .flat_map(|h| &h.families)
                 .map(borrow)
                 .chain(heard.iter().map(hear))
                 .collect(),
-            host_links: (!links.is_empty()).then(|| links.to_vec()),
+            host_links: held.map(|h| h.links.clone()),
             taken_over: true,
         };
         self.record_host(txn, &part)
@@ -416,7 +441,7 @@ impl Engine {
         let mut links = self.foreign_links()?;
         links.push(IfName::loopback());
         links.dedup();
-        let single = links.iter().map(|name| format!("{dir}/{name}/forwarding"));
+        let single = links.iter().map(|link| own_forwarding(family, link));
         let redirects = (family == Family::V4).then(|| format!("{dir}/all/accept_redirects"));
         let others = single
             .chain([format!("{dir}/default/forwarding")])

@@ -1,5 +1,7 @@
 //! Whose run store it is: which boot, which network namespace; and who asks.
 
+use std::path::Path;
+
 use wharf_core::attach::{Container, ProcessRef};
 
 use crate::engine::Engine;
@@ -75,45 +77,63 @@ pub(super) fn without_anothers(mut container: Container) -> Container {
     container
 }
 
+/// A boot, and the inode of a network namespace.
+pub(super) type Place = (String, u64);
+
+/// This boot, and the namespace that is the host.
+pub(super) fn here() -> Result<Place, EngineError> {
+    let netns = netns::current().map_err(|e| EngineError::System {
+        verb: "find the own network namespace".to_owned(),
+        detail: e.to_string(),
+        errno: 0,
+    })?;
+    Ok((liveness::boot_id().unwrap_or_default(), netns.inode()))
+}
+
 impl Engine {
     /// A run store of another boot, or of a namespace that is gone, holds ghosts: it is cleared. One of
     /// another namespace that lives is somebody else's.
     pub(super) fn settle(&mut self) -> Result<(), EngineError> {
-        let boot = liveness::boot_id().unwrap_or_default();
-        let inode = netns::current()
-            .map_err(|e| EngineError::System {
-                verb: "find the own network namespace".to_owned(),
-                detail: e.to_string(),
-                errno: 0,
-            })?
-            .inode();
-        self.own_netns = inode;
+        let here = here()?;
+        self.own_netns = here.1;
         let known = self.known_place()?;
-        match known {
-            Some((b, n)) if b == boot && n == inode => Ok(()),
-            Some((b, n)) if b == boot && self.in_use()? && !liveness::members(n).is_empty() => {
+        if known.as_ref() == Some(&here) {
+            return Ok(());
+        }
+        self.refuse_anothers(known.as_ref(), &here, &self.dirs.run)?;
+        // One of several that come at once takes over; the others find it done.
+        let _lock = self.wait_for_host()?;
+        if self.known_place()? != known {
+            return Ok(());
+        }
+        if known.is_some() {
+            self.run.clear()?;
+        }
+        self.take_over()?;
+        self.own_place(&here)
+    }
+
+    /// A run store of another namespace that lives is somebody else's.
+    pub(super) fn refuse_anothers(
+        &self,
+        known: Option<&Place>,
+        here: &Place,
+        path: &Path,
+    ) -> Result<(), EngineError> {
+        let elsewhere = known.filter(|known| known.0 == here.0 && known.1 != here.1);
+        match elsewhere {
+            Some((_, netns)) if self.in_use()? && !liveness::members(*netns).is_empty() => {
                 Err(EngineError::Store {
-                    path: self.dirs.run.clone(),
+                    path: path.to_owned(),
                     detail: "it belongs to another network namespace, which is in use; set WHARF_RUN_DIR".to_owned(),
                 })
             }
-            known => {
-                // One of several that come at once takes over; the others find it done.
-                let _lock = self.wait_for_host()?;
-                if self.known_place()? != known {
-                    return Ok(());
-                }
-                if known.is_some() {
-                    self.run.clear()?;
-                }
-                self.take_over()?;
-                self.own_place(&boot, inode)
-            }
+            _ => Ok(()),
         }
     }
 
     /// The store is this boot's and this namespace's from now on.
-    fn own_place(&self, boot: &str, inode: u64) -> Result<(), EngineError> {
+    fn own_place(&self, (boot, inode): &Place) -> Result<(), EngineError> {
         self.run.write(|txn| {
             self.run.meta.put(txn, "boot", boot)?;
             self.run.meta.put(txn, "netns", &inode.to_string())
@@ -121,7 +141,7 @@ impl Engine {
     }
 
     /// The boot and the namespace that the store is of.
-    fn known_place(&self) -> Result<Option<(String, u64)>, EngineError> {
+    pub(super) fn known_place(&self) -> Result<Option<Place>, EngineError> {
         self.run.read(|txn| {
             let boot = self.run.meta.get(txn, "boot")?.map(str::to_owned);
             let netns = self

@@ -7,17 +7,17 @@ use wharf_core::attach::{Container, Phase};
 use wharf_core::compile;
 use wharf_core::model::{Netns, netns_alias};
 use wharf_core::name::{ContainerName, IfName};
-use wharf_core::network::{NetworkSpec, Subnet};
+use wharf_core::network::NetworkSpec;
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
 use crate::api::{Mode, Note};
 use crate::engine::gc::cable_mark;
-use crate::engine::host::{failed, forwarding};
+use crate::engine::host::failed;
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
-use crate::observe::LinkInfo;
+use crate::observe::{LinkInfo, link_name};
 use crate::process::{liveness, netns};
 use crate::store::LiveNetwork;
 
@@ -79,9 +79,9 @@ impl Engine {
     /// What is there of a container that the store does not know: its cables, by their aliases, and the namespace that
     /// wharf made for it, if nobody is in it.
     pub(super) fn lost_parts(&mut self, name: &ContainerName) -> Result<Plan, EngineError> {
-        let mark = format!("wharf:{name}:");
         let links = self.host_links_now()?;
-        let mut plan = removal(&links, |link| alias(link).starts_with(&mark));
+        let is_its = |link: &LinkInfo| cable_mark(link).is_some_and(|m| m.container == *name);
+        let mut plan = removal(&links, is_its);
         let path = Path::new(netns::DIRECTORY).join(name.as_str());
         let inside = self.kernel.links(&Netns::Path(path.clone()));
         let mark = netns_alias(&path);
@@ -158,34 +158,23 @@ impl Engine {
         Ok(heard)
     }
 
-    /// A network that the lost store knew is taken over: with it, that forwarding was turned on for it. Its rules
-    /// are made by the caller.
+    /// A network that the lost store knew is taken over. Its rules are made by the caller.
     pub(super) fn adopt(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {
-        let links = self.host_links()?.unwrap_or_default();
-        let known = self.borrowed_sysctls()?;
-        let mut routed = Vec::new();
-        for family in spec.subnets.iter().map(Subnet::family) {
-            let key = forwarding(family);
-            let on = self.sysctl(key).as_deref() == Some("1");
-            let by_wharf = !links.is_empty() && !spec.internal;
-            if on && by_wharf && !known.iter().any(|(k, _)| k == key) {
-                routed.push(family);
-            }
-        }
-        let heard = self.heard_routers(&links, &routed)?;
         let part = self.prepare_host(spec)?;
         let mut settings = part.plan.clone();
         settings.steps.retain(|s| !matches!(s.op, Op::Nft(_)));
         self.carry_out_all(&settings);
-        let live = LiveNetwork {
-            spec: spec.clone(),
-            loopback_users: 0,
-            busy: false,
-        };
         self.run.write(|txn| {
-            self.run.networks.put(txn, spec.name.as_str(), &live)?;
-            self.record_host(txn, &part)?;
-            self.record_taken_over(txn, &links, &routed, &heard)
+            let name = spec.name.as_str();
+            // One that was made again from the kernel has its users.
+            let known = self.run.networks.get(txn, name)?;
+            let live = LiveNetwork {
+                spec: spec.clone(),
+                loopback_users: known.map_or(0, |l| l.loopback_users),
+                busy: false,
+            };
+            self.run.networks.put(txn, name, &live)?;
+            self.record_host(txn, &part)
         })
     }
 
@@ -217,6 +206,10 @@ impl Engine {
         }
         self.run.write(|txn| {
             for spec in &nets {
+                // Who died while taking over has counted its containers.
+                if self.run.networks.get(txn, spec.name.as_str())?.is_some() {
+                    continue;
+                }
                 let live = LiveNetwork {
                     spec: spec.clone(),
                     loopback_users: 0,
@@ -241,32 +234,16 @@ impl Engine {
 }
 
 impl Engine {
-    /// Takes over what wharf borrowed of the host, as far as the kernel tells.
+    /// Takes over what wharf borrowed of the host, as far as the kernel tells: what the rules hold back is what was not
+    /// forwarded before wharf turned that on.
     pub(super) fn take_over_host(&mut self) -> Result<(), EngineError> {
-        let live: Vec<LiveNetwork> = self.run.read(|txn| {
-            let all = self.run.networks.iter(txn)?;
-            all.map(|i| i.map(|(_, n)| n)).collect()
-        })?;
-        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, "host_links");
-        let elements = self
-            .kernel
-            .nftables()
-            .and_then(|nft| nft.dump_elements(&set))
-            .unwrap_or_default();
-        let host_links: Vec<IfName> = elements.iter().filter_map(|e| link_name(&e.key)).collect();
-        let routed: Vec<Family> = Family::BOTH
-            .into_iter()
-            .filter(|f| {
-                !host_links.is_empty()
-                    && live
-                        .iter()
-                        .any(|n| !n.spec.internal && n.spec.subnet(*f).is_some())
-            })
-            .collect();
-        let heard = self.heard_routers(&host_links, &routed)?;
+        let read = |e: std::io::Error| failed("read what the kernel has of wharf", &e);
+        let held = self.kernel.own_transit().map_err(read)?;
+        let families = held.as_ref().map_or(&[][..], |h| &h.families);
+        let links = held.as_ref().map_or(&[][..], |h| &h.links);
+        let heard = self.heard_routers(links, families)?;
         self.run
-            .write(|txn| self.record_taken_over(txn, &host_links, &routed, &heard))?;
-        Ok(())
+            .write(|txn| self.record_taken_over(txn, held.as_ref(), &heard))
     }
 }
 
@@ -290,10 +267,4 @@ pub(super) fn removal(links: &[LinkInfo], is_lost: impl Fn(&LinkInfo) -> bool) -
 /// A link's alias, or nothing.
 pub(super) fn alias(link: &LinkInfo) -> &str {
     link.alias.as_deref().unwrap_or_default()
-}
-
-/// The interface name that a key of a set is.
-pub(super) fn link_name(key: &[u8]) -> Option<IfName> {
-    let text = String::from_utf8_lossy(key);
-    text.trim_end_matches('\0').parse().ok()
 }

@@ -45,6 +45,7 @@ mod preview;
 mod rebuild;
 mod recover;
 mod refused;
+mod rehearsal;
 mod renamed;
 mod repair;
 mod serve;
@@ -52,6 +53,7 @@ mod served;
 mod settings;
 mod shared;
 mod transient;
+mod turn;
 
 pub use check::Believed;
 pub use client::CLIENT_LABEL;
@@ -80,21 +82,24 @@ impl Engine {
     /// # Errors
     /// The store cannot be used, belongs to another network namespace that lives, or privileges are missing.
     pub fn open(dirs: &Dirs) -> Result<Self, EngineError> {
-        let run = RunStore::open(&dirs.run).map_err(identity::explain_denied)?;
-        let me = identity::this_process()?;
-        let mut engine = Self {
-            dirs: dirs.clone(),
-            run,
-            state: None,
-            kernel: NetlinkKernel::new(),
-            me,
-            own_netns: 0,
-            notes: Vec::new(),
-            host_lock: RefCell::default(),
-        };
+        let mut engine = Self::on(dirs)?;
         engine.settle()?;
         engine.recover()?;
         Ok(engine)
+    }
+
+    /// With a run store that has not been looked at.
+    fn on(dirs: &Dirs) -> Result<Self, EngineError> {
+        Ok(Self {
+            dirs: dirs.clone(),
+            run: RunStore::open(&dirs.run).map_err(identity::explain_denied)?,
+            state: None,
+            kernel: NetlinkKernel::new(),
+            me: identity::this_process()?,
+            own_netns: 0,
+            notes: Vec::new(),
+            host_lock: RefCell::default(),
+        })
     }
 
     /// What happened that nobody asked for: work of dead processes that was finished or undone.

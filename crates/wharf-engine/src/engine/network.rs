@@ -17,6 +17,7 @@ use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Step, Undo};
 
 use crate::api::{Mode, NetworkView, Note, ObjectName, Outcome};
+use crate::engine::foreign::opened;
 use crate::engine::host::{HostPart, failed, learn_of_host};
 use crate::engine::renamed::{Renamed, renamed};
 use crate::engine::{Engine, Networks, applies, journal_key};
@@ -229,13 +230,13 @@ impl Engine {
             self.take_down_failed(spec, &key)?;
             return Err(error);
         }
+        self.learn_of_docker();
+        self.open_doors(spec);
         live.busy = false;
         self.run.write(|txn| {
             self.run.networks.put(txn, spec.name.as_str(), &live)?;
             self.run.journal.delete(txn, &key)
         })?;
-        self.learn_of_docker();
-        self.open_doors(spec);
         Ok(plan)
     }
 
@@ -274,6 +275,18 @@ impl Engine {
             &all,
             &format!("network `{}` is removed", spec.name),
         );
+        let because = "no bridge of wharf's passes there";
+        let doors = self.doors_to_shut(|link| spec.is_managed() && *link == spec.bridge);
+        for (at, door) in doors.into_iter().enumerate() {
+            let undo = Undo::Ops(vec![opened(&door)]);
+            let because = because.to_owned();
+            let step = Step {
+                op: door,
+                undo,
+                because,
+            };
+            plan.steps.insert(at, step);
+        }
         if let Some(renamed) = self.renamed_bridge(spec)? {
             let undo = Undo::Ops(vec![renamed.back().op()]);
             let step = Step {
@@ -354,9 +367,12 @@ impl Engine {
         force: bool,
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
-        let mut views = Vec::new();
+        let mut views: Vec<NetworkView> = Vec::new();
         for name in names {
             let view = self.network(name)?;
+            if views.contains(&view) {
+                continue;
+            }
             if !force && !view.containers.is_empty() {
                 return Err(EngineError::NetworkInUse {
                     network: name.clone(),
@@ -366,7 +382,7 @@ impl Engine {
             views.push(view);
         }
         let plan = match mode {
-            Mode::Apply => self.remove_all(&views)?,
+            Mode::Apply => self.remove_all(&views, force)?,
             Mode::DryRun => self.preview_remove(&views)?,
         };
         Ok(Outcome {
@@ -376,13 +392,26 @@ impl Engine {
         })
     }
 
-    fn remove_all(&mut self, views: &[NetworkView]) -> Result<Plan, EngineError> {
+    fn remove_all(&mut self, views: &[NetworkView], force: bool) -> Result<Plan, EngineError> {
+        /// How often somebody may come in between.
+        const ROUNDS: u32 = 50;
         let mut plan = Plan::default();
         for view in views {
-            if !view.containers.is_empty() {
-                plan.append(self.disconnect_all(&view.spec.name, &view.containers)?);
+            let mut users = view.containers.clone();
+            for round in 0.. {
+                plan.append(self.disconnect_all(&view.spec.name, &users)?);
+                match self.remove_one(&view.spec) {
+                    Err(EngineError::NetworkInUse { containers, .. })
+                        if force && round < ROUNDS =>
+                    {
+                        users = containers;
+                    }
+                    removed => {
+                        plan.append(removed?);
+                        break;
+                    }
+                }
             }
-            plan.append(self.remove_one(&view.spec)?);
         }
         Ok(plan)
     }
@@ -436,7 +465,6 @@ impl Engine {
         if !spec.is_transient() {
             self.state()?.delete(name.as_str())?;
         }
-        self.close_doors(spec);
         let done = self.carry_out(&plan, || format!("remove network `{name}`"));
         if done.is_err() {
             self.carry_out_all(&plan);
@@ -530,17 +558,6 @@ impl Engine {
         Ok(foreign
             .map(|addr| Note::ForeignSource(spec.name.clone(), addr))
             .collect())
-    }
-
-    /// What the user must know when another tool's policy drops forwarded packets.
-    pub(super) fn notes_of_forwarding(
-        &mut self,
-        spec: &NetworkSpec,
-    ) -> Result<Vec<Note>, EngineError> {
-        let mut notes = self.take_notes();
-        notes.extend(self.closed_doors(spec));
-        notes.extend(self.doors_for_now(spec));
-        Ok(notes)
     }
 }
 

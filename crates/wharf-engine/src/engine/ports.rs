@@ -35,12 +35,24 @@ impl Engine {
         ports: &[PortRequest],
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
+        self.in_turn(|engine| engine.try_port_add(name, ports, mode))
+    }
+
+    fn try_port_add(
+        &mut self,
+        name: &ContainerName,
+        ports: &[PortRequest],
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
         let nets = self.networks_of(std::slice::from_ref(&before))?;
         let there = |p: &PortRequest| p.exact().is_some_and(|p| before.ports.contains(&p));
         let new: Vec<PortRequest> = ports.iter().copied().filter(|p| !there(p)).collect();
         self.check_listeners(&free_ports::exact(&new), &nets)?;
         let mut txn = self.run.begin()?;
+        if applies(mode) {
+            self.check_turn(&txn, &before)?;
+        }
         let wanted = new;
         let new = self.choose_ports(&txn, &wanted, &nets)?;
         let mut about = free_ports::chosen(&wanted, &new);
@@ -64,7 +76,7 @@ impl Engine {
                 &after,
                 &nets,
             )?;
-            self.put(&mut txn, &after, Some((&key, Work::PortAdd(new.clone()))))?;
+            self.put(&mut txn, &after, (&key, Work::PortAdd(new.clone())))?;
             self.run.commit(txn)?;
             let done = self.carry_out(&plan, || format!("publish ports of container `{name}`"));
             let keep = if done.is_ok() { &after } else { &before };
@@ -96,6 +108,15 @@ impl Engine {
         ports: &[PortMapping],
         mode: Mode,
     ) -> Result<Outcome<()>, EngineError> {
+        self.in_turn(|engine| engine.try_port_remove(name, ports, mode))
+    }
+
+    fn try_port_remove(
+        &mut self,
+        name: &ContainerName,
+        ports: &[PortMapping],
+        mode: Mode,
+    ) -> Result<Outcome<()>, EngineError> {
         let before = self.container(name)?;
         let nets = self.networks_of(std::slice::from_ref(&before))?;
         for mapping in ports {
@@ -109,6 +130,9 @@ impl Engine {
         let mut after = before.clone();
         after.ports.retain(|p| !ports.contains(p));
         let mut txn = self.run.begin()?;
+        if applies(mode) {
+            self.check_turn(&txn, &before)?;
+        }
         let mut plan = self.change_plan(
             &txn,
             &before,
@@ -119,11 +143,7 @@ impl Engine {
         plan.append(flush_all(ports));
         if applies(mode) {
             let key = journal_key(&ObjectName::Container(name.clone()));
-            self.put(
-                &mut txn,
-                &before,
-                Some((&key, Work::PortRemove(ports.to_vec()))),
-            )?;
+            self.put(&mut txn, &before, (&key, Work::PortRemove(ports.to_vec())))?;
             self.run.commit(txn)?;
             let done = self.carry_out(&plan, || format!("close ports of container `{name}`"));
             if done.is_err() {
@@ -166,7 +186,7 @@ impl Engine {
             for name in before.iter().filter(|n| !after.contains(n)) {
                 engine.count_loopback(txn, name, -1)?;
             }
-            engine.run.put_container(txn, is)?;
+            engine.put_record(txn, is)?;
             engine.run.journal.delete(txn, key).map(|_| ())
         })
     }

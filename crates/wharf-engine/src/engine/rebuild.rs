@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use heed::RwTxn;
 use ipnet::IpNet;
@@ -60,8 +60,7 @@ impl Engine {
     pub fn rebuild(&mut self) -> Result<Outcome<Repaired>, EngineError> {
         let _lock = self.lock_host()?;
         let links = self.host_links_now()?;
-        let mut findings = self.rebuild_networks(&links)?;
-        findings.extend(self.take_over_containers(&links, |_| true)?);
+        let findings = self.rebuild_stores(&links)?;
         let (plan, mut value) = self.mend(Mode::Apply)?;
         value.mended.splice(0..0, findings);
         Ok(Outcome {
@@ -69,6 +68,16 @@ impl Engine {
             plan,
             notes: self.take_notes(),
         })
+    }
+
+    /// Takes over into the store what the kernel has, and changes nothing there.
+    pub(super) fn rebuild_stores(
+        &mut self,
+        links: &[LinkInfo],
+    ) -> Result<Vec<Finding>, EngineError> {
+        let mut findings = self.rebuild_networks(links)?;
+        findings.extend(self.take_over_containers(links, |_| true)?);
+        Ok(findings)
     }
 
     /// Takes over into the store the containers on its networks that it does not know, of those that are `wanted`.
@@ -91,6 +100,9 @@ impl Engine {
             container.ports = ports_of(container, &ports);
         }
         let mut txn = self.run.begin()?;
+        // Whoever is removed meanwhile has his record until his cables are gone.
+        let links = self.kernel.links(&Netns::Host).map_err(read)?;
+        found.retain(|_, container| is_still_there(container, &links));
         let mut findings = Vec::new();
         let mut shared = Vec::new();
         for container in found.values() {
@@ -139,6 +151,7 @@ impl Engine {
         }
         let addrs = self.kernel.addrs(&Netns::Host).map_err(read)?;
         let masqueraded = self.kernel.own_masqueraded().map_err(read)?;
+        let inside = self.kernel.own_subnets().map_err(read)?;
         let mut findings = Vec::new();
         for own in named {
             let link = links
@@ -151,7 +164,7 @@ impl Engine {
             let spec = match (kept, link) {
                 (Some(spec), _) => spec,
                 (None, Some(link)) => {
-                    let spec = network_spec(&own, link, &addrs, &masqueraded)?;
+                    let spec = network_spec(&own, link, &addrs, (&inside, &masqueraded))?;
                     self.state()?.put(&spec)?;
                     spec
                 }
@@ -285,16 +298,31 @@ impl Engine {
     }
 }
 
-fn readable(read: impl FnOnce() -> Result<(), EngineError>) -> Result<bool, EngineError> {
+pub(super) fn readable(
+    read: impl FnOnce() -> Result<(), EngineError>,
+) -> Result<bool, EngineError> {
     can_be_read(|| read().is_ok()).map_err(|e| failed("look at the store", &e))
 }
 
-fn put_aside(dir: &std::path::Path) -> Result<Option<Finding>, EngineError> {
+/// What becomes of a store that cannot be read.
+pub(super) fn to_be_put_aside(dir: &Path) -> Option<Finding> {
     let db = dir.join("db");
-    let free = (1..1000)
-        .map(|n| dir.join(format!("db.broken-{n}")))
-        .find(|p| !p.exists());
-    let to = free.unwrap_or_else(|| dir.join("db.broken"));
+    let to = aside(dir);
+    db.exists().then(|| Finding {
+        object: format!("store {}", db.display()),
+        was: format!("unreadable, and goes to {}", to.display()),
+    })
+}
+
+/// A free name for a store that cannot be read.
+fn aside(dir: &Path) -> PathBuf {
+    let mut names = (1..1000).map(|n| dir.join(format!("db.broken-{n}")));
+    let free = names.find(|p| !p.exists());
+    free.unwrap_or_else(|| dir.join("db.broken"))
+}
+
+fn put_aside(dir: &Path) -> Result<Option<Finding>, EngineError> {
+    let (db, to) = (dir.join("db"), aside(dir));
     match std::fs::rename(&db, &to) {
         Ok(()) => Ok(Some(Finding {
             object: format!("store {}", db.display()),
@@ -312,7 +340,7 @@ fn network_spec(
     own: &OwnNetwork,
     link: &LinkInfo,
     addrs: &[(u32, IpNet)],
-    masqueraded: &[IpAddr],
+    (inside, masqueraded): (&[IpAddr], &[IpAddr]),
 ) -> Result<NetworkSpec, EngineError> {
     let of_bridge = addrs.iter().filter(|(index, _)| *index == link.index);
     let link_local =
@@ -329,7 +357,13 @@ fn network_spec(
     let of_gateway = |s: &Subnet| link.mac == Some(bridge_mac(std::slice::from_ref(s), ""));
     let is_wharfs = subnets.is_empty() || subnets.iter().any(of_gateway);
     subnets.sort_by_key(|s| s.gateway.is_ipv6());
-    subnets.dedup_by_key(|s| s.gateway.is_ipv6());
+    // Others may have given the bridge further addresses. Without rules nobody knows.
+    let known = |s: &Subnet| inside.contains(&s.subnet.network());
+    if subnets.iter().any(known) {
+        subnets.retain(known);
+    } else {
+        subnets.dedup_by_key(|s| s.gateway.is_ipv6());
+    }
     let found = link.mac.filter(|_| !is_wharfs).map(|mac| FoundBridge {
         mac,
         mtu: link.mtu,
@@ -409,6 +443,12 @@ fn container(name: &ContainerName, space: &Space) -> Container {
         labels: Default::default(),
         created: now(),
     }
+}
+
+fn is_still_there(container: &Container, links: &[LinkInfo]) -> bool {
+    let mut cables = container.attachments.iter().map(|a| &a.host_interface);
+    let there = cables.all(|name| links.iter().any(|l| l.name == name.as_str()));
+    there && identity::namespace_lives(container)
 }
 
 fn attachment(

@@ -34,6 +34,7 @@ use crate::kernel::netlink::{NetlinkKernel, message, socket::Request};
 pub use firewall::ForwardDrop;
 pub use listen::{Listener, listener_on};
 pub use own::{OwnNetwork, Published};
+pub(crate) use own::{link_name, verdict_of};
 pub use own_rules::{NOBODYS, RulesSeen};
 
 /// `RT_TABLE_MAIN`.

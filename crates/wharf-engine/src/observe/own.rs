@@ -3,10 +3,13 @@
 use std::io;
 use std::net::IpAddr;
 
+use wharf_core::addr;
+use wharf_core::compile::Unforwarded;
 use wharf_core::name::{IfName, NetworkName};
 use wharf_core::nft::Table;
 use wharf_core::publish::{PortMapping, PortRange, Protocol};
-use wharf_nft::{Data, Element, Family, NfSocket, SetRef, Verdict};
+use wharf_nft::expr::MetaKey;
+use wharf_nft::{Data, Element, Expr, Family, NfSocket, Rule, SetRef, Verdict};
 
 use crate::kernel::netlink::NetlinkKernel;
 use crate::kernel::netlink::nft_apply::to_io;
@@ -48,7 +51,8 @@ fn elements(nft: &mut NfSocket, name: &str) -> io::Result<Vec<Element>> {
     }
 }
 
-fn name(key: &[u8]) -> Option<IfName> {
+/// The interface name that a key of a set is.
+pub(crate) fn link_name(key: &[u8]) -> Option<IfName> {
     let text = String::from_utf8_lossy(key);
     text.trim_end_matches('\0').parse().ok()
 }
@@ -61,7 +65,7 @@ impl NetlinkKernel {
     pub fn own_networks(&mut self) -> io::Result<Vec<OwnNetwork>> {
         let nft = self.nf()?;
         let names = |all: Vec<Element>| -> Vec<IfName> {
-            all.iter().filter_map(|e| name(&e.key)).collect()
+            all.iter().filter_map(|e| link_name(&e.key)).collect()
         };
         let (internal, open) = (
             names(elements(nft, "forward_out")?),
@@ -84,7 +88,7 @@ impl NetlinkKernel {
                 .strip_prefix("net-")
                 .and_then(|c| c.strip_suffix("-raw"));
             let parsed = network.and_then(|n| n.parse::<NetworkName>().ok());
-            let (Some(network), Some(bridge)) = (parsed, name(&element.key)) else {
+            let (Some(network), Some(bridge)) = (parsed, link_name(&element.key)) else {
                 continue;
             };
             let host = format!("net-{network}-host");
@@ -130,20 +134,100 @@ impl NetlinkKernel {
         Ok(found)
     }
 
+    /// What wharf's rules hold back since it was not forwarded before wharf turned that on; `None` if nothing.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn own_transit(&mut self) -> io::Result<Option<Unforwarded>> {
+        let nft = self.nf()?;
+        let links = elements(nft, "host_links")?;
+        let mut held = Unforwarded {
+            links: links.iter().filter_map(|e| link_name(&e.key)).collect(),
+            families: Vec::new(),
+            routing: Vec::new(),
+        };
+        let rules = match nft.dump_chain_rules(Family::Inet, Table::NAME, "transit") {
+            Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+            other => other.map_err(to_io)?,
+        };
+        for rule in &rules {
+            let families = families_of(rule);
+            match verdict_of(rule) {
+                Some(Verdict::Drop) if asks(rule, "host_links") => held.families = families,
+                Some(Verdict::Accept) => {
+                    let link = compared(rule, MetaKey::IifName).and_then(link_name);
+                    let own = families.into_iter().zip(link);
+                    held.routing.extend(own);
+                }
+                _ => {}
+            }
+        }
+        Ok((!held.families.is_empty()).then_some(held))
+    }
+
+    /// The prefixes of networks, by their first address.
+    ///
+    /// # Errors
+    /// If the kernel refuses to tell.
+    pub fn own_subnets(&mut self) -> io::Result<Vec<IpAddr>> {
+        self.own_prefixes(["inside4", "inside6"])
+    }
+
     /// The prefixes whose sources are masqueraded, by their first address.
     ///
     /// # Errors
     /// If the kernel refuses to tell.
     pub fn own_masqueraded(&mut self) -> io::Result<Vec<IpAddr>> {
+        self.own_prefixes(["masquerade4", "masquerade6"])
+    }
+
+    fn own_prefixes(&mut self, sets: [&str; 2]) -> io::Result<Vec<IpAddr>> {
         let nft = self.nf()?;
         let mut found = Vec::new();
-        for set in ["masquerade4", "masquerade6"] {
+        for set in sets {
             let starts = elements(nft, set)?;
             let starts = starts.iter().filter(|e| !e.is_interval_end());
             found.extend(starts.filter_map(|e| address(&e.key)));
         }
         Ok(found)
     }
+}
+
+/// What a rule compares with this.
+fn compared(rule: &Rule, key: MetaKey) -> Option<&[u8]> {
+    let loads = |e: &Expr| matches!(e, Expr::Meta(m) if m.key == key);
+    let at = rule.exprs.iter().position(loads)?;
+    match rule.exprs.get(at + 1)? {
+        Expr::Cmp(cmp) => Some(&cmp.data),
+        _ => None,
+    }
+}
+
+/// The families of whose packets a rule is.
+fn families_of(rule: &Rule) -> Vec<addr::Family> {
+    let number = |family: addr::Family| match family {
+        addr::Family::V4 => libc::AF_INET,
+        addr::Family::V6 => libc::AF_INET6,
+    };
+    let only = compared(rule, MetaKey::NfProto);
+    let is_of = |f: &addr::Family| only.is_none_or(|is| is == [number(*f) as u8]);
+    addr::Family::BOTH.into_iter().filter(is_of).collect()
+}
+
+fn asks(rule: &Rule, set: &str) -> bool {
+    let of_set = |e: &Expr| matches!(e, Expr::Lookup(l) if l.set == set);
+    rule.exprs.iter().any(of_set)
+}
+
+/// What becomes of a packet by a rule.
+pub(crate) fn verdict_of(rule: &Rule) -> Option<&Verdict> {
+    rule.exprs.iter().find_map(|e| match e {
+        Expr::Immediate(i) => match &i.data {
+            Data::Verdict(verdict) => Some(verdict),
+            Data::Value(_) => None,
+        },
+        _ => None,
+    })
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

@@ -259,13 +259,15 @@ impl NetlinkKernel {
         Ok(all)
     }
 
-    /// All permanent neighbours of the host, with the number of their link.
+    /// The permanent neighbours of the host that wharf made, by their protocol number, with the number of their link.
     ///
     /// # Errors
     /// If the kernel refuses to tell.
-    pub fn permanent_neighbours(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
+    pub fn own_neighbours(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
         let all = self.neighbours(AddressFamily::Unspec)?;
-        Ok(all.iter().filter_map(neighbour).map(|(at, _)| at).collect())
+        let by_wharf = |a: &NeighbourAttribute| matches!(a, NeighbourAttribute::Protocol(by) if u8::from(*by) == ROUTE_PROTOCOL);
+        let own = all.iter().filter(|m| m.attributes.iter().any(by_wharf));
+        Ok(own.filter_map(neighbour).map(|(at, _)| at).collect())
     }
 
     fn neighbours(&mut self, family: AddressFamily) -> io::Result<Vec<NeighbourMessage>> {

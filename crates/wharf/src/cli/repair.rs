@@ -22,7 +22,7 @@ pub struct RepairArgs {
     /// Make the store again from the kernel first: for a store that was lost or cannot be read
     ///
     /// A store that cannot be read is put aside. Labels, and options that leave no trace in the kernel, are lost.
-    #[arg(long, conflicts_with = "dry_run")]
+    #[arg(long)]
     rebuild: bool,
 
     #[command(flatten)]
@@ -31,7 +31,9 @@ pub struct RepairArgs {
 
 pub fn run(args: &RepairArgs, ctx: &Context) -> Done {
     let mode = args.change.mode();
-    let outcome = if args.rebuild {
+    let outcome = if args.rebuild && mode == Mode::DryRun {
+        Engine::rehearse_rebuild(&ctx.dirs)?
+    } else if args.rebuild {
         let (mut engine, aside) = Engine::open_anew(&ctx.dirs)?;
         let mut outcome = engine.rebuild()?;
         outcome.value.mended.splice(0..0, aside);

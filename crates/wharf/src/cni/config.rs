@@ -371,7 +371,7 @@ impl Config {
         }
         if let Some(zone) = self.firewalld_zone.as_deref().filter(|z| *z != "trusted") {
             all.push(format!(
-                "firewalldZone: wharf opens its own door in firewalld, not zone `{zone}`"
+                "firewalldZone: wharf puts nothing into zone `{zone}`; where firewalld refuses, it says what helps"
             ));
         }
         all

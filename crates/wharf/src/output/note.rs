@@ -75,7 +75,12 @@ fn parts(note: &Note) -> Parts {
             (level, "forwarding_left_on", message, fix.clone())
         }
         Note::MissingFeature(text) => ("warning", "missing_feature", text.clone(), Vec::new()),
-        Note::Recovered(text) => ("note", "recovered", text.clone(), Vec::new()),
+        Note::Recovered(what) => (
+            "note",
+            "recovered",
+            format!("left by a process that died, or by a lost store, and seen to: {what}"),
+            Vec::new(),
+        ),
         Note::AddressShared {
             addr,
             network,
@@ -136,7 +141,9 @@ mod tests {
 
     #[test]
     fn a_plain_note_is_one_line() {
-        let note = Note::Recovered("removed container `web`".to_owned());
-        assert_eq!(text(&note), "note: removed container `web`\n");
+        let note = Note::Recovered("container/web".to_owned());
+        let said = text(&note);
+        assert!(said.starts_with("note: left by"), "{said}");
+        assert!(said.ends_with("seen to: container/web\n"), "{said}");
     }
 }

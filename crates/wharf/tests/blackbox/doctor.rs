@@ -512,3 +512,40 @@ fn connections_that_ended_are_no_finding() {
     let found: Value = serde_json::from_str(&host.w("doctor --json").stdout).expect("JSON");
     assert!(!found.to_string().contains("conntrack-stale"), "{found:#}");
 }
+
+/// What is inside is its owner's: `wharf repair` alone mends none of it, and is not all that is advised.
+#[test]
+fn what_somebody_changed_inside_is_mended_by_what_is_advised() {
+    require!();
+    let host = stage();
+    let web = host.container("web");
+    let far = || web.ping_brief(addr::OUTSIDE4).reached();
+    let near = || {
+        host.container("cache")
+            .ping_brief(at(true, 1, 11))
+            .reached()
+    };
+    let both = || far() && near();
+    for (breaks, code) in [
+        (
+            "ip -n web link set eth0 address 02:00:00:00:00:09",
+            "spoof-guard",
+        ),
+        (
+            "ip -n web link set eth0 down; ip -n web link set eth0 name other; ip -n web link set other up",
+            "no-address",
+        ),
+        (
+            "ip -n web link set eth0 netns cache name away",
+            "no-address",
+        ),
+    ] {
+        broken(&host, breaks, code, &both);
+    }
+    host.sh("ip -n web link set eth0 address 02:00:00:00:00:09");
+    let guard = faults(&host);
+    assert!(!guard.is_empty());
+    for fault in &guard {
+        assert_ne!(texts(fault, "fix"), ["wharf repair"], "{fault:#}");
+    }
+}

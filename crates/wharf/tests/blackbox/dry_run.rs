@@ -295,3 +295,60 @@ fn a_dry_run_can_be_typed_where_wharf_made_the_rest() {
         play(&real, &copy, line, true);
     }
 }
+
+/// What the store would have again is told, and no store is touched, be it lost, damaged or whole.
+#[test]
+fn a_rebuild_is_shown() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "web", "A", 1, 11, "-p 8080:80");
+    let state = host.state_dir().display().to_string();
+    let files = || {
+        host.sh(&format!(
+            "find /run/wharf {state} -type f ! -name lock.mdb | sort | xargs -r md5sum; find /run/wharf {state} | sort"
+        ))
+    };
+    let found = |line: &str| -> Vec<String> {
+        let said = host.w(line).ok().json();
+        let list = said["mended"].as_array().cloned().unwrap_or_default();
+        list.iter().map(|f| text(f, "object")).collect()
+    };
+    let all = ["container web", "network A"];
+    let run = "/run/wharf/db/data.mdb";
+    for (damage, first) in [
+        ("true", None),
+        ("rm -r /run/wharf/db", Some("")),
+        (&format!("rm -r /run/wharf/db {state}/db"), Some("")),
+        (
+            &format!("head -c 5000 /dev/urandom > {run}"),
+            Some("store /run/wharf/db"),
+        ),
+    ] {
+        host.sh(damage);
+        let before = (files(), Snapshot::of(&host));
+        let shown = found("repair --rebuild --dry-run --json");
+        let text = host.w("repair --rebuild --dry-run").ok().stdout;
+        assert_eq!(files(), before.0, "{damage}");
+        before.1.assert_same(&host, damage);
+        let Some(first) = first else {
+            assert!(shown.is_empty(), "{shown:?}");
+            continue;
+        };
+        let expected: Vec<&str> = [first]
+            .into_iter()
+            .chain(all)
+            .filter(|o| !o.is_empty())
+            .collect();
+        assert_eq!(shown, expected, "{damage}");
+        for object in expected {
+            assert!(text.contains(&format!("# {object} (")), "{object}: {text}");
+        }
+        host.w("repair --rebuild").ok();
+        assert_eq!(names(&host.w("ps --json").json()), ["web"], "{damage}");
+        assert!(
+            found("repair --rebuild --dry-run --json").is_empty(),
+            "{damage}"
+        );
+    }
+}

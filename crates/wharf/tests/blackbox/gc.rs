@@ -169,3 +169,23 @@ fn a_namespace_made_anew_by_another_stays() {
         host.sh(&format!("ip netns del {name}"));
     }
 }
+
+/// Neighbours that the administrator set for good on a bridge of his are his, on one that wharf made too.
+#[test]
+fn neighbours_of_others_stay() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "c", "A", 1, 11, "");
+    let old = host.sh("cp -a /run/wharf/db /run/wharf/old; ip neigh show nud permanent");
+    container(&host, "forgotten", "A", 1, 12, "");
+    host.sh("ip neigh add 10.88.1.77 lladdr 02:00:00:00:00:77 dev wharf-a nud permanent");
+    host.sh("rm -r /run/wharf/db; mv /run/wharf/old /run/wharf/db; ip netns del forgotten");
+    let found = removed(&host, "gc --json");
+    let named = |part: &str| found.iter().any(|object| object.contains(part));
+    assert!(named("neighbour 10.88.1.12 on wharf-a"), "{found:?}");
+    assert!(!named("10.88.1.77"), "{found:?}");
+    let left = host.sh("ip neigh show nud permanent");
+    assert!(left.contains("10.88.1.77"), "{left}");
+    assert_eq!(left.lines().count(), old.lines().count() + 1, "{left}");
+}

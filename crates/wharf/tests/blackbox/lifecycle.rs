@@ -379,3 +379,22 @@ fn labels_are_kept_shown_and_found() {
         .fails(1)
         .says("the labels are team=z v=1.0, and team=q v=1.0 is asked for");
 }
+
+/// Bridges have `network` in the place where cables have a container's name.
+#[test]
+fn a_container_that_is_not_there_takes_no_bridge_with_it() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "c", "A", 1, 11, "");
+    let bridge = || host.sh("cat /sys/class/net/wharf-a/ifindex");
+    let before = bridge();
+    let shown = host.w("rm -f network --dry-run --json").ok().json();
+    assert_eq!(
+        shown["steps"].as_array().map(Vec::len),
+        Some(0),
+        "{shown:#}"
+    );
+    host.w("rm -f network").ok();
+    assert_eq!(bridge(), before);
+}

@@ -62,3 +62,4 @@ mod taken_back;
 mod topology_file;
 mod trace;
 mod trace_live;
+mod turns;

@@ -314,3 +314,74 @@ fn docker_user_keeps_what_is_the_users() {
     assert_eq!(rules(), before.1);
     before.0.assert_same(&host, "a network beside Docker");
 }
+
+/// What lets a bridge pass goes with its network, also when a process dies on the way, or a store is lost.
+#[test]
+fn no_door_is_left_open_for_a_network_that_is_gone() {
+    require!(Need::Program("iptables-nft"));
+    let host = options().forward(ForwardPolicy::DropWithDockerUser).start();
+    let rules = || host.sh("iptables-nft -S; ip6tables-nft -S");
+    let before = rules();
+    let die = |line: &str, step: u32| {
+        let words: Vec<_> = line.split(' ').collect();
+        let command = host.wharf_command(&words);
+        command.env("WHARF_FAIL_AT", step.to_string()).run().code
+    };
+    let subnets = subnets(1);
+    let lines = [
+        format!("network create A --bridge wharf-a {subnets}"),
+        "network rm A".to_owned(),
+    ];
+    for line in &lines {
+        for step in 1..200 {
+            if line.contains("rm") {
+                host.w(&lines[0]);
+            }
+            if die(line, step).is_some() {
+                break;
+            }
+            let there = !names(&host.w("network ls --json").json()).is_empty();
+            if !there {
+                assert_eq!(rules(), before, "{line} at step {step}");
+            }
+            host.w("network rm A");
+        }
+        host.w("network rm A");
+    }
+    assert_eq!(rules(), before);
+
+    // Rules that were saved come back without their network.
+    host.w(&lines[0]).ok();
+    host.sh("iptables-nft-save > /run/saved; ip6tables-nft-save > /run/saved6");
+    let shown = host.w("network rm A --dry-run").ok().stdout;
+    assert!(
+        shown.contains("iptables -D DOCKER-USER -i wharf-a"),
+        "{shown}"
+    );
+    host.w("network rm A").ok();
+    let restore = "iptables-nft-restore /run/saved; ip6tables-nft-restore /run/saved6";
+    host.sh(restore);
+    let plan = host.w("gc --dry-run").ok().stdout;
+    host.sh(&plan);
+    assert_eq!(rules(), before, "by the commands: {plan}");
+    host.sh(restore);
+    let removed = host.w("gc --json").ok().json();
+    let object = "rule for wharf-a in chain DOCKER-USER";
+    assert_eq!(removed["removed"][0]["object"], object, "{removed:#}");
+    assert_eq!(rules(), before);
+}
+
+/// Docker is gone, and its chain still there, which nobody asks any more.
+#[test]
+fn a_door_that_nothing_leads_to_is_none() {
+    require!(Need::Program("iptables-nft"));
+    let host = options().forward(ForwardPolicy::DropWithDockerUser).start();
+    host.sh("iptables-nft -D FORWARD -j DOCKER-USER; ip6tables-nft -D FORWARD -j DOCKER-USER");
+    let _servers = servers(&host);
+    let made = host.w(&format!("network create A --bridge wharf-a {}", subnets(1)));
+    container(&host, "a1", "A", 1, 11, "-p 8080:80");
+    container(&host, "a2", "A", 1, 12, "");
+    let _web = Echo::tcp(&host.container("a1"), "a1", 80);
+    assert_eq!(follow(&host, &made.stderr), 4, "{}", made.transcript());
+    all_work(&host, "as was advised");
+}

@@ -505,3 +505,23 @@ fn host_ports_that_are_left_to_wharf() {
     let plan = host.w("create c --network n -p 5 --dry-run").ok();
     assert!(plan.stdout.contains("40002"), "{}", plan.stdout);
 }
+
+/// Who is named twice goes once, and takes nothing with it that others need.
+#[test]
+fn a_container_named_twice_is_removed_once() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    container(&host, "gone", "A", 1, 11, "-p 8081:80");
+    container(&host, "kept", "A", 1, 12, "-p 8080:80");
+    let _web = Echo::tcp(&host.container("kept"), "kept", 80);
+    let removed = host.w("rm gone gone").ok();
+    assert_eq!(
+        removed.stdout.lines().count(),
+        1,
+        "{}",
+        removed.transcript()
+    );
+    assert_eq!(host.netns().tcp(ip("127.0.0.1"), 8080).by(), Some("kept"));
+    host.w("network rm -f A A").ok();
+}

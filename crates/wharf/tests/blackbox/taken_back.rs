@@ -249,3 +249,73 @@ fn networks_are_rebuilt_as_closed_as_they_were() {
     host.w("network rm inner none dns open empty plain").ok();
     bare.assert_same(&host, "rebuilt and removed");
 }
+
+/// Forwarding of one family, and from one link, was on before wharf came: that is as it was, and stays so.
+#[test]
+fn what_the_host_forwarded_before_is_known_without_the_store() {
+    require!();
+    let host = host();
+    host.sh("sysctl -qw net.ipv6.conf.all.forwarding=1 net.ipv4.conf.up0.forwarding=1");
+    let bare = Snapshot::of(&host);
+    network(&host, "A", 1, "");
+    container(&host, "c", "A", 1, 11, "");
+    let before = Snapshot::of(&host);
+    for rebuild in [false, true] {
+        match rebuild {
+            true => lose_the_store(&host),
+            false => drop(host.sh("rm -r /run/wharf")),
+        }
+        let shown = host.w("repair --dry-run --json").ok().json();
+        assert_eq!(shown["steps"], json!([]), "{shown:#}");
+        before.assert_same(&host, "the store was lost");
+    }
+    remove(&host, &["c"], &["A"]);
+    bare.assert_same(&host, "removed");
+}
+
+/// A network may have several subnets of one family.
+#[test]
+fn further_subnets_are_known_without_the_store() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let ranges = json!([[{"subnet": "10.45.0.0/24"}], [{"subnet": "10.46.0.0/24"}]]);
+    let list = list(
+        "1.1.0",
+        &json!({"hairpinMode": false, "ipam": {"type": "host-local", "ranges": ranges}}),
+    );
+    for id in ["c1", "c2"] {
+        runtime.netns(id);
+    }
+    runtime.add(&list, "c1", "eth0", &Value::Null).expect("ADD");
+    // Somebody else's.
+    host.sh("ip addr add 10.47.0.1/24 dev cni7");
+    let before = Snapshot::of(&host);
+    lose_the_store(&host);
+    before.assert_same(&host, "rebuilt");
+    runtime
+        .add(&list, "c2", "eth0", &Value::Null)
+        .expect("ADD of another");
+    let far = host.container("c2").ping(ip("10.46.0.2"));
+    assert!(far.reached());
+    for id in ["c1", "c2"] {
+        runtime.del(&list, id, "eth0", &Value::Null).expect("DEL");
+    }
+}
+
+/// The rules of a host are taken over without any network, and somebody flushes them.
+#[test]
+fn a_network_is_made_where_nothing_is_left_but_the_memory_of_rules() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "--bridge wharf-a");
+    let state = host.state_dir().display().to_string();
+    host.sh(&format!(
+        "rm -r /run/wharf/db {state}/db; ip link del wharf-a"
+    ));
+    host.w("ps").ok();
+    host.sh("nft flush ruleset");
+    network(&host, "B", 2, "");
+    container(&host, "b", "B", 2, 11, "");
+    assert!(host.container("b").ping(addr::OUTSIDE4).reached());
+}

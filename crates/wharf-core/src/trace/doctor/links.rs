@@ -258,13 +258,8 @@ fn interface(scene: &Scene, member: &Member, found: &mut Findings) {
         );
     }
     let Some(link) = member.link else {
-        if member.cable.is_some() {
-            let what = format!("The interface {name} of {who} is gone, or has another name.");
-            found.add(
-                of_wharf(Finding::new(Error, Code::NoAddress, who, name, what))
-                    .evidence(format!("{enter}ip link show {name}: does not exist"))
-                    .fix("wharf repair"),
-            );
+        if let Some(cable) = member.cable {
+            found.add(lost_interface(member, cable));
         }
         return;
     };
@@ -288,6 +283,40 @@ fn interface(scene: &Scene, member: &Member, found: &mut Findings) {
     gateways(scene, member, link, found);
 }
 
+/// What is inside is its owner's to name and to move away: `wharf repair` leaves it alone.
+fn lost_interface(member: &Member, cable: &Link) -> Finding {
+    let (who, enter) = (member.name(), &member.space.enter);
+    let name = member.attachment.interface.as_str();
+    let inside = cable.peer.filter(|peer| peer.space == member.id);
+    let inside = inside.and_then(|peer| member.space.link(peer.index));
+    let new = |what: String| {
+        Finding::new(Error, Code::NoAddress, who, name, what)
+            .evidence(format!("{enter}ip link show {name}: does not exist"))
+    };
+    match inside {
+        Some(link) => {
+            let is = &link.name;
+            // Kernels before 6.2 rename links only while they are down; with that go its routes.
+            new(format!("The interface {name} of {who} has the name {is}."))
+                .evidence(format!("{enter}ip link show {is}"))
+                .fix(format!("{enter}ip link set {is} down"))
+                .fix(format!("{enter}ip link set {is} name {name}"))
+                .fix(format!("{enter}ip link set {name} up"))
+                .fix("wharf repair")
+        }
+        None => {
+            let net = &member.net.name;
+            let own = member.attachment.addresses.iter();
+            let own: String = own.map(|a| format!(" --ip {}", a.addr())).collect();
+            new(format!(
+                "The interface {name} of {who} is not there any more."
+            ))
+            .fix(format!("wharf network disconnect {net} {who}"))
+            .fix(format!("wharf network connect{own} {net} {who}"))
+        }
+    }
+}
+
 /// The hardware address that wharf gave; frames from another one are not taken. On another program's bridge they are.
 fn hardware(member: &Member, link: &Link, found: &mut Findings) {
     if member.net.adopted {
@@ -302,8 +331,7 @@ fn hardware(member: &Member, link: &Link, found: &mut Findings) {
     found.add(
         Finding::new(Error, Code::SpoofGuard, who, name.clone(), what)
             .evidence(format!("{enter}ip link show {name}: {mac}"))
-            .fix(format!("{enter}ip link set {name} address {right}"))
-            .fix("wharf repair"),
+            .fix(format!("{enter}ip link set {name} address {right}")),
     );
 }
 

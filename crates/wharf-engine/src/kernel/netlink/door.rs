@@ -5,6 +5,7 @@
 
 use wharf_core::addr;
 use wharf_core::name::IfName;
+use wharf_core::op::DoorChange;
 use wharf_nft::expr::{CmpOp, MetaKey, Reg};
 use wharf_nft::{Batch, Data, Expr, Family, NftError, Rule, Verdict};
 
@@ -15,6 +16,8 @@ use super::nft_apply::{Refusal, refusal};
 pub(crate) const FILTER: &str = "filter";
 /// By what wharf knows its rules in others' chains.
 pub(crate) const OURS: &str = "wharf";
+/// The match of xtables that is a comment.
+const COMMENT: &str = "comment";
 
 /// How a rule of wharf's stands in a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,11 +69,29 @@ pub(crate) fn standing(there: &[Rule], rule: &Rule) -> Standing {
     }
 }
 
-/// Puts a rule for a link into another tool's chain, behind the user's rules; one of wharf's that stands elsewhere goes.
-pub(super) fn open_door(
+/// The link and the direction that a rule of wharf's in another tool's chain is for.
+pub(crate) fn is_for(rule: &Rule) -> Option<(IfName, bool)> {
+    if !is_ours(rule) {
+        return None;
+    }
+    rule.exprs.iter().find_map(|e| {
+        let Expr::Cmp(cmp) = e else { return None };
+        let name = String::from_utf8_lossy(&cmp.data);
+        let link: IfName = name.trim_end_matches('\0').parse().ok()?;
+        [true, false].into_iter().find_map(|inward| {
+            let own = door_rule(rule.family, &rule.chain, &link, inward);
+            same(rule, &own).then(|| (link.clone(), inward))
+        })
+    })
+}
+
+/// Puts a rule for a link into another tool's chain, behind the user's rules, and takes away those of wharf's that are
+/// there for it already.
+pub(super) fn set_door(
     kernel: &mut NetlinkKernel,
     (family, chain): (addr::Family, &str),
     (link, inward): (&IfName, bool),
+    change: DoorChange,
 ) -> Result<(), Refusal> {
     let family = match family {
         addr::Family::V4 => Family::Ip,
@@ -88,16 +109,30 @@ pub(super) fn open_door(
                 batch.del_rule(family, FILTER, chain, handle);
             }
         }
-        match there.get(end(&there)).and_then(|last| last.handle) {
-            Some(handle) => batch.insert_rule(&Rule {
-                position: Some(handle),
-                ..rule.clone()
-            }),
-            None => batch.add_rule(&rule),
-        };
-        nf.commit(&batch)
+        if change != DoorChange::Shut {
+            match there.get(end(&there)).and_then(|last| last.handle) {
+                Some(handle) => batch.insert_rule(&Rule {
+                    position: Some(handle),
+                    ..rule.clone()
+                }),
+                None => batch.add_rule(&rule),
+            };
+        }
+        match batch.is_empty() {
+            true => Ok(()),
+            false => nf.commit(&batch),
+        }
     };
-    put().map_err(refusal)
+    // The tool may put its chains in order meanwhile.
+    let is_gone = |e: &NftError| e.errno() == Some(libc::ENOENT);
+    let done = match put() {
+        Err(error) if is_gone(&error) => put(),
+        done => done,
+    };
+    match done {
+        Err(error) if is_gone(&error) && change == DoorChange::Shut => Ok(()),
+        done => done.map_err(refusal),
+    }
 }
 
 /// Where the rules end that are asked: at the first `RETURN` of everything.
@@ -108,12 +143,28 @@ fn end(rules: &[Rule]) -> usize {
     rules.iter().position(all).unwrap_or(rules.len())
 }
 
-/// Whether wharf put it there.
+/// Whether wharf put it there. Rules that were saved and restored by the iptables programs have the comment as a match.
 pub(crate) fn is_ours(rule: &Rule) -> bool {
-    rule.comment().as_deref() == Some(OURS)
+    let says_so = |e: &Expr| match e {
+        Expr::Match(m) if m.name == COMMENT => {
+            let text = m.info.0.split(|byte| *byte == 0).next();
+            text == Some(OURS.as_bytes())
+        }
+        _ => false,
+    };
+    rule.comment().as_deref() == Some(OURS) || rule.exprs.iter().any(says_so)
 }
 
-/// Whether two rules do the same, counters apart, and how many zeros a whole name ends with: nft writes 16 bytes.
+/// Whether an expression decides anything.
+fn decides(expr: &Expr) -> bool {
+    match expr {
+        Expr::Counter(_) => false,
+        Expr::Match(m) => m.name != COMMENT,
+        _ => true,
+    }
+}
+
+/// Whether two rules do the same, counters and comments apart, and how many zeros a whole name ends with: nft writes 16 bytes.
 pub(crate) fn same(a: &Rule, b: &Rule) -> bool {
     let short = |expr: &Expr| {
         let mut expr = expr.clone();
@@ -125,8 +176,7 @@ pub(crate) fn same(a: &Rule, b: &Rule) -> bool {
         expr
     };
     let plain = |rule: &Rule| {
-        let mut exprs = rule.exprs.iter();
-        let exprs = exprs.by_ref().filter(|e| !matches!(e, Expr::Counter(_)));
+        let exprs = rule.exprs.iter().filter(|e| decides(e));
         exprs.map(short).collect::<Vec<_>>()
     };
     plain(a) == plain(b)

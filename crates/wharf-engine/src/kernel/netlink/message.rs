@@ -481,7 +481,9 @@ fn neighbour(index: u32, addr: IpAddr, mac: Option<Mac>) -> NeighbourMessage {
 
 /// `RTM_NEWNEIGH`, replacing what is there.
 pub(crate) fn neigh_add(index: u32, addr: IpAddr, mac: Mac) -> Request {
-    let message = neighbour(index, addr, Some(mac));
+    let mut message = neighbour(index, addr, Some(mac));
+    let by = RouteProtocol::Other(ROUTE_PROTOCOL);
+    message.attributes.push(NeighbourAttribute::Protocol(by));
     request(Message::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE)
 }
 

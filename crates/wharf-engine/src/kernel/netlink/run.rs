@@ -170,10 +170,10 @@ impl<'a> Run<'a> {
                 chain,
                 link,
                 inward,
-                ..
+                change,
             } => {
                 self.flush()?;
-                super::door::open_door(self.kernel, (*family, chain), (link, *inward))
+                super::door::set_door(self.kernel, (*family, chain), (link, *inward), *change)
                     .map_err(|(errno, detail)| Failure::new(at, errno, detail))?;
             }
             Op::ConntrackFlush {
