@@ -13,8 +13,10 @@ use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
 use crate::api::{Mode, Note};
+use crate::engine::docker::docker;
+use crate::engine::forwarding::{HostLinks, forwarding};
 use crate::engine::gc::cable_mark;
-use crate::engine::host::{failed, forwarding};
+use crate::engine::host::failed;
 use crate::engine::{Engine, identity};
 use crate::error::EngineError;
 use crate::observe::LinkInfo;
@@ -161,18 +163,18 @@ impl Engine {
     /// A network that the lost store knew is taken over: with it, that forwarding was turned on for it. Its rules
     /// are made by the caller.
     pub(super) fn adopt(&mut self, spec: &NetworkSpec) -> Result<(), EngineError> {
-        let links = self.host_links()?.unwrap_or_default();
+        let links = self.links_known()?.unwrap_or_default();
         let known = self.borrowed_sysctls()?;
         let mut routed = Vec::new();
         for family in spec.subnets.iter().map(Subnet::family) {
             let key = forwarding(family);
             let on = self.sysctl(key).as_deref() == Some("1");
-            let by_wharf = !links.is_empty() && !spec.internal;
+            let by_wharf = !links.all.is_empty() && !spec.internal;
             if on && by_wharf && !known.iter().any(|(k, _)| k == key) {
                 routed.push(family);
             }
         }
-        let heard = self.heard_routers(&links, &routed)?;
+        let heard = self.heard_routers(&links.all, &routed)?;
         let part = self.prepare_host(spec)?;
         let mut settings = part.plan.clone();
         settings.steps.retain(|s| !matches!(s.op, Op::Nft(_)));
@@ -264,8 +266,15 @@ impl Engine {
             })
             .collect();
         let heard = self.heard_routers(&host_links, &routed)?;
+        // Those that are held back were closed, for others would not be.
+        let docker = docker(&mut self.kernel).bridges;
+        let shut = host_links.iter().filter(|link| docker.contains(link));
+        let links = HostLinks {
+            shut: shut.cloned().collect(),
+            all: host_links,
+        };
         self.run
-            .write(|txn| self.record_taken_over(txn, &host_links, &routed, &heard))?;
+            .write(|txn| self.record_taken_over(txn, &links, &routed, &heard))?;
         Ok(())
     }
 }

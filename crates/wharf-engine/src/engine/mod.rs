@@ -32,6 +32,7 @@ mod docker;
 mod findings;
 mod flows;
 mod foreign;
+mod forwarding;
 mod free_ports;
 mod gc;
 mod host;

@@ -10,6 +10,7 @@ mod own;
 mod own_rules;
 pub mod rules;
 mod state;
+pub(crate) mod sysctl_files;
 pub mod world;
 pub mod xtables;
 
