@@ -40,6 +40,7 @@ mod identity;
 mod join;
 mod lock;
 mod lost;
+mod managed;
 mod network;
 mod ports;
 mod preview;
@@ -190,6 +191,8 @@ impl Engine {
         Ok(Differences {
             changed: pairs(self.repair(Mode::DryRun)?.value.mended),
             left: pairs(self.gc(Mode::DryRun)?.value),
+            managed: self.managed()?,
+            rules_at_risk: self.rules_at_risk()?,
         })
     }
 

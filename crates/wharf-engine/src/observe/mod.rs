@@ -6,6 +6,7 @@ mod firewall;
 #[cfg(test)]
 mod fuzz;
 mod listen;
+pub(crate) mod networkd;
 mod own;
 mod own_rules;
 pub mod rules;

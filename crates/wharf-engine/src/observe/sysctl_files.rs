@@ -51,15 +51,22 @@ pub fn said(root: &Path, names: &[&str]) -> Option<Said> {
 
 /// The files, the last one to be believed most.
 fn files(root: &Path) -> Vec<PathBuf> {
+    let mut files = by_name(root, &DIRECTORIES);
+    files.push(root.join(LAST));
+    files
+}
+
+/// The `.conf` files of directories below `root` by their names; an earlier directory's file hides those of its name.
+pub(super) fn by_name(root: &Path, directories: &[&str]) -> Vec<PathBuf> {
     let mut by_name = BTreeMap::new();
-    for directory in DIRECTORIES.iter().rev() {
+    for directory in directories.iter().rev() {
         let entries = fs::read_dir(root.join(directory)).into_iter().flatten();
         let paths = entries.flatten().map(|entry| entry.path());
         for path in paths.filter(|p| p.extension().is_some_and(|e| e == "conf")) {
             by_name.insert(path.file_name().map(ToOwned::to_owned), path);
         }
     }
-    by_name.into_values().chain([root.join(LAST)]).collect()
+    by_name.into_values().collect()
 }
 
 /// The name that a line sets, as a path, and the value. A dash before it means that errors do not matter.
