@@ -108,6 +108,7 @@ fn everything() -> Vec<Resource> {
     let transit = compile::transit(Some(&compile::Unforwarded {
         links: vec!["eth0".parse().unwrap(), "wlan*".parse().unwrap()],
         families: vec![Family::V6],
+        wanted: Vec::new(),
         routing: vec![(Family::V4, "eth0".parse().unwrap())],
     }));
     all.retain(|r| !transit.iter().any(|t| t.key() == r.key()));

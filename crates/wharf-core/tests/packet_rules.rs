@@ -49,6 +49,7 @@ fn the_page_shows_the_rules_as_they_are() {
     let transit = compile::transit(Some(&compile::Unforwarded {
         links: vec!["eth0".parse().unwrap()],
         families: wharf_core::addr::Family::BOTH.to_vec(),
+        wanted: Vec::new(),
         routing: Vec::new(),
     }));
     state.retain(|r| !transit.iter().any(|t| t.key() == r.key()));

@@ -120,6 +120,13 @@ pub enum Note {
         /// The commands that close them.
         fix: Vec<String>,
     },
+    /// Forwarding was not turned off again, since the host's files turn it on at boot.
+    ForwardingConfigured {
+        /// The sysctl.
+        sysctl: String,
+        /// The file that says so.
+        file: PathBuf,
+    },
     /// A kernel feature is missing, and what that means.
     MissingFeature(String),
     /// Work that a dead process had left was finished or undone.

@@ -63,6 +63,12 @@ const PREPARE: &str = "
         cp \"$1/$file\" /run/wharf-test/$file
         mount --bind /run/wharf-test/$file \"$(readlink -f /etc/$file)\" 2>/dev/null || true
     done
+    # What the machine's own files say of sysctls is not for this host.
+    for dir in /etc/sysctl.d /usr/local/lib/sysctl.d /usr/lib/sysctl.d; do
+        [ ! -d $dir ] || mount -t tmpfs tmpfs $dir
+    done
+    touch /run/wharf-test/sysctl.conf
+    [ ! -e /etc/sysctl.conf ] || mount --bind /run/wharf-test/sysctl.conf \"$(readlink -f /etc/sysctl.conf)\"
     hostname private-host
     ip link set lo up
     trap '' CHLD

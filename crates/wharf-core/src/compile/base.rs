@@ -407,6 +407,8 @@ pub struct Unforwarded {
     pub links: Vec<IfName>,
     /// The families for which it was turned on; not empty.
     pub families: Vec<Family>,
+    /// Of these, those in which the administrator wants it for everybody: nothing is held back.
+    pub wanted: Vec<Family>,
     /// Links for which forwarding was on by itself: what comes in by them was forwarded.
     pub routing: Vec<(Family, IfName)>,
 }
@@ -415,7 +417,8 @@ pub struct Unforwarded {
 /// were: between links that were there when it was turned on, and between any links that are neither bridges nor cables
 /// to other namespaces (one that appears later belongs to a tool which forwards by its own will).
 ///
-/// `None` when forwarding was on without wharf: nothing is held back.
+/// `None` when forwarding was on without wharf: nothing is held back. Where the administrator wants it, only Docker's
+/// containers stay as closed as Docker would have them.
 pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
     let Some(held) = held else {
         return vec![Resource::Nft(Object::Chain(chain(
@@ -426,28 +429,21 @@ pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
         )))];
     };
     let of = |family| is(Key::NfProto, Value::Family(family));
-    let routed = held.routing.iter().map(|(family, link)| {
+    let mut families = held.families.clone();
+    families.retain(|family| !held.wanted.contains(family));
+    let routed = held.routing.iter().filter(|(f, _)| families.contains(f));
+    let routed = routed.map(|(family, link)| {
         let from = is(Key::IifName, Value::Name(link.clone()));
         rule([of(*family), from], Action::Accept)
     });
     let mut rules: Vec<Rule> = routed.collect();
-    let others = |key| ["bridge", "veth"].map(|kind| not(key, Value::Kind(kind)));
-    let both = Family::BOTH.iter().all(|f| held.families.contains(f));
-    let which = match (both, held.families.first()) {
-        (false, Some(family)) => Some(of(*family)),
+    let which = match families[..] {
+        [family] => Some(of(family)),
         _ => None,
     };
-    let drop = |matches: Vec<Match>| {
-        let all = which.clone().into_iter().chain(matches);
-        rule(all, Action::Drop)
-    };
-    rules.extend([
-        drop(vec![
-            within(&[Key::IifName], "host_links"),
-            within(&[Key::OifName], "host_links"),
-        ]),
-        drop([others(Key::IifKind), others(Key::OifKind)].concat()),
-    ]);
+    if !families.is_empty() {
+        rules.extend(held_back().map(|m| rule(which.clone().into_iter().chain(m), Action::Drop)));
+    }
     rules.extend(super::docker::transit(&held.families));
     let mut all = vec![Resource::Nft(Object::Chain(chain(
         Table::Inet,
@@ -457,6 +453,17 @@ pub fn transit(held: Option<&Unforwarded>) -> Vec<Resource> {
     )))];
     all.extend(held.links.iter().map(|name| link_in("host_links", name)));
     all
+}
+
+/// What is not passed on: between links that were there, and between any that are neither bridges nor cables.
+fn held_back() -> impl Iterator<Item = Vec<Match>> {
+    let others = |key| ["bridge", "veth"].map(|kind| not(key, Value::Kind(kind)));
+    let known = |key| within(&[key], "host_links");
+    [
+        vec![known(Key::IifName), known(Key::OifName)],
+        [others(Key::IifKind), others(Key::OifKind)].concat(),
+    ]
+    .into_iter()
 }
 
 /// A link as an element of a set.

@@ -55,6 +55,10 @@ pub enum HostCode {
     RulesChanged,
     /// Something else that wharf made is missing or changed.
     ObjectChanged,
+    /// Another program manages links that are wharf's.
+    LinkManaged,
+    /// Another program removes routing rules that are wharf's.
+    RulesAtRisk,
     /// Something that belongs to nobody any more.
     Leftover,
     /// What wharf remembers cannot be read.

@@ -143,6 +143,7 @@ fn what_the_engine_compared_is_joined() {
             pair("link wharf9", "missing"),
         ],
         left: vec![pair("container old", "its namespace is gone")],
+        ..Differences::default()
     };
     let all = differences.join(diagnose(&w.state));
     let faults: Vec<_> = all

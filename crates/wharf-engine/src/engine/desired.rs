@@ -10,7 +10,7 @@ use wharf_core::model::{Hop, Netns, Resource, ResourceKey, RouteMore};
 use wharf_core::name::NetworkName;
 use wharf_core::network::NetworkSpec;
 
-use crate::engine::docker::{docker, known};
+use crate::engine::docker::{docker, given, known};
 use crate::engine::host::{HostPart, backstop, learn_of_host, shared_rules};
 use crate::engine::{CLIENT_LABEL, Engine, Networks, identity, journal_key};
 use crate::error::EngineError;
@@ -47,10 +47,14 @@ impl Desired {
     }
 
     /// With what the rules know of Docker's bridges.
-    pub(super) fn beside_docker(&mut self, kernel: &mut NetlinkKernel) {
-        self.docker = docker(kernel).elements();
+    pub(super) fn beside_docker(&mut self, kernel: &mut NetlinkKernel, held: Option<&Unforwarded>) {
+        let found = docker(kernel);
+        self.docker = found.elements();
         self.stale = known(kernel);
         self.stale.retain(|r| !self.docker.contains(r));
+        if let Some(held) = held {
+            self.stale.extend(given(kernel, &found, &held.links));
+        }
         self.allowed.extend(self.stale.iter().cloned());
         self.rules.extend(self.docker.iter().cloned());
     }

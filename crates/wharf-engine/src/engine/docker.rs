@@ -23,6 +23,8 @@ use crate::kernel::netlink::door::FILTER;
 use crate::observe::xtables::{self, Target};
 use crate::observe::{link_name, verdict_of};
 
+/// The set of links between which nothing is forwarded.
+const HELD: &str = "host_links";
 /// Where Docker's rules for its bridges begin, and how its chains are called.
 const DOCKER: &str = "DOCKER";
 /// Its chain for users' rules, which says nothing of Docker.
@@ -39,7 +41,11 @@ impl Engine {
             return;
         }
         let there = known(&mut self.kernel);
-        let plan = diff(&wanted.elements(), &there, "Docker's bridges");
+        let mut plan = diff(&wanted.elements(), &there, "Docker's bridges");
+        // Where the store cannot be read, `repair` says so.
+        let held = self.host_links().ok().flatten().unwrap_or_default();
+        let given = given(&mut self.kernel, &wanted, &held);
+        plan.append(diff(&[], &given, "Docker forwards for its bridges"));
         self.carry_out_all(&plan);
     }
 }
@@ -62,12 +68,25 @@ pub(super) fn docker(kernel: &mut NetlinkKernel) -> Docker {
 
 /// What wharf's sets hold of Docker's bridges.
 pub(super) fn known(kernel: &mut NetlinkKernel) -> Vec<Resource> {
+    elements(kernel, &Docker::SETS)
+}
+
+/// Bridges that wharf's rules hold back, and that Docker took over: `held` are those that are still to be held back.
+pub(super) fn given(kernel: &mut NetlinkKernel, docker: &Docker, held: &[IfName]) -> Vec<Resource> {
+    let mut there = elements(kernel, &[HELD]);
+    let given = docker.bridges.iter().filter(|link| !held.contains(link));
+    let given: Vec<Resource> = given.map(|link| Docker::element(HELD, link)).collect();
+    there.retain(|element| given.contains(element));
+    there
+}
+
+fn elements(kernel: &mut NetlinkKernel, sets: &[&'static str]) -> Vec<Resource> {
     let Ok(nft) = kernel.nftables() else {
         return Vec::new();
     };
     let mut all = Vec::new();
-    for name in Docker::SETS {
-        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, name);
+    for name in sets {
+        let set = SetRef::new(NftFamily::Inet, wharf_core::nft::Table::NAME, *name);
         let elements = nft.dump_elements(&set).unwrap_or_default();
         let links = elements.iter().filter_map(|e| link_name(&e.key));
         all.extend(links.map(|link| Docker::element(name, &link)));

@@ -1,4 +1,4 @@
-//! What networks share on the host: base rules, forwarding, and giving both back.
+//! What networks share on the host: base rules, sysctls (`forwarding.rs`), and giving both back.
 
 use std::collections::BTreeSet;
 
@@ -12,73 +12,31 @@ use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 
-use crate::api::Note;
 use crate::engine::Engine;
-use crate::engine::docker::{docker, is_in_xtables};
+use crate::engine::forwarding::{
+    Borrowed, HostLinks, family_of, forwarding, is_forwarding, own_forwarding,
+};
 use crate::error::EngineError;
 use crate::kernel::netlink::{bridged_as_routed, has_ipv6};
-use crate::observe::LinkInfo;
 
 /// What the run store remembers of the host, under these keys.
-mod key {
+pub(super) mod key {
     /// The base rules are in place.
     pub const BASE: &str = "base";
     /// The links there were when wharf turned forwarding on, with spaces between.
     pub const HOST_LINKS: &str = "host-links";
+    /// Of these, Docker's bridges that were closed then.
+    pub const SHUT: &str = "docker-shut";
     /// Sysctls that wharf changed: this, then the path. The value is what it was.
     pub const SYSCTL: &str = "sysctl/";
-}
-
-/// The sysctl that makes a host a router.
-pub(super) fn forwarding(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "net/ipv4/ip_forward",
-        Family::V6 => "net/ipv6/conf/all/forwarding",
-    }
-}
-
-/// A change of a sysctl that wharf gives back.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Borrowed {
-    key: String,
-    was: String,
-    value: String,
-    /// What the kernel changes along with it, and what that was.
-    along: Vec<(String, String)>,
-}
-
-/// The sysctl that a link's own forwarding is.
-fn own_forwarding(family: Family, link: &IfName) -> String {
-    let dir = match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
-    };
-    format!("net/{dir}/conf/{link}/forwarding")
-}
-
-/// The link whose own forwarding a sysctl is.
-fn routes_alone(key: &str) -> Option<(Family, IfName)> {
-    let rest = key.strip_suffix("/forwarding")?;
-    let (family, name) = match rest.strip_prefix("net/ipv4/conf/") {
-        Some(name) => (Family::V4, name),
-        None => (Family::V6, rest.strip_prefix("net/ipv6/conf/")?),
-    };
-    let all = ["all", "default"].contains(&name);
-    let name = name.parse().ok().filter(|_| !all)?;
-    Some((family, name))
-}
-
-/// Whether a sysctl is one of those that turn forwarding on and off for the host.
-fn is_forwarding(key: &str) -> bool {
-    Family::BOTH.map(forwarding).contains(&key)
 }
 
 /// What must be done to the host before a network can be.
 #[derive(Debug, Default)]
 pub(super) struct HostPart {
     pub(super) plan: Plan,
-    borrowed: Vec<Borrowed>,
-    pub(super) host_links: Option<Vec<IfName>>,
+    pub(super) borrowed: Vec<Borrowed>,
+    pub(super) host_links: Option<HostLinks>,
     taken_over: bool,
 }
 
@@ -160,20 +118,17 @@ impl Engine {
             return Ok(HostPart::default());
         }
         let base_there = self.base_is_there()? || !done.plan.is_empty();
-        let known_links = done.host_links.clone().or(self.host_links()?);
+        let known_links = done.host_links.is_some() || self.links_known()?.is_some();
         let mut borrowed = self.borrow_forwarding(net)?;
         borrowed.retain(|b| !done.borrowed.contains(b));
         let mut part = HostPart {
             borrowed,
             ..HostPart::default()
         };
-        if known_links.is_none()
-            && part
-                .borrowed
-                .iter()
-                .any(|b| b.key == forwarding(Family::V4) || b.key == forwarding(Family::V6))
-        {
-            part.host_links = Some(self.foreign_links()?);
+        let turned_on = part.borrowed.iter().filter(|b| is_forwarding(&b.key));
+        let turned_on: Vec<Family> = turned_on.map(|b| family_of(&b.key)).collect();
+        if !known_links && !turned_on.is_empty() {
+            part.host_links = Some(self.links_before(&turned_on)?);
         }
         let (before, held) = (self.held(done)?, self.held(&done.and(&part))?);
         if base_there {
@@ -228,8 +183,10 @@ impl Engine {
             self.run.meta.put(txn, key::BASE, "1")?;
         }
         if let Some(links) = &part.host_links {
-            let text: Vec<&str> = links.iter().map(IfName::as_str).collect();
-            self.run.meta.put(txn, key::HOST_LINKS, &text.join(" "))?;
+            for (key, links) in [(key::HOST_LINKS, &links.all), (key::SHUT, &links.shut)] {
+                let text: Vec<&str> = links.iter().map(IfName::as_str).collect();
+                self.run.meta.put(txn, key, &text.join(" "))?;
+            }
         }
         for b in &part.borrowed {
             let own = std::iter::once((&b.key, &b.was));
@@ -266,6 +223,7 @@ impl Engine {
         &self,
         txn: &mut heed::RwTxn,
         held: Option<&Unforwarded>,
+        links: Option<HostLinks>,
         heard: &[String],
     ) -> heed::Result<()> {
         let along = |family: &Family| {
@@ -294,7 +252,7 @@ impl Engine {
                 .map(borrow)
                 .chain(heard.iter().map(hear))
                 .collect(),
-            host_links: held.map(|h| h.links.clone()),
+            host_links: links,
             taken_over: true,
         };
         self.record_host(txn, &part)
@@ -319,22 +277,24 @@ impl Engine {
     pub(super) fn release_host(&mut self) -> Result<Plan, EngineError> {
         let mut plan = Plan::default();
         let because = "the last network is gone";
-        let borrowed = self.borrowed_sysctls()?;
-        let needed_by = self.other_bridges()?;
-        for (sysctl, was) in borrowed {
-            let along = !is_forwarding(&sysctl) && !sysctl.ends_with("accept_ra");
-            if along && !needed_by.is_empty() {
-                continue;
-            }
-            if is_forwarding(&sysctl) && !needed_by.is_empty() {
-                let note = self.left_on(&sysctl, &needed_by);
+        let mut stays = Vec::new();
+        for (sysctl, was) in self.borrowed_sysctls()? {
+            let family = family_of(&sysctl);
+            if is_forwarding(&sysctl)
+                && let Some(note) = self.stays_on(family)?
+            {
                 self.notes.push(note);
+                stays.push(family);
+            }
+            // What goes with forwarding stays with it: the host would be deaf to routers.
+            if stays.contains(&family) {
                 continue;
             }
             let Some(is) = self.sysctl(&sysctl) else {
                 continue;
             };
             // What changes along is right only until forwarding is turned off.
+            let along = !is_forwarding(&sysctl) && !sysctl.ends_with("accept_ra");
             if is != was || along {
                 let set = |value: String| Op::SysctlSet {
                     netns: Netns::Host,
@@ -357,33 +317,11 @@ impl Engine {
         Ok(plan)
     }
 
-    /// What is to be known when forwarding stays on for others' bridges. Docker drops by policy what it does not know
-    /// only if it turned forwarding on itself.
-    fn left_on(&mut self, sysctl: &str, needed_by: &[IfName]) -> Note {
-        let family = Family::BOTH.into_iter().find(|f| forwarding(*f) == sysctl);
-        let unguarded = docker(&mut self.kernel).unguarded.into_iter();
-        let open = unguarded.filter(|(of, _)| Some(*of) == family);
-        let open: Vec<String> = open.map(|(_, link)| link.to_string()).collect();
-        let program = match family {
-            Some(Family::V6) => "ip6tables",
-            _ => "iptables",
-        };
-        let legacy = match family.is_some_and(is_in_xtables) {
-            true => "-legacy",
-            false => "",
-        };
-        let fix = (!open.is_empty()).then(|| format!("{program}{legacy} -P FORWARD DROP"));
-        Note::ForwardingLeftOn {
-            bridges: needed_by.iter().map(IfName::to_string).collect(),
-            open,
-            fix: fix.into_iter().collect(),
-        }
-    }
-
     /// Forgets what [`Engine::release_host`] gave back.
     pub(super) fn forget_host(&self, txn: &mut heed::RwTxn) -> heed::Result<()> {
         self.run.meta.delete(txn, key::BASE)?;
         self.run.meta.delete(txn, key::HOST_LINKS)?;
+        self.run.meta.delete(txn, key::SHUT)?;
         let keys: Vec<String> = self
             .run
             .meta
@@ -394,82 +332,6 @@ impl Engine {
             self.run.meta.delete(txn, &key)?;
         }
         Ok(())
-    }
-
-    /// Sysctls that must change for a network to have a way out. Turning IPv6 forwarding on makes a host deaf
-    /// to router advertisements, unless it is told to hear them all the same (`accept_ra` 2,
-    /// Documentation/networking/ip-sysctl.rst).
-    fn borrow_forwarding(&mut self, net: &NetworkSpec) -> Result<Vec<Borrowed>, EngineError> {
-        let mut borrowed = Vec::new();
-        if net.internal {
-            return Ok(borrowed);
-        }
-        for family in net.subnets.iter().map(|s| s.family()) {
-            let sysctl = forwarding(family);
-            if self.sysctl(sysctl).as_deref() != Some("0") {
-                continue;
-            }
-            if family == Family::V6 {
-                for key in self.accept_ra_keys()? {
-                    if self.sysctl(&key).as_deref() == Some("1") {
-                        borrowed.push(Borrowed {
-                            key,
-                            was: "1".to_owned(),
-                            value: "2".to_owned(),
-                            along: Vec::new(),
-                        });
-                    }
-                }
-            }
-            borrowed.push(Borrowed {
-                key: sysctl.to_owned(),
-                was: "0".to_owned(),
-                value: "1".to_owned(),
-                along: self.changed_along(family)?,
-            });
-        }
-        Ok(borrowed)
-    }
-
-    /// What is not as it was when forwarding has been turned on and off again: single links, and those to come, are like
-    /// all then, and redirects are believed again (`inet_forward_change`, `addrconf_forward_change`).
-    fn changed_along(&mut self, family: Family) -> Result<Vec<(String, String)>, EngineError> {
-        let dir = match family {
-            Family::V4 => "net/ipv4/conf",
-            Family::V6 => "net/ipv6/conf",
-        };
-        let mut links = self.foreign_links()?;
-        links.push(IfName::loopback());
-        links.dedup();
-        let single = links.iter().map(|link| own_forwarding(family, link));
-        let redirects = (family == Family::V4).then(|| format!("{dir}/all/accept_redirects"));
-        let others = single
-            .chain([format!("{dir}/default/forwarding")])
-            .map(|key| (key, "1"))
-            .chain(redirects.map(|key| (key, "0")));
-        let mut along = Vec::new();
-        for (key, unlike) in others {
-            if self.sysctl(&key).as_deref() == Some(unlike) {
-                along.push((key, unlike.to_owned()));
-            }
-        }
-        Ok(along)
-    }
-
-    /// `accept_ra` of the links a router may be heard on: not loopback, not wharf's bridges, not ports of bridges.
-    pub(super) fn accept_ra_keys(&mut self) -> Result<Vec<String>, EngineError> {
-        let foreign = self.foreign_links()?;
-        let links = self
-            .kernel
-            .links(&Netns::Host)
-            .map_err(|e| failed("list links", &e))?;
-        let heard = links.into_iter().filter(|l| l.master.is_none());
-        let names = heard
-            .filter_map(|l| l.name.parse::<IfName>().ok())
-            .filter(|name| foreign.contains(name));
-        Ok(names
-            .map(|name| format!("net/ipv6/conf/{name}/accept_ra"))
-            .collect())
     }
 
     pub(super) fn borrowed_sysctls(&self) -> Result<Vec<(String, String)>, EngineError> {
@@ -489,46 +351,8 @@ impl Engine {
         self.kernel.sysctl(&Netns::Host, key).ok().flatten()
     }
 
-    /// What is held back, with what is about to be turned on.
-    pub(super) fn held(&self, part: &HostPart) -> Result<Option<Unforwarded>, EngineError> {
-        let Some(links) = part.host_links.clone().or(self.host_links()?) else {
-            return Ok(None);
-        };
-        let known = self.borrowed_sysctls()?.into_iter().map(|(key, _)| key);
-        let new = part.borrowed.iter().flat_map(|b| {
-            let along = b.along.iter().map(|(key, _)| key.clone());
-            along.chain([b.key.clone()])
-        });
-        let keys: BTreeSet<String> = known.chain(new).collect();
-        let families = Family::BOTH.into_iter();
-        let families: Vec<Family> = families.filter(|f| keys.contains(forwarding(*f))).collect();
-        if families.is_empty() {
-            return Ok(None);
-        }
-        let routing = keys.iter().filter_map(|key| routes_alone(key)).collect();
-        Ok(Some(Unforwarded {
-            links,
-            families,
-            routing,
-        }))
-    }
-
-    pub(super) fn host_links(&self) -> Result<Option<Vec<IfName>>, EngineError> {
-        let text = self.run.read(|txn| {
-            self.run
-                .meta
-                .get(txn, key::HOST_LINKS)
-                .map(|v| v.map(str::to_owned))
-        })?;
-        Ok(text.map(|t| {
-            t.split_whitespace()
-                .filter_map(|name| name.parse().ok())
-                .collect()
-        }))
-    }
-
     /// The bridges of networks, by name and hardware address: somebody may have given them other names.
-    fn own_bridges(&self) -> Result<Vec<(IfName, Mac)>, EngineError> {
+    pub(super) fn own_bridges(&self) -> Result<Vec<(IfName, Mac)>, EngineError> {
         self.run.read(|txn| {
             let mut own = Vec::new();
             for item in self.run.networks.iter(txn)? {
@@ -540,7 +364,7 @@ impl Engine {
     }
 
     /// The host's links, loopback and wharf's bridges apart.
-    fn foreign_links(&mut self) -> Result<Vec<IfName>, EngineError> {
+    pub(super) fn foreign_links(&mut self) -> Result<Vec<IfName>, EngineError> {
         let own = self.own_bridges()?;
         let links = self
             .kernel
@@ -550,29 +374,6 @@ impl Engine {
             .into_iter()
             .filter_map(|l| l.name.parse().ok())
             .filter(|name| !own.iter().any(|(own, _)| own == name))
-            .collect())
-    }
-
-    /// Bridges that appeared since wharf turned forwarding on and are not wharf's: their owner found it on.
-    fn other_bridges(&mut self) -> Result<Vec<IfName>, EngineError> {
-        let Some(known) = self.host_links()? else {
-            return Ok(Vec::new());
-        };
-        let own = self.own_bridges()?;
-        let links = self
-            .kernel
-            .links(&Netns::Host)
-            .map_err(|e| failed("list links", &e))?;
-        let is_own = |l: &LinkInfo| {
-            let mut own = own.iter();
-            own.any(|(name, mac)| l.name == name.as_str() || l.mac == Some(*mac))
-        };
-        let bridges = links
-            .into_iter()
-            .filter(|l| l.kind.as_deref() == Some("bridge") && !is_own(l));
-        Ok(bridges
-            .filter_map(|l| l.name.parse().ok())
-            .filter(|n| !known.contains(n))
             .collect())
     }
 }

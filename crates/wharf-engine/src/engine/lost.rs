@@ -13,6 +13,8 @@ use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Family as NftFamily, SetRef};
 
 use crate::api::{Mode, Note};
+use crate::engine::docker::docker;
+use crate::engine::forwarding::HostLinks;
 use crate::engine::gc::cable_mark;
 use crate::engine::host::failed;
 use crate::engine::{Engine, identity};
@@ -242,8 +244,19 @@ impl Engine {
         let families = held.as_ref().map_or(&[][..], |h| &h.families);
         let links = held.as_ref().map_or(&[][..], |h| &h.links);
         let heard = self.heard_routers(links, families)?;
+        // Those that are held back were closed, for others would not be.
+        let docker = docker(&mut self.kernel).bridges;
+        let links = held.as_ref().map(|held| HostLinks {
+            all: held.links.clone(),
+            shut: held
+                .links
+                .iter()
+                .filter(|link| docker.contains(link))
+                .cloned()
+                .collect(),
+        });
         self.run
-            .write(|txn| self.record_taken_over(txn, held.as_ref(), &heard))
+            .write(|txn| self.record_taken_over(txn, held.as_ref(), links, &heard))
     }
 }
 

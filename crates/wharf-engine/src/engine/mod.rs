@@ -32,6 +32,7 @@ mod docker;
 mod findings;
 mod flows;
 mod foreign;
+mod forwarding;
 mod free_ports;
 mod gc;
 mod host;
@@ -39,6 +40,7 @@ mod identity;
 mod join;
 mod lock;
 mod lost;
+mod managed;
 mod network;
 mod ports;
 mod preview;
@@ -194,6 +196,8 @@ impl Engine {
         Ok(Differences {
             changed: pairs(self.repair(Mode::DryRun)?.value.mended),
             left: pairs(self.gc(Mode::DryRun)?.value),
+            managed: self.managed()?,
+            rules_at_risk: self.rules_at_risk()?,
         })
     }
 

@@ -154,7 +154,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
-            desired.beside_docker(&mut self.kernel);
+            desired.beside_docker(&mut self.kernel, held.as_ref());
         }
         let kernel = &mut self.kernel;
         Ok(!renamed_links(kernel, &desired)?.is_empty()
@@ -191,7 +191,7 @@ impl Engine {
         // Networks of others' bridges need none of it.
         if live.iter().any(NetworkSpec::is_managed) {
             desired.share(held.as_ref(), &part);
-            desired.beside_docker(&mut self.kernel);
+            desired.beside_docker(&mut self.kernel, held.as_ref());
         }
         let mut pass = Pass::default();
         let mut renamed = renamed_links(&mut self.kernel, &desired)?;

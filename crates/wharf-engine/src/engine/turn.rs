@@ -58,7 +58,7 @@ impl Engine {
             (&is.id, &is.attachments, &is.ports) == (&seen.id, &seen.attachments, &seen.ports);
         let entry = self.run.journal.get(txn, &journal_key(&object()))?;
         let anothers =
-            entry.is_some_and(|e| e.process != self.me && !(rid && !identity::lives(e.process)));
+            entry.is_some_and(|e| e.process != self.me && (!rid || identity::lives(e.process)));
         Ok((anothers || !as_seen).then(|| EngineError::Busy(object())))
     }
 

@@ -6,10 +6,12 @@ mod firewall;
 #[cfg(test)]
 mod fuzz;
 mod listen;
+pub(crate) mod networkd;
 mod own;
 mod own_rules;
 pub mod rules;
 mod state;
+pub(crate) mod sysctl_files;
 pub mod world;
 pub mod xtables;
 

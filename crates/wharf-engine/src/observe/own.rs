@@ -144,6 +144,7 @@ impl NetlinkKernel {
         let mut held = Unforwarded {
             links: links.iter().filter_map(|e| link_name(&e.key)).collect(),
             families: Vec::new(),
+            wanted: Vec::new(),
             routing: Vec::new(),
         };
         let rules = match nft.dump_chain_rules(Family::Inet, Table::NAME, "transit") {

@@ -74,6 +74,12 @@ fn parts(note: &Note) -> Parts {
             };
             (level, "forwarding_left_on", message, fix.clone())
         }
+        Note::ForwardingConfigured { sysctl, file } => (
+            "note",
+            "forwarding_configured",
+            format!("forwarding stays on: {} turns {sysctl} on", file.display()),
+            Vec::new(),
+        ),
         Note::MissingFeature(text) => ("warning", "missing_feature", text.clone(), Vec::new()),
         Note::Recovered(what) => (
             "note",

@@ -32,6 +32,7 @@ mod errors_state;
 mod exposure;
 mod fail_closed;
 mod fail_closed_ports;
+mod forwarding;
 mod gc;
 mod guards;
 mod guards_network;

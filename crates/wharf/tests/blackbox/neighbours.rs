@@ -401,3 +401,36 @@ fn a_virtual_machines_bridge_keeps_working() {
         before.assert_same(&host, "a network beside a virtual machine");
     }
 }
+
+/// Who sets up links by networkd, and has it take all that there are, hears what that does, and how to have it not.
+#[test]
+fn links_that_networkd_manages_are_named() {
+    require!();
+    let host = host();
+    let _servers = servers(&host);
+    let web = start(&host);
+    host.w("doctor").ok();
+    // As networkd tells of links.
+    let state = |link: &str, is: &str| {
+        host.sh(&format!(
+            "mkdir -p /run/systemd/netif/links
+             echo ADMIN_STATE={is} > /run/systemd/netif/links/$(cat /sys/class/net/{link}/ifindex)"
+        ));
+    };
+    state("wharf-a", "unmanaged");
+    let told = host.w("doctor").ok().stdout;
+    assert!(told.contains("rules-at-risk"), "{told}");
+    state("wharf-a", "configuring");
+    let cable = text(&host.inspect("a1"), "networks/0/host_interface");
+    state(&cable, "configured");
+    let told = host.w("doctor").stdout;
+    for word in ["link-managed", &cable, "wharf-a", "Unmanaged=yes"] {
+        assert!(told.contains(word), "{word}: {told}");
+    }
+    host.sh("mkdir -p /run/systemd/networkd.conf.d
+             printf '[Network]\\nManageForeignRoutingPolicyRules=no\\nManageForeignRoutes=no\\n' > /run/systemd/networkd.conf.d/50-wharf.conf");
+    let told = host.w("doctor").stdout;
+    assert!(!told.contains("rules-at-risk"), "{told}");
+    drop(web);
+    stop(&host);
+}

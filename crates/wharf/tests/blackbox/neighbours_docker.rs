@@ -239,6 +239,48 @@ fn forwarding_turned_on_for_wharf_does_not_open_docker() {
     assert_eq!(unpublished(), Answer::Timeout);
 }
 
+/// A bridge that was there before wharf turned forwarding on, and that Docker takes later, is not held back; one that Docker
+/// had without forwarding is.
+#[test]
+fn a_bridge_that_docker_takes_later_is_dockers() {
+    require!(Need::Program("iptables-nft"));
+    for late in [true, false] {
+        let host = options().ip_forward(false).start();
+        let _servers = servers(&host);
+        let d1 = bridge(&host, "docker0", 17);
+        let _echoes = [80, 81].map(|port| Echo::tcp(&d1, "d1", port));
+        let write = || {
+            rules(&host, "filter", CLASSIC);
+            rules(&host, "nat", NAT);
+        };
+        if !late {
+            write();
+        }
+        let web = start(&host);
+        let out = || d1.tcp_brief(addr::OUTSIDE4, 80);
+        assert!(!out().reached(), "it was not forwarded before");
+        if late {
+            write();
+        }
+        container(&host, "a3", "A", 1, 13, "");
+        assert_eq!(out().reached(), late, "after a change");
+        host.w("repair").ok();
+        assert_eq!(out().reached(), late, "after a repair");
+        let published = host.outside().tcp_brief(addr::HOST4, 8180);
+        assert_eq!(published.reached(), late, "{published}");
+        let unpublished = host.outside().tcp_brief(ip("172.17.0.2"), 81);
+        assert_eq!(unpublished, Answer::Timeout);
+        host.sh("rm -rf /run/wharf/*");
+        host.w("repair").ok();
+        assert_eq!(out().reached(), late, "when the store was lost");
+        drop(web);
+        host.w("rm -f a1 a2 a3").ok();
+        host.w("network rm A").ok();
+        let stays = host.netns().sysctl("net.ipv4.ip_forward");
+        assert_eq!(stays.as_deref(), Some(if late { "1" } else { "0" }));
+    }
+}
+
 /// The user's own rules come first, whether they were there before wharf's or come later, and where Docker ends the chain
 /// with a RETURN or not.
 #[test]

@@ -15,6 +15,10 @@ pub struct Differences {
     pub changed: Vec<(String, String)>,
     /// What bears wharf's mark and belongs to nobody.
     pub left: Vec<(String, String)>,
+    /// Links of wharf's that systemd-networkd manages.
+    pub managed: Vec<String>,
+    /// systemd-networkd removes routing rules and routes that it did not make, wharf's too.
+    pub rules_at_risk: bool,
 }
 
 /// How the names of packet rules begin; everything else is a link, an address, a setting.
@@ -61,6 +65,8 @@ impl Differences {
             all.retain(|f| !same(f));
             all.push(left(item));
         }
+        all.extend(managed(&self.managed));
+        all.extend(self.rules_at_risk.then(at_risk));
         sorted(all)
     }
 }
@@ -142,4 +148,60 @@ fn left((object, why): &(String, String)) -> Finding {
     .owner(Owner::Wharf)
     .evidence("wharf gc --dry-run")
     .fix("wharf gc")
+}
+
+/// What systemd-networkd manages it sets up as its own files say: ports are unplugged, addresses come and go.
+fn managed(links: &[String]) -> Option<Finding> {
+    let first = links.first()?;
+    let what = format!(
+        "systemd-networkd manages links that are wharf's, and unplugs or changes them: {}.",
+        links.join(", ")
+    );
+    let finding = Finding::new(
+        Severity::Warning,
+        HostCode::LinkManaged,
+        "host",
+        first.clone(),
+        what,
+    );
+    let names = format!("{} veth???????????", bridges(links));
+    Some(
+        finding
+            .evidence("networkctl list")
+            .fix(format!(
+                "printf '[Match]\\nName={}\\n[Link]\\nUnmanaged=yes\\n' > /etc/systemd/network/05-wharf.network",
+                names.trim()
+            ))
+            .fix("networkctl reload")
+            .fix("wharf repair"),
+    )
+}
+
+/// The names of bridges among links; those that wharf names itself have one pattern.
+fn bridges(links: &[String]) -> String {
+    let cables = |name: &&String| !name.starts_with("veth");
+    let own = links.iter().filter(cables).map(String::as_str);
+    let mut names = vec!["wharf0", "br-????????????"];
+    names.extend(
+        own.filter(|name| *name != "wharf0" && !(name.starts_with("br-") && name.len() == 15)),
+    );
+    names.join(" ")
+}
+
+fn at_risk() -> Finding {
+    Finding::new(
+        Severity::Info,
+        HostCode::RulesAtRisk,
+        "host",
+        "networkd.conf",
+        "systemd-networkd removes routing rules and routes that it did not make when it sets up a link, also those that \
+         keep closed what is closed when packet rules are flushed; until the next repair they are missing then.",
+    )
+    .evidence("ip rule show; ip route show table 119")
+    .fix("mkdir -p /etc/systemd/networkd.conf.d")
+    .fix(
+        "printf '[Network]\\nManageForeignRoutingPolicyRules=no\\nManageForeignRoutes=no\\n' > \
+         /etc/systemd/networkd.conf.d/50-wharf.conf",
+    )
+    .fix("systemctl restart systemd-networkd")
 }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use crate::addr::Mac;
+use crate::addr::{Family, Mac};
 use crate::network::NetworkSpec;
 use crate::trace::env::Blame;
 use crate::trace::packet::Packet;
@@ -18,7 +18,6 @@ use super::hooks::{Site, Sort};
 use super::resolve::solicited;
 use super::route;
 use super::rules::{family_word, object};
-use super::segment::is_bridge;
 
 /// What wharf gave a container.
 struct Given {
@@ -60,12 +59,7 @@ impl<'a> Walk<'a> {
             (None, "transit") if blame.text.contains("@unguarded") => {
                 docker_unpublished(base, packet)
             }
-            (None, "transit") => {
-                let links = [site.iif, site.oif].into_iter().flatten();
-                let mut links = links.filter_map(|i| self.space(HOST).link(i));
-                let bridge = links.find(|l| is_bridge(l) && blame.text.contains("host_links"));
-                transit(base, bridge.map(|l| l.name.as_str()), blame.handle)
-            }
+            (None, "transit") => transit(base, packet),
             _ => {
                 let what = format!("wharf's rule stops it: {}", blame.text);
                 renamed(base, Code::FirewallRule, what).fix("wharf repair")
@@ -368,15 +362,17 @@ fn docker_unpublished(base: Fault, packet: &Packet) -> Fault {
         .fix("docker ps --format '{{.Names}} {{.Ports}}'")
 }
 
-fn transit(base: Fault, link: Option<&str>, handle: Option<u64>) -> Fault {
+fn transit(base: Fault, packet: &Packet) -> Fault {
     let what = "wharf turned forwarding on for its own networks only; what the host did not forward before it still does not.";
+    let sysctl = match Family::of(packet.src) {
+        Family::V4 => "net.ipv4.ip_forward",
+        Family::V6 => "net.ipv6.conf.all.forwarding",
+    };
+    // What the host's files turn on at boot is for everybody, now too.
     renamed(base, Code::ForwardingDisabled, what.to_owned())
         .evidence("nft list chain inet wharf transit")
-        .fix(match (link, handle) {
-            (Some(link), _) => {
-                format!("nft 'delete element inet wharf host_links {{ \"{link}\" }}'")
-            }
-            (None, Some(n)) => format!("nft delete rule inet wharf transit handle {n}"),
-            (None, None) => "nft flush chain inet wharf transit".to_owned(),
-        })
+        .fix(format!(
+            "echo '{sysctl} = 1' >> /etc/sysctl.d/90-router.conf"
+        ))
+        .fix("wharf repair")
 }
