@@ -241,7 +241,7 @@ pub enum EngineError {
 }
 
 /// What to do where sysctls cannot be written, as in many containers.
-const READ_ONLY: &str = "/proc/sys is mounted read-only here: remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
+const READ_ONLY: &str = "/proc/sys is mounted read-only here: set it beforehand (for new links under `default`), remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
 
 /// What a kernel lacks that does not know an operation.
 fn missing_feature(op: &Op) -> Option<&'static str> {
@@ -357,7 +357,12 @@ impl EngineError {
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
             Self::Running(name) => format!("end its program first, or use `wharf rm -f {name}`"),
             Self::System { errno: libc::EROFS, .. } => READ_ONLY.to_owned(),
-            Self::Plan { error, .. } if error.error.errno == libc::EROFS => READ_ONLY.to_owned(),
+            Self::Plan { error, .. } if error.error.errno == libc::EROFS => match &*error.error.op {
+                Op::SysctlSet { key, value, .. } => {
+                    format!("{} has to be {value}, and {READ_ONLY}", key.replace('/', "."))
+                }
+                _ => READ_ONLY.to_owned(),
+            },
             Self::Plan { error, .. } if error.error.errno == libc::EOPNOTSUPP => {
                 return missing_feature(&error.error.op).map(str::to_owned);
             }
