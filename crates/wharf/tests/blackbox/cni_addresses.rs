@@ -72,6 +72,36 @@ fn addresses_as_asked_for() {
     before.assert_same(&host, "addresses");
 }
 
+/// Lists name the default routes of both families for all their networks.
+#[test]
+fn routes_of_a_family_without_address_lead_nowhere() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    for (id, subnet, carried, lost) in [
+        ("a", "10.44.0.0/24", "0.0.0.0/0", "-6"),
+        ("b", "fd44::/64", "::/0", "-4"),
+    ] {
+        let list = list(
+            "1.0.0",
+            &json!({"bridge": format!("br{id}"), "ipam":
+                {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": routes}}),
+        );
+        let mut list = list;
+        list["name"] = json!(format!("net{id}"));
+        runtime.netns(id);
+        let result = runtime.add(&list, id, "eth0", &no()).expect("ADD");
+        assert_eq!(result["routes"], json!([{"dst": carried}]));
+        let default = host
+            .container(id)
+            .ip_json(&format!("{lost} route show default"));
+        assert_eq!(default, json!([]), "{subnet}");
+        runtime.check(&list, id, "eth0", &no()).expect("CHECK");
+        runtime.del(&list, id, "eth0", &no()).expect("DEL");
+    }
+}
+
 /// An address plugin that keeps one address, and writes down how it was called.
 const ADDRESS_PLUGIN: &str = r#"#!/bin/sh
 echo "$CNI_COMMAND $CNI_CONTAINERID $CNI_IFNAME" >>"$(dirname "$0")/calls"
