@@ -272,3 +272,46 @@ fn fixed_addresses_and_none() {
     host.w("network rm mynet").ok();
     before.assert_same(&host, "fixed addresses");
 }
+
+#[test]
+fn a_network_gets_ipv6_while_a_container_is_on_it() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let of = |ranges: Value| {
+        list(
+            "1.0.0",
+            &json!({"isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": ranges}}),
+        )
+    };
+    let first = of(json!([[{"subnet": "10.44.0.0/24"}]]));
+    let both = of(json!([[{"subnet": "10.44.0.0/24"}], [{"subnet": "fd44::/64"}]]));
+    runtime.netns("old");
+    runtime.netns("new");
+    runtime.add(&first, "old", "eth0", &no()).expect("ADD");
+    let result = runtime.add(&both, "new", "eth0", &no()).expect("ADD");
+    assert_eq!(text(&result, "ips/1/address"), "fd44::2/64");
+    runtime.check(&first, "old", "eth0", &no()).expect("CHECK");
+    runtime.check(&both, "new", "eth0", &no()).expect("CHECK");
+    assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+    let link_local = host.netns().ip_json("-6 addr show dev cni7 scope link");
+    assert_eq!(link_local, json!([]), "as on a network made with IPv6");
+    let (old, new) = (host.container("old"), host.container("new"));
+    let _web = Echo::tcp(&new, "new", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    assert_eq!(old.tcp(ip("10.44.0.3"), 80).by(), Some("new"));
+    assert_eq!(host.netns().tcp(ip("fd44::2"), 80).by(), Some("new"));
+    for v6 in [false, true] {
+        let source = new.tcp(addr::outside(v6), 90).source();
+        assert_eq!(source, Some(addr::host(v6)));
+    }
+    assert!(old.tcp(addr::OUTSIDE4, 90).reached());
+    drop((_web, _out));
+    for (list, id) in [(&first, "old"), (&both, "new")] {
+        runtime.del(list, id, "eth0", &no()).expect("DEL");
+    }
+    host.sh("ip netns del old; ip netns del new");
+    host.w("network rm mynet").ok();
+    before.assert_same(&host, "a further family");
+}
