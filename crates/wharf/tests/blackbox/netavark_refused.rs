@@ -150,3 +150,19 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
     teardown(&host, "a", &good);
     before.assert_same(&host, "the setup that worked");
 }
+
+#[test]
+fn what_setup_refuses_is_not_defined() {
+    require!();
+    let host = host();
+    let network = |options: Value| {
+        let mut network = bridge("one", 1);
+        network["options"] = options;
+        json!({"network": network, "used": {"interfaces": [], "names": {}, "subnets": []},
+            "options": {"subnet_pools": [], "default_interface_name": "podman", "check_used_subnets": false}})
+    };
+    let said = refused(call(&host, &["create"], &network(json!({"vlan": "100"}))));
+    assert!(said.contains("vlan"), "{said}");
+    let got = call(&host, &["create"], &network(json!({"mtu": "1400"})));
+    assert_eq!(got.code, Some(0), "{}", got.transcript());
+}
