@@ -168,9 +168,16 @@ fn addresses_of_another_plugin() {
     host.sh("ip -n c2 link add eth0 type bridge");
     assert_eq!(code(runtime.add(&list, "c2", "eth0", &no())), 101);
     assert_eq!(calls(), ["ADD c2 eth0", "DEL c2 eth0"]);
+    // So does an answer that is none: the plugin succeeded, and may have given an address.
     answer_with("nonsense");
     assert_eq!(code(runtime.add(&list, "c1", "eth0", &no())), 6);
-    answer_with(r#"{"ips":[{"address":"10.51.0.7/24"}]}"#);
+    assert_eq!(calls(), ["ADD c1 eth0", "DEL c1 eth0"]);
+    answer_with(r#"{"ips":null,"routes":null,"dns":null}"#);
+    let error = runtime.add(&list, "c1", "eth0", &no());
+    let error = error.map_or_else(|e| e.to_string(), |_| String::new());
+    assert!(!error.contains("null"), "as if it were not there: {error}");
+    let _ = runtime.del(&list, "c1", "eth0", &no());
+    answer_with(r#"{"ips":[{"address":"10.51.0.7/24","gateway":null}],"routes":null}"#);
     let result = runtime
         .add(&list, "c1", "eth0", &no())
         .expect("another subnet");
