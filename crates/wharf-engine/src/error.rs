@@ -105,12 +105,14 @@ pub enum EngineError {
         network: NetworkName,
     },
     /// Every address is taken.
-    #[error("network `{network}` has no free address in {pool}")]
+    #[error("network `{network}` has no free address in {}", places(.pool, .ranges))]
     PoolEmpty {
         /// The network.
         network: NetworkName,
         /// Where addresses come from.
         pool: ipnet::IpNet,
+        /// First and last of the ranges they come from, where they are not the whole of `pool`.
+        ranges: Vec<(std::net::IpAddr, std::net::IpAddr)>,
     },
     /// Another container has the port.
     #[error("host port {wanted} is published by container `{by}` already ({theirs})")]
@@ -243,6 +245,14 @@ pub enum EngineError {
 /// What to do where sysctls cannot be written, as in many containers.
 const READ_ONLY: &str = "/proc/sys is mounted read-only here: set it beforehand (for new links under `default`), remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
 
+fn places(pool: &ipnet::IpNet, ranges: &[(std::net::IpAddr, std::net::IpAddr)]) -> String {
+    let text = |(first, last): &(_, _)| format!("{first}-{last}");
+    match ranges {
+        [] => pool.to_string(),
+        all => all.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
+
 /// What a kernel lacks that does not know an operation.
 fn missing_feature(op: &Op) -> Option<&'static str> {
     match op {
@@ -368,6 +378,9 @@ impl EngineError {
             }
             Self::Left { .. } => "everything else that was found is done; `wharf doctor` tells what stands in the way".to_owned(),
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
+            Self::PoolEmpty { network, ranges, .. } if !ranges.is_empty() => {
+                format!("remove containers from `{network}`, or widen its ranges")
+            }
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
             Self::StoreDamaged { .. } => "`wharf repair --rebuild` puts it aside and makes it again from the kernel".to_owned(),
             Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),

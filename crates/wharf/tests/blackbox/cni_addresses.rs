@@ -44,10 +44,15 @@ fn addresses_as_asked_for() {
             || host.container("a").tcp(addr::OUTSIDE4, 90).reached()
     );
     runtime.netns("d");
+    let error = runtime.add(&list, "d", "eth0", &no());
+    let error = error.expect_err("the range is used up");
     assert_eq!(
-        code(runtime.add(&list, "d", "eth0", &no())),
-        101,
-        "the range is used up"
+        (&error["code"], text(&error, "msg").as_str()),
+        (
+            &json!(101),
+            "no IP addresses available in range set: 10.44.0.10-10.44.0.11,10.46.0.20-10.46.0.20"
+        ),
+        "{error}"
     );
     runtime.del(&list, "a", "eth0", &no()).expect("DEL");
     let ips = json!({"ips": ["10.44.0.10/24"], "mac": "C2:11:22:33:44:55"});
