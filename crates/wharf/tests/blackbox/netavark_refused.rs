@@ -166,3 +166,20 @@ fn what_setup_refuses_is_not_defined() {
     let got = call(&host, &["create"], &network(json!({"mtu": "1400"})));
     assert_eq!(got.code, Some(0), "{}", got.transcript());
 }
+
+#[test]
+fn a_name_on_the_host_that_is_taken_is_told() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    host.sh("ip link add to-a type bridge");
+    let before = Snapshot::of(&host);
+    let mut a = input("a", 10, &[bridge("one", 1)]);
+    a["networks"]["one"]["options"] = json!({"host_interface_name": "to-a"});
+    let said = refused(call(&host, &["setup", "/run/netns/a"], &a));
+    assert!(
+        said.contains("an interface `to-a` exists already"),
+        "{said}"
+    );
+    before.assert_same(&host, "a name that is taken");
+}
