@@ -183,3 +183,17 @@ fn a_name_on_the_host_that_is_taken_is_told() {
     );
     before.assert_same(&host, "a name that is taken");
 }
+
+#[test]
+fn a_name_server_that_is_no_program_is_told() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    let before = Snapshot::of(&host);
+    let mut one = bridge("one", 1);
+    one["dns_enabled"] = json!(true);
+    let a = input("a", 10, &[one]);
+    let said = refused(call_with(&host, "/etc", &["setup", "/run/netns/a"], &a));
+    assert!(said.contains("aardvark-dns failed to start"), "{said}");
+    before.assert_same(&host, "no program");
+}
