@@ -327,3 +327,28 @@ fn a_network_gets_ipv6_while_a_container_is_on_it() {
     host.w("network rm mynet").ok();
     before.assert_same(&host, "a further family");
 }
+
+#[test]
+fn pods_may_have_addresses_that_were_reserved() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = list(
+        "1.0.0",
+        &json!({"isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "240.10.0.0/16"}]]}}),
+    );
+    for id in ["a", "b"] {
+        runtime.netns(id);
+        runtime.add(&list, id, "eth0", &no()).expect("ADD");
+        runtime.check(&list, id, "eth0", &no()).expect("CHECK");
+    }
+    let (a, b) = (host.container("a"), host.container("b"));
+    let _web = Echo::tcp(&b, "b", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    assert_eq!(a.tcp(ip("240.10.0.3"), 80).by(), Some("b"));
+    assert_eq!(a.tcp(addr::OUTSIDE4, 90).source(), Some(addr::HOST4));
+    drop((_web, _out));
+    for id in ["a", "b"] {
+        runtime.del(&list, id, "eth0", &no()).expect("DEL");
+    }
+}
