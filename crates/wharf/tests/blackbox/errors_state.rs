@@ -263,7 +263,8 @@ fn read_only_sysctls_that_are_right_do() {
         got.transcript()
     );
     host.w("create c1 --network N").ok();
-    host.w("repair --check").ok();
+    let plan = host.w("repair --dry-run --json").json();
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(0), "{plan}");
     let inside = host.container("c1");
     let out = wharf_testkit::Echo::tcp(host.outside(), "out", 90);
     assert!(inside.tcp(wharf_testkit::addr::OUTSIDE4, 90).reached());
