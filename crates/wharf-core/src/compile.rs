@@ -187,14 +187,14 @@ fn bridge_sysctls(net: &NetworkSpec) -> Vec<Resource> {
     }
     if net.has_v6() {
         for (name, value) in [
-            // The host's default for new links may be to have none.
-            ("disable_ipv6", "0"),
             ("accept_ra", "0"),
             ("autoconf", "0"),
             ("accept_redirects", "0"),
             ("accept_dad", "0"),
             // No link-local address: nobody needs it, and it comes only when the first port is up.
             ("addr_gen_mode", "1"),
+            // The host's default for new links may be to have none. Last: the bridge may be up, without IPv6 so far.
+            ("disable_ipv6", "0"),
         ] {
             all.push(bridge_sysctl(net, "ipv6", name, value));
         }

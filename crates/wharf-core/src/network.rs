@@ -440,12 +440,7 @@ fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
             max: MTU_MAX,
         });
     }
-    if spec.settings.vlan.is_some() && spec.driver != Driver::Unmanaged {
-        return Err(NetworkError::Option(OptionError::Unsupported {
-            key: "vlan".to_owned(),
-            why: "a bridge of wharf's own carries one network; only networks of Podman's on a bridge that is somebody else's (its `mode=unmanaged`) have VLANs",
-        }));
-    }
+    check_vlan(&spec.settings, spec.driver)?;
     if spec.settings.interfaces_down && !spec.subnets.is_empty() {
         return Err(NetworkError::Contradiction(
             "interfaces that are left down have no routes: the option `interfaces-down` is for networks without subnets",
@@ -460,6 +455,20 @@ fn check_whole(spec: &NetworkSpec) -> Result<(), NetworkError> {
         ));
     }
     Ok(())
+}
+
+/// Whether a network of this driver can be in a VLAN, if one is asked for.
+///
+/// # Errors
+/// It cannot.
+pub fn check_vlan(settings: &NetworkOptions, driver: Driver) -> Result<(), NetworkError> {
+    if settings.vlan.is_none() || driver == Driver::Unmanaged {
+        return Ok(());
+    }
+    Err(NetworkError::Option(OptionError::Unsupported {
+        key: "vlan".to_owned(),
+        why: "a bridge of wharf's own carries one network; only networks of Podman's on a bridge that is somebody else's (its `mode=unmanaged`) have VLANs",
+    }))
 }
 
 fn choose_bridge(

@@ -105,12 +105,14 @@ pub enum EngineError {
         network: NetworkName,
     },
     /// Every address is taken.
-    #[error("network `{network}` has no free address in {pool}")]
+    #[error("network `{network}` has no free address in {}", places(.pool, .ranges))]
     PoolEmpty {
         /// The network.
         network: NetworkName,
         /// Where addresses come from.
         pool: ipnet::IpNet,
+        /// First and last of the ranges they come from, where they are not the whole of `pool`.
+        ranges: Vec<(std::net::IpAddr, std::net::IpAddr)>,
     },
     /// Another container has the port.
     #[error("host port {wanted} is published by container `{by}` already ({theirs})")]
@@ -241,7 +243,15 @@ pub enum EngineError {
 }
 
 /// What to do where sysctls cannot be written, as in many containers.
-const READ_ONLY: &str = "/proc/sys is mounted read-only here: remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
+const READ_ONLY: &str = "/proc/sys is mounted read-only here: set it beforehand (for new links under `default`), remount it with `mount -o remount,rw /proc/sys`, or run wharf where it is writable";
+
+fn places(pool: &ipnet::IpNet, ranges: &[(std::net::IpAddr, std::net::IpAddr)]) -> String {
+    let text = |(first, last): &(_, _)| format!("{first}-{last}");
+    match ranges {
+        [] => pool.to_string(),
+        all => all.iter().map(text).collect::<Vec<_>>().join(", "),
+    }
+}
 
 /// What a kernel lacks that does not know an operation.
 fn missing_feature(op: &Op) -> Option<&'static str> {
@@ -357,12 +367,20 @@ impl EngineError {
             Self::PortNotFound { container, .. } => format!("`wharf port ls {container}` lists its ports"),
             Self::Running(name) => format!("end its program first, or use `wharf rm -f {name}`"),
             Self::System { errno: libc::EROFS, .. } => READ_ONLY.to_owned(),
-            Self::Plan { error, .. } if error.error.errno == libc::EROFS => READ_ONLY.to_owned(),
+            Self::Plan { error, .. } if error.error.errno == libc::EROFS => match &*error.error.op {
+                Op::SysctlSet { key, value, .. } => {
+                    format!("{} has to be {value}, and {READ_ONLY}", key.replace('/', "."))
+                }
+                _ => READ_ONLY.to_owned(),
+            },
             Self::Plan { error, .. } if error.error.errno == libc::EOPNOTSUPP => {
                 return missing_feature(&error.error.op).map(str::to_owned);
             }
             Self::Left { .. } => "everything else that was found is done; `wharf doctor` tells what stands in the way".to_owned(),
             Self::Privileges => "run it as root, or in a namespace of your own: `unshare -Urnm`".to_owned(),
+            Self::PoolEmpty { network, ranges, .. } if !ranges.is_empty() => {
+                format!("remove containers from `{network}`, or widen its ranges")
+            }
             Self::PoolEmpty { network, .. } => format!("remove containers from `{network}`, or use a network with a wider subnet"),
             Self::StoreDamaged { .. } => "`wharf repair --rebuild` puts it aside and makes it again from the kernel".to_owned(),
             Self::Store { .. } => "check the directory's owner and free space; WHARF_STATE_DIR and WHARF_RUN_DIR choose others".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::network::{NetworkKind, NetworkRequest, NetworkSpec};
+use crate::network::{IPV6_MIN_MTU, NetworkKind, NetworkRequest, NetworkSpec};
 
 /// How a network differs from a description of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,9 +69,9 @@ pub fn differences(spec: &NetworkSpec, request: &NetworkRequest, whole: bool) ->
         if spec.subnets.iter().any(|s| s.subnet == *subnet) {
             continue;
         }
-        // The bridge's and the containers' IPv6 is turned on or off once, and so is the guard.
-        let new_family = subnet.addr().is_ipv6() && !spec.has_v6();
-        if !spec.adopted && (new_family || spec.subnets.is_empty()) {
+        // Who is on it has no IPv6 and stays so; whether anybody can have it is for the MTU to say.
+        let no_v6 = subnet.addr().is_ipv6() && spec.mtu < IPV6_MIN_MTU;
+        if !spec.adopted && (no_v6 || spec.subnets.is_empty()) {
             let all: Vec<_> = spec.subnets.iter().map(|s| s.subnet.to_string()).collect();
             differs("the subnet", all.join(" "), subnet.to_string());
         } else {
@@ -134,9 +134,17 @@ mod tests {
         let grown = grow(&spec, &further, &[], &HostFacts::default()).unwrap();
         assert!(differences(&grown, &more, true).is_empty());
         assert_eq!(grown.bridge_mac, spec.bridge_mac);
+        let both = request(&["10.1.0.0/24", "fd00::/64"]);
+        let found = differences(&spec, &both, true);
+        assert_eq!((found.fixed.len(), found.missing), (0, vec![1]));
+        let mut small = request(&["10.1.0.0/24"]);
+        small.mtu = Some(1000);
+        let spec_of_small = made(&small);
+        small.subnets = both.subnets;
+        let found = differences(&spec_of_small, &small, true);
+        assert_eq!(found.fixed.len(), 1, "no IPv6 with so small packets");
         for edit in [
-            (|r| r.subnets.push("fd00::/64".parse().unwrap())) as fn(&mut NetworkRequest),
-            |r| r.bridge = Some("br9".parse().unwrap()),
+            (|r| r.bridge = Some("br9".parse().unwrap())) as fn(&mut NetworkRequest),
             |r| r.mtu = Some(1400),
             |r| r.internal = true,
             |r| r.icc = Some(false),

@@ -156,7 +156,8 @@ fn check_subnet(net: IpNet) -> Result<(), NetworkError> {
                 || v4.is_link_local()
                 || v4.is_multicast()
                 || v4.octets()[0] == 0
-                || v4.octets()[0] >= 240
+                // 240.0.0.0/4 was reserved for later; the kernel routes it, and some number pods so.
+                || v4.octets()[0] == 255
         }
         IpAddr::V6(v6) => {
             v6.is_loopback()
@@ -168,7 +169,7 @@ fn check_subnet(net: IpNet) -> Result<(), NetworkError> {
     if special {
         return Err(NetworkError::Unfit(
             net,
-            "loopback, link-local, multicast and reserved addresses are not for containers",
+            "loopback, link-local, multicast and broadcast addresses are not for containers",
         ));
     }
     Ok(())

@@ -73,7 +73,7 @@ fn refuses_what_cannot_be() {
         "fe80::/64",
         "ff00::/16",
         "0.0.0.0/0",
-        "240.0.0.0/8",
+        "255.0.0.0/8",
     ] {
         assert!(
             matches!(
@@ -83,6 +83,9 @@ fn refuses_what_cannot_be() {
             "{unfit}"
         );
     }
+    let mut reserved = request("blue");
+    reserved.subnets = vec![net("240.10.0.0/16")];
+    assert!(resolve(&reserved, &[], &host()).is_ok());
     assert!(matches!(
         with(&|r| r.gateways = vec!["1.2.3.4".parse().unwrap()]),
         NetworkError::Outside { .. }

@@ -11,6 +11,7 @@ use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Element, Object, Table};
 use wharf_nft::SetRef;
 
+use crate::engine::desired::{as_made, connected};
 use crate::engine::findings::compare;
 use crate::engine::host::{HostPart, backstop, failed, shared_rules};
 use crate::engine::{Engine, Networks};
@@ -97,7 +98,12 @@ impl Engine {
             wanted.extend(backstop());
             wanted.extend(self.host_needs(&specs)?.sysctls());
         }
-        wanted.extend(specs.iter().flat_map(compile::network));
+        for spec in &specs {
+            let mut all = compile::network(spec);
+            as_made(spec, &mut all);
+            wanted.extend(connected(&all).into_iter().map(|c| c.route));
+            wanted.extend(all);
+        }
         let of_container = compile::container(container, |name| nets.get(name));
         wanted.extend(of_container.into_iter().filter(own));
         let carriers = self.loopback_networks(container, nets);

@@ -16,7 +16,7 @@ use wharf_core::network::{
 use wharf_core::op::Op;
 use wharf_core::plan::{Plan, Undo};
 
-use crate::api::{Mode, ObjectName};
+use crate::api::{Mode, Note, ObjectName};
 use crate::engine::gc::{CableMark, cable_mark};
 use crate::engine::host::failed;
 use crate::engine::lost::removal;
@@ -39,6 +39,7 @@ impl Engine {
         request: &NetworkRequest,
     ) -> Result<(NetworkSpec, bool), EngineError> {
         const ROUNDS: u32 = 8;
+        let mut looked = false;
         for _ in 0..ROUNDS {
             let Some(spec) = self.known_network(&request.name)? else {
                 match self.network_create(request, Mode::Apply) {
@@ -56,7 +57,22 @@ impl Engine {
                         self.network_remove(&[network], false, Mode::Apply)?;
                         continue;
                     }
-                    made => return made.map(|outcome| (outcome.value, true)),
+                    // The bridge is this network's, and the store was lost.
+                    Err(EngineError::Network {
+                        error: NetworkError::BridgeTaken(_),
+                        ..
+                    }) if !looked && request.labels.contains_key(CLIENT_LABEL) => {
+                        looked = true;
+                        let client = request.labels[CLIENT_LABEL].clone();
+                        self.rebuild_if_lost(&client, &request.name)?;
+                        continue;
+                    }
+                    made => {
+                        let outcome = made?;
+                        let told = |n: &Note| matches!(n, Note::MissingFeature(_));
+                        self.notes.extend(outcome.notes.into_iter().filter(told));
+                        return Ok((outcome.value, true));
+                    }
                 }
             };
             let client = |labels: &std::collections::BTreeMap<String, String>| {

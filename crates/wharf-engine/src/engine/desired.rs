@@ -192,7 +192,7 @@ fn halves(all: Vec<Resource>) -> (Vec<Resource>, Vec<Resource>) {
 }
 
 /// What a bridge is by itself when wharf makes it, and others may have changed. One that was there before is its owner's.
-fn as_made(net: &NetworkSpec, rest: &mut Vec<Resource>) {
+pub(super) fn as_made(net: &NetworkSpec, rest: &mut Vec<Resource>) {
     let link = |r: &Resource| matches!(r, Resource::Link(l) if l.name == net.bridge);
     let Some(at) = rest.iter().position(link).filter(|_| net.found.is_none()) else {
         return;
@@ -223,7 +223,7 @@ fn as_made(net: &NetworkSpec, rest: &mut Vec<Resource>) {
 }
 
 /// The routes that the kernel makes with the addresses among `all`.
-fn connected(all: &[Resource]) -> Vec<Connected> {
+pub(super) fn connected(all: &[Resource]) -> Vec<Connected> {
     /// `IP6_RT_PRIO_ADDRCONF`.
     const METRIC: u32 = 256;
     let route = |resource: &Resource| {

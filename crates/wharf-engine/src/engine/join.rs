@@ -294,7 +294,14 @@ impl Engine {
             let (pool, addr) = self
                 .run
                 .lease_of_pools(txn, network, pools, asked, &container.name, foreign)
-                .map_err(|e| self.lease_failed(e, asked, network, pool))?;
+                .map_err(|e| match self.lease_failed(e, asked, network, pool) {
+                    EngineError::PoolEmpty { network, pool, .. } => EngineError::PoolEmpty {
+                        network,
+                        pool,
+                        ranges: pools.iter().map(|p| (p.first, p.last)).collect(),
+                    },
+                    other => other,
+                })?;
             let addr =
                 IpNet::new(addr, pool.subnet.prefix_len()).expect("the subnet's own prefix length");
             leased.push((addr, Some(pool.gateway)));
@@ -329,7 +336,11 @@ impl Engine {
                 let why = format!("it is not a container address of {pool}");
                 EngineError::AddressUnfit { addr, network, why }
             }
-            _ => EngineError::PoolEmpty { network, pool },
+            _ => EngineError::PoolEmpty {
+                network,
+                pool,
+                ranges: Vec::new(),
+            },
         }
     }
 

@@ -106,6 +106,13 @@ impl Engine {
 
     /// What happened that nobody asked for: work of dead processes that was finished or undone.
     pub fn take_notes(&mut self) -> Vec<Note> {
+        let kept: Vec<String> = std::mem::take(&mut self.kernel.kept).into_iter().collect();
+        if !kept.is_empty() {
+            self.notes.push(Note::MissingFeature(format!(
+                "/proc/sys is mounted read-only here: the packet rules do without these settings, which stay as they are: {}",
+                kept.join(", ")
+            )));
+        }
         std::mem::take(&mut self.notes)
     }
 

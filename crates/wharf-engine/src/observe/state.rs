@@ -21,7 +21,7 @@ use wharf_core::model::{
 use wharf_core::name::IfName;
 
 use super::{LOCAL, LinkInfo, MAIN, RouteInfo};
-use crate::kernel::netlink::NetlinkKernel;
+use crate::kernel::netlink::{NetlinkKernel, sysctl};
 use crate::process::netns;
 
 /// `RTN_BLACKHOLE`.
@@ -127,7 +127,10 @@ impl NetlinkKernel {
                     all.contains(rule).then(|| resource.clone())
                 }
                 Resource::Sysctl {
-                    netns, key, link, ..
+                    netns,
+                    key,
+                    link,
+                    value: wanted,
                 } => {
                     let of_link = |(_, to): &&(&IfName, &IfName)| link.as_ref() == Some(*to);
                     let path = match names.iter().find(of_link) {
@@ -135,12 +138,19 @@ impl NetlinkKernel {
                         None => key.clone(),
                     };
                     let value = self.sysctl(netns, &path).unwrap_or_default();
-                    value.map(|value| Resource::Sysctl {
-                        netns: netns.clone(),
-                        key: key.clone(),
-                        value: value.split_whitespace().collect::<Vec<_>>().join(" "),
-                        link: link.clone(),
-                    })
+                    let value = value.map(|v| v.split_whitespace().collect::<Vec<_>>().join(" "));
+                    let mut out_of_reach =
+                        || self.inside(netns, || Ok(sysctl::is_out_of_reach(&path, wanted)));
+                    if value.as_ref().is_some_and(|is| is != wanted) && out_of_reach()? {
+                        Some(resource.clone())
+                    } else {
+                        value.map(|value| Resource::Sysctl {
+                            netns: netns.clone(),
+                            key: key.clone(),
+                            value,
+                            link: link.clone(),
+                        })
+                    }
                 }
                 other => find(other, &places, &tables),
             };

@@ -159,30 +159,41 @@ impl Work<'_> {
         done
     }
 
+    /// Whether the container gets an address of a family here.
+    fn carries(&self, spec: &NetworkSpec, family: Family) -> bool {
+        let of_family = |net: &ipnet::IpNet| Family::of_net(*net) == family;
+        match self.numbering.as_ref().map(|n| &n.addressing) {
+            None => false,
+            Some(Addressing::Given(given)) => given.iter().any(|(net, _)| of_family(net)),
+            Some(Addressing::Pools { sets, .. }) => {
+                sets.iter().flatten().any(|p| of_family(&p.subnet))
+            }
+            Some(Addressing::Subnets) => spec.subnet(family).is_some(),
+        }
+    }
+
+    /// The address plugin's routes. One of a family that the container has no address of would lead nowhere, and lists
+    /// name both families for all their networks.
+    fn given_routes(&self, spec: &NetworkSpec) -> impl Iterator<Item = &Route> {
+        let [v4, v6] = [Family::V4, Family::V6].map(|family| self.carries(spec, family));
+        let carried = move |route: &&Route| match Family::of_net(route.dst) {
+            Family::V4 => v4,
+            Family::V6 => v6,
+        };
+        let all = self.numbering.iter().flat_map(|n| &n.routes);
+        all.filter(carried)
+    }
+
     /// The families whose default route `isDefaultGateway` asks for: those that the address plugin gives none.
     fn default_routes(&self, spec: &NetworkSpec) -> Vec<Family> {
-        let Some(n) = self
-            .numbering
-            .as_ref()
-            .filter(|_| self.config().is_default_gateway)
-        else {
+        if !self.config().is_default_gateway {
             return Vec::new();
-        };
-        let asked = |family: Family| {
-            let of_family = |net: &ipnet::IpNet| Family::of_net(*net) == family;
-            match &n.addressing {
-                Addressing::Given(given) => given.iter().any(|(net, _)| of_family(net)),
-                Addressing::Pools { sets, .. } => {
-                    sets.iter().flatten().any(|p| of_family(&p.subnet))
-                }
-                Addressing::Subnets => spec.subnet(family).is_some(),
-            }
-        };
+        }
         let there = |family: Family| {
-            let mut all = n.routes.iter().map(|r| r.dst);
+            let mut all = self.given_routes(spec).map(|r| r.dst);
             all.any(|dst| dst.prefix_len() == 0 && Family::of_net(dst) == family)
         };
-        let wanted = |family: &Family| asked(*family) && !there(*family);
+        let wanted = |family: &Family| self.carries(spec, *family) && !there(*family);
         Family::BOTH.into_iter().filter(wanted).collect()
     }
 
@@ -201,10 +212,7 @@ impl Work<'_> {
                 any_link: false,
             },
         };
-        let plugins = self
-            .numbering
-            .iter()
-            .flat_map(|n| n.routes.iter().map(make));
+        let plugins = self.given_routes(spec).map(make);
         let defaults = self.default_routes(spec);
         let defaults = defaults.iter().map(|f| make(&Route::to_all(f.any())));
         let mut all: Vec<RouteSpec> = Vec::new();
@@ -253,9 +261,7 @@ impl Work<'_> {
             address: *address,
             gateway: self.gateway_of(spec, *address),
         }));
-        outcome
-            .routes
-            .extend(self.numbering.iter().flat_map(|n| n.routes.clone()));
+        outcome.routes.extend(self.given_routes(spec).cloned());
         self.list_default_routes(&mut outcome, a, spec, at);
         if let Some(detour) = detour(engine, a)? {
             outcome.interfaces.push(detour);

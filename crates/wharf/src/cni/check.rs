@@ -37,7 +37,7 @@ pub fn check(call: &Call, input: &Input) -> Done<()> {
             "container {} is not on network {}",
             call.container, config.name
         );
-        return Err(CniError::new(code::CHANGED, msg).with("wharf has no record of it"));
+        return Err(CniError::new(code::CHANGED, msg).with("wharf has no record of it; if its store was lost, `wharf repair --rebuild` makes it again"));
     };
     let Some(at) = prev.inside(&call.ifname) else {
         let msg = format!("`prevResult` does not list interface {}", call.ifname);

@@ -253,7 +253,8 @@ fn without_nulls(map: &mut Map<String, Value>) {
     map.values_mut().for_each(without_nulls_within);
 }
 
-fn without_nulls_within(value: &mut Value) {
+/// The same at any depth.
+pub fn without_nulls_within(value: &mut Value) {
     match value {
         Value::Object(inner) => without_nulls(inner),
         Value::Array(all) => all.iter_mut().for_each(without_nulls_within),

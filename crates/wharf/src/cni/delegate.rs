@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 use super::call::{Call, Verb};
-use super::config::Input;
+use super::config::{Input, without_nulls_within};
 use super::error::{CniError, Done, code};
 use super::result::Outcome;
 
@@ -18,22 +18,26 @@ use super::result::Outcome;
 /// # Errors
 /// It is not there, or failed: then its own error.
 pub fn run(call: &Call, input: &Input, name: &str) -> Done<Option<Value>> {
-    run_as(call, input, name, call.verb)
+    read(&run_as(call, input, name, call.verb)?, name)
 }
 
 /// Runs an address plugin for addresses.
 ///
 /// # Errors
-/// As [`run`]; its answer is no result.
+/// As [`run`]; its answer is no result: then it is told to take back what it may have given.
 pub fn add(call: &Call, input: &Input, name: &str) -> Done<Outcome> {
-    let answer = run(call, input, name)?;
-    let answer = answer.ok_or_else(|| {
+    let said = run_as(call, input, name, call.verb)?;
+    let nothing = || {
         CniError::new(
             code::DECODE,
             format!("address plugin `{name}` answered nothing"),
         )
+    };
+    let answer = read(&said, name).and_then(|answer| answer.ok_or_else(nothing));
+    let result = answer.and_then(|mut value| {
+        without_nulls_within(&mut value);
+        Outcome::parse(&value)
     });
-    let result = answer.and_then(|value| Outcome::parse(&value));
     if result.is_err() {
         give_back(call, input, name);
     }
@@ -50,7 +54,19 @@ pub fn give_back(call: &Call, input: &Input, name: &str) {
     }
 }
 
-fn run_as(call: &Call, input: &Input, name: &str, verb: Verb) -> Done<Option<Value>> {
+/// The answer of a plugin that succeeded.
+fn read(said: &[u8], name: &str) -> Done<Option<Value>> {
+    if said.trim_ascii().is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_slice(said).map(Some).map_err(|e| {
+        let msg = format!("address plugin `{name}` answered no JSON");
+        CniError::new(code::DECODE, msg).with(e.to_string())
+    })
+}
+
+/// What it wrote on its standard output.
+fn run_as(call: &Call, input: &Input, name: &str, verb: Verb) -> Done<Vec<u8>> {
     let path = find(call, name)?;
     let failed = |what: &str, e: std::io::Error| {
         CniError::new(code::IO, format!("cannot {what} address plugin `{name}`"))
@@ -73,18 +89,10 @@ fn run_as(call: &Call, input: &Input, name: &str, verb: Verb) -> Done<Option<Val
         .wait_with_output()
         .map_err(|e| failed("wait for", e))?;
     let _ = writer.join();
-    let answer: Option<Value> = serde_json::from_slice(&output.stdout).ok();
     if output.status.success() {
-        return match (answer, output.stdout.trim_ascii().is_empty()) {
-            (Some(value), _) => Ok(Some(value)),
-            (None, true) => Ok(None),
-            (None, false) => {
-                let msg = format!("address plugin `{name}` answered no JSON");
-                Err(CniError::new(code::DECODE, msg))
-            }
-        };
+        return Ok(output.stdout);
     }
-    let said = answer.unwrap_or_default();
+    let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     let text = |key: &str| said[key].as_str().unwrap_or_default().to_owned();
     let number = said["code"].as_u64().and_then(|c| u32::try_from(c).ok());
     let msg = match text("msg") {

@@ -125,11 +125,16 @@ impl From<EngineError> for CniError {
 /// What the reference plugins say, for failures by which runtimes and their users go.
 fn known_words(error: &EngineError) -> Option<String> {
     match error {
-        EngineError::PoolEmpty { pool, .. } => {
-            let (first, last) = wharf_core::ipam::usable(*pool);
-            Some(format!(
-                "no IP addresses available in range set: {first}-{last}"
-            ))
+        EngineError::PoolEmpty { pool, ranges, .. } => {
+            let whole = [wharf_core::ipam::usable(*pool)];
+            let ranges = match ranges.as_slice() {
+                [] => &whole,
+                ranges => ranges,
+            };
+            let text = |(first, last): &(_, _)| format!("{first}-{last}");
+            let all: Vec<String> = ranges.iter().map(text).collect();
+            let all = all.join(",");
+            Some(format!("no IP addresses available in range set: {all}"))
         }
         EngineError::InterfaceTaken { interface, .. } => Some(format!(
             "container veth name provided ({interface}) already exists"

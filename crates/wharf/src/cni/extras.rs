@@ -1,6 +1,6 @@
 //! Limits of speed and settings of the interface: the keys of the reference plugins bandwidth and tuning.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use wharf_core::extras::{Extras, Limit, Shaping, Traits};
@@ -79,32 +79,48 @@ fn limit(which: &str, rate: Option<u64>, burst: Option<u64>) -> Done<Option<Limi
 
 fn sysctls(call: &Call, config: &Config, allowed: &Path) -> Done<BTreeMap<String, String>> {
     let mut all = BTreeMap::new();
-    let mut wanted = config.sysctl.clone();
-    wanted.extend(config.args.cni.sysctl.clone());
-    if wanted.is_empty() {
+    let args = &config.args.cni.sysctl;
+    if config.sysctl.is_empty() && args.is_empty() {
         return Ok(all);
     }
     let patterns = patterns(allowed)?;
-    for (key, value) in &wanted {
-        let refused =
-            |why: &str| CniError::config(format!("`sysctl`: {key} may not be set: {why}"));
-        if let Some(patterns) = &patterns
-            && !patterns.iter().any(|p| p.is_in(key))
-        {
-            return Err(refused(&format!("{} does not list it", allowed.display())));
+    // What is said of the container replaces what is said of all.
+    for map in [&config.sysctl, args] {
+        let mut seen = BTreeSet::new();
+        for (key, value) in map {
+            let path = sysctl_path(call, key, (patterns.as_deref(), allowed))?;
+            if !seen.insert(path.clone()) {
+                let msg = format!("`sysctl`: {key} is given twice, by two ways of writing it");
+                return Err(CniError::config(msg));
+            }
+            all.insert(path, value.clone());
         }
-        // The interface's name may have dots in it.
-        let path = key.replace('.', "/").replacen("IFNAME", &call.ifname, 1);
-        let mut parts = path.split('/');
-        if parts.next() != Some("net") {
-            return Err(refused("it is not below `net`"));
-        }
-        if parts.any(|p| matches!(p, "" | "." | "..")) || path.contains('\0') {
-            return Err(refused("it is no name of a sysctl"));
-        }
-        all.insert(path, value.clone());
     }
     Ok(all)
+}
+
+/// The file of a sysctl that may be set.
+fn sysctl_path(
+    call: &Call,
+    key: &str,
+    (patterns, allowed): (Option<&[Pattern]>, &Path),
+) -> Done<String> {
+    let refused = |why: &str| CniError::config(format!("`sysctl`: {key} may not be set: {why}"));
+    if let Some(patterns) = patterns
+        && !patterns.iter().any(|p| p.is_in(key))
+    {
+        return Err(refused(&format!("{} does not list it", allowed.display())));
+    }
+    // The interface's name may have dots in it.
+    let path = key.replace('.', "/").replacen("IFNAME", &call.ifname, 1);
+    let mut parts = path.split('/');
+    if parts.next() != Some("net") {
+        return Err(refused("it is not below `net`"));
+    }
+    if parts.any(|p| matches!(p, "" | "." | "..")) || path.contains('\0') {
+        return Err(refused("it is no name of a sysctl"));
+    }
+    Ok(path)
 }
 
 /// The administrator's list; `None` if there is none.
@@ -151,6 +167,20 @@ mod tests {
             &Input::read(text.into_bytes()).unwrap().config,
             true,
         )
+    }
+
+    #[test]
+    fn a_sysctl_is_given_once_however_it_is_written() {
+        let error = extras(
+            r#""sysctl":{"net/ipv4/conf/eth0/arp_filter":"1","net.ipv4.conf.IFNAME.arp_filter":"0"}"#,
+        );
+        assert!(error.unwrap_err().msg.contains("twice"));
+        let own = extras(
+            r#""sysctl":{"net/ipv4/conf/eth0/arp_filter":"1"},"args":{"cni":{"sysctl":{"net.ipv4.conf.IFNAME.arp_filter":"0"}}}"#,
+        );
+        let all = own.unwrap().sysctls;
+        assert_eq!(all["net/ipv4/conf/eth0/arp_filter"], "0");
+        assert_eq!(all.len(), 1);
     }
 
     #[test]

@@ -11,7 +11,8 @@ use serde_json::{Map, Value, json};
 use wharf_core::addr::{Family, overlap};
 use wharf_core::ipam;
 use wharf_core::name::IfName;
-use wharf_core::network::{Driver, HostFacts};
+use wharf_core::network::{Driver, HostFacts, check_vlan};
+use wharf_core::options::NetworkOptions;
 
 use super::error::Failure;
 use super::input::Network;
@@ -81,7 +82,8 @@ pub fn create(call: &Call, mut input: Input) -> Result<String, Failure> {
             "ipam driver dhcp is not supported with ipvlan",
         ));
     }
-    let (driver, _) = translate::driver_and_options(&given)?;
+    let (driver, options) = translate::driver_and_options(&given)?;
+    refuse_vlan(&given, driver, &options)?;
     let mut draft = Draft {
         facts: call.engine()?.host_facts()?,
         driver,
@@ -102,6 +104,17 @@ pub fn create(call: &Call, mut input: Input) -> Result<String, Failure> {
     }
     draft.names(ipam)?;
     draft.finish(ipam)
+}
+
+/// What `setup` would refuse is refused here, before Podman writes the definition.
+fn refuse_vlan(
+    given: &Network,
+    driver: Driver,
+    options: &BTreeMap<String, String>,
+) -> Result<(), Failure> {
+    let failed = |text: String| Failure::new(format!("network {}: {text}", given.name));
+    let settings = NetworkOptions::parse(options).map_err(|e| failed(e.to_string()))?;
+    check_vlan(&settings, driver).map_err(|e| failed(e.to_string()))
 }
 
 /// Podman's own rule for names, which is not wharf's.

@@ -49,7 +49,8 @@ fn file_name(network: &Network) -> String {
 fn program<'c>(call: &'c Call, network: &Network) -> Option<&'c Path> {
     let served = network.dns_enabled && network.driver == "bridge" && network.ipam() != "none";
     let program = call.aardvark.as_deref().filter(|_| served)?;
-    program.is_file().then_some(program)
+    // As Netavark: what is there and no program is an error when it is started.
+    program.exists().then_some(program)
 }
 
 /// Which of the networks have a name server.
@@ -78,7 +79,7 @@ pub fn servers(
         }
         let usable = |name: &String| !name.is_empty() && !name.contains([' ', ',', '\n']);
         let odd = w.options.aliases.iter().flatten();
-        for name in odd.filter(|n| !usable(n)) {
+        for name in odd.filter(|n| !n.is_empty() && !usable(n)) {
             let text = format!("invalid network alias {name:?}: it is not served");
             log::say(log::Level::Warn, &text);
         }
@@ -334,7 +335,7 @@ impl Files {
         if self.is_empty() {
             return Ok(());
         }
-        match call.aardvark.as_deref().filter(|path| path.is_file()) {
+        match call.aardvark.as_deref().filter(|path| path.exists()) {
             Some(program) => self.start(call, program),
             None => Ok(()),
         }

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize};
+use wharf_core::addr::Family;
 use wharf_core::attach::Attachment;
+use wharf_core::ipam::usable;
 
 use super::input::Network;
 
@@ -55,10 +57,14 @@ pub fn of(network: &Network, attachment: &Attachment, dns: &[IpAddr], served: bo
     let gateway = |addr: &IpNet| {
         let subnets = network.subnets.iter().flatten();
         let mut own = subnets.filter(|s| s.subnet.contains(&addr.addr()));
+        let own = own.next()?;
         // An internal network's gateway is there for the name server only.
-        own.next()?
+        let defined = own
             .gateway
-            .filter(|_| !network.internal || network.dns_enabled)
+            .filter(|_| !network.internal || network.dns_enabled);
+        // Where the definition has none and the container leaves by it, wharf chose one.
+        let leaves = attachment.default_routes.contains(&Family::of_net(*addr));
+        defined.or_else(|| leaves.then(|| usable(own.subnet.trunc()).0))
     };
     let subnets = attachment.addresses.iter().map(|addr| Address {
         ipnet: *addr,

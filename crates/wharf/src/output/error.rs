@@ -4,6 +4,7 @@ use std::io;
 use std::ops::{Deref, DerefMut};
 
 use serde_json::{Value, json};
+use wharf_core::op::Op;
 use wharf_core::{ErrorKind, render};
 use wharf_engine::api::{ObjectName, Unmended};
 use wharf_engine::error::EngineError;
@@ -227,9 +228,16 @@ pub fn op_cause(error: &OpError) -> String {
     let Some(errno) = Some(error.errno).filter(|n| *n != 0) else {
         return error.to_string();
     };
+    let taken = match &*error.op {
+        Op::LinkAdd(link) if errno == libc::EEXIST => {
+            Some(format!("an interface `{}` exists already", link.name))
+        }
+        _ => None,
+    };
     let words = error
         .detail
         .clone()
+        .or(taken)
         .unwrap_or_else(|| os_text(&io::Error::from_raw_os_error(errno).to_string()));
     match errno_name(errno) {
         Some(name) => format!("kernel refused: {words} ({name})"),

@@ -44,10 +44,15 @@ fn addresses_as_asked_for() {
             || host.container("a").tcp(addr::OUTSIDE4, 90).reached()
     );
     runtime.netns("d");
+    let error = runtime.add(&list, "d", "eth0", &no());
+    let error = error.expect_err("the range is used up");
     assert_eq!(
-        code(runtime.add(&list, "d", "eth0", &no())),
-        101,
-        "the range is used up"
+        (&error["code"], text(&error, "msg").as_str()),
+        (
+            &json!(101),
+            "no IP addresses available in range set: 10.44.0.10-10.44.0.11,10.46.0.20-10.46.0.20"
+        ),
+        "{error}"
     );
     runtime.del(&list, "a", "eth0", &no()).expect("DEL");
     let ips = json!({"ips": ["10.44.0.10/24"], "mac": "C2:11:22:33:44:55"});
@@ -70,6 +75,36 @@ fn addresses_as_asked_for() {
     host.sh("for n in a b c d e; do ip netns del $n; done");
     host.w("network rm mynet").ok();
     before.assert_same(&host, "addresses");
+}
+
+/// Lists name the default routes of both families for all their networks.
+#[test]
+fn routes_of_a_family_without_address_lead_nowhere() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    for (id, subnet, carried, lost) in [
+        ("a", "10.44.0.0/24", "0.0.0.0/0", "-6"),
+        ("b", "fd44::/64", "::/0", "-4"),
+    ] {
+        let list = list(
+            "1.0.0",
+            &json!({"bridge": format!("br{id}"), "ipam":
+                {"type": "host-local", "ranges": [[{"subnet": subnet}]], "routes": routes}}),
+        );
+        let mut list = list;
+        list["name"] = json!(format!("net{id}"));
+        runtime.netns(id);
+        let result = runtime.add(&list, id, "eth0", &no()).expect("ADD");
+        assert_eq!(result["routes"], json!([{"dst": carried}]));
+        let default = host
+            .container(id)
+            .ip_json(&format!("{lost} route show default"));
+        assert_eq!(default, json!([]), "{subnet}");
+        runtime.check(&list, id, "eth0", &no()).expect("CHECK");
+        runtime.del(&list, id, "eth0", &no()).expect("DEL");
+    }
 }
 
 /// An address plugin that keeps one address, and writes down how it was called.
@@ -138,9 +173,16 @@ fn addresses_of_another_plugin() {
     host.sh("ip -n c2 link add eth0 type bridge");
     assert_eq!(code(runtime.add(&list, "c2", "eth0", &no())), 101);
     assert_eq!(calls(), ["ADD c2 eth0", "DEL c2 eth0"]);
+    // So does an answer that is none: the plugin succeeded, and may have given an address.
     answer_with("nonsense");
     assert_eq!(code(runtime.add(&list, "c1", "eth0", &no())), 6);
-    answer_with(r#"{"ips":[{"address":"10.51.0.7/24"}]}"#);
+    assert_eq!(calls(), ["ADD c1 eth0", "DEL c1 eth0"]);
+    answer_with(r#"{"ips":null,"routes":null,"dns":null}"#);
+    let error = runtime.add(&list, "c1", "eth0", &no());
+    let error = error.map_or_else(|e| e.to_string(), |_| String::new());
+    assert!(!error.contains("null"), "as if it were not there: {error}");
+    let _ = runtime.del(&list, "c1", "eth0", &no());
+    answer_with(r#"{"ips":[{"address":"10.51.0.7/24","gateway":null}],"routes":null}"#);
     let result = runtime
         .add(&list, "c1", "eth0", &no())
         .expect("another subnet");
@@ -241,4 +283,72 @@ fn fixed_addresses_and_none() {
     host.sh("ip netns del c1; ip netns del c2");
     host.w("network rm mynet").ok();
     before.assert_same(&host, "fixed addresses");
+}
+
+#[test]
+fn a_network_gets_ipv6_while_a_container_is_on_it() {
+    require!();
+    let host = host();
+    let before = Snapshot::of(&host);
+    let runtime = Runtime::new(&host);
+    let of = |ranges: Value| {
+        list(
+            "1.0.0",
+            &json!({"isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": ranges}}),
+        )
+    };
+    let first = of(json!([[{"subnet": "10.44.0.0/24"}]]));
+    let both = of(json!([[{"subnet": "10.44.0.0/24"}], [{"subnet": "fd44::/64"}]]));
+    runtime.netns("old");
+    runtime.netns("new");
+    runtime.add(&first, "old", "eth0", &no()).expect("ADD");
+    let result = runtime.add(&both, "new", "eth0", &no()).expect("ADD");
+    assert_eq!(text(&result, "ips/1/address"), "fd44::2/64");
+    runtime.check(&first, "old", "eth0", &no()).expect("CHECK");
+    runtime.check(&both, "new", "eth0", &no()).expect("CHECK");
+    assert_eq!(host.w("repair --dry-run --json").json()["steps"], json!([]));
+    let link_local = host.netns().ip_json("-6 addr show dev cni7 scope link");
+    assert_eq!(link_local, json!([]), "as on a network made with IPv6");
+    let (old, new) = (host.container("old"), host.container("new"));
+    let _web = Echo::tcp(&new, "new", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    assert_eq!(old.tcp(ip("10.44.0.3"), 80).by(), Some("new"));
+    assert_eq!(host.netns().tcp(ip("fd44::2"), 80).by(), Some("new"));
+    for v6 in [false, true] {
+        let source = new.tcp(addr::outside(v6), 90).source();
+        assert_eq!(source, Some(addr::host(v6)));
+    }
+    assert!(old.tcp(addr::OUTSIDE4, 90).reached());
+    drop((_web, _out));
+    for (list, id) in [(&first, "old"), (&both, "new")] {
+        runtime.del(list, id, "eth0", &no()).expect("DEL");
+    }
+    host.sh("ip netns del old; ip netns del new");
+    host.w("network rm mynet").ok();
+    before.assert_same(&host, "a further family");
+}
+
+#[test]
+fn pods_may_have_addresses_that_were_reserved() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = list(
+        "1.0.0",
+        &json!({"isDefaultGateway": true, "ipam": {"type": "host-local", "ranges": [[{"subnet": "240.10.0.0/16"}]]}}),
+    );
+    for id in ["a", "b"] {
+        runtime.netns(id);
+        runtime.add(&list, id, "eth0", &no()).expect("ADD");
+        runtime.check(&list, id, "eth0", &no()).expect("CHECK");
+    }
+    let (a, b) = (host.container("a"), host.container("b"));
+    let _web = Echo::tcp(&b, "b", 80);
+    let _out = Echo::tcp(host.outside(), "out", 90);
+    assert_eq!(a.tcp(ip("240.10.0.3"), 80).by(), Some("b"));
+    assert_eq!(a.tcp(addr::OUTSIDE4, 90).source(), Some(addr::HOST4));
+    drop((_web, _out));
+    for id in ["a", "b"] {
+        runtime.del(&list, id, "eth0", &no()).expect("DEL");
+    }
 }

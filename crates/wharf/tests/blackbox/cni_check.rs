@@ -59,6 +59,18 @@ const DAMAGE: &[(&str, &str)] = &[
         "ip addr del fd44::1/64 dev cni7",
         "address fd44::1/64 on cni7",
     ),
+    (
+        "ip route del 10.44.0.0/24 dev cni7",
+        "route 10.44.0.0/24 dev cni7",
+    ),
+    (
+        "ip -6 route del fd44::/64 dev cni7",
+        "route fd44::/64 dev cni7",
+    ),
+    (
+        "ip link set cni7 type bridge stp_state 1",
+        "settings of cni7",
+    ),
     ("ip neigh del 10.44.0.2 dev cni7", "neighbour 10.44.0.2"),
     ("sysctl -qw net.ipv4.ip_forward=0", "net.ipv4.ip_forward"),
     (

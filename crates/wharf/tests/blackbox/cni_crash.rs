@@ -205,3 +205,24 @@ fn a_restarted_host_has_all_its_addresses() {
     assert_eq!(host.netns().tcp(ip("10.44.0.2"), 80).by(), Some("c"));
     assert!(!host.outside().tcp_brief(addr::HOST4, 80).reached());
 }
+
+#[test]
+fn a_further_container_comes_onto_a_network_whose_store_is_lost() {
+    require!();
+    let host = host();
+    let runtime = Runtime::new(&host);
+    let list = list("1.0.0", &json!({}));
+    for id in ["a", "b"] {
+        runtime.netns(id);
+    }
+    runtime.add(&list, "a", "eth0", &Value::Null).expect("ADD");
+    host.sh("rm -rf /run/wharf");
+    std::fs::remove_dir_all(host.state_dir()).expect("both stores are lost");
+    let result = runtime.add(&list, "b", "eth0", &Value::Null).expect("ADD");
+    assert_ne!(text(&result, "ips/0/address"), "10.44.0.2/24");
+    for id in ["a", "b"] {
+        let checked = runtime.check(&list, id, "eth0", &Value::Null);
+        checked.unwrap_or_else(|e| panic!("{id}: {e}"));
+        runtime.del(&list, id, "eth0", &Value::Null).expect("DEL");
+    }
+}

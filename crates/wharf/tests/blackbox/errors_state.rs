@@ -249,6 +249,40 @@ fn read_only_sysctls_are_named() {
     );
 }
 
+/// As in a container that another program runs: forwarding is on, and no sysctl can be changed.
+#[test]
+fn read_only_sysctls_that_are_right_do() {
+    require!();
+    let host = host();
+    host.sh("sysctl -qw net.ipv4.ip_forward=1");
+    host.sh("mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys");
+    let got = host.w("network create N --subnet 10.88.9.0/24").ok();
+    assert!(
+        got.stderr.contains("read-only") && got.stderr.contains("accept_redirects"),
+        "what stays as it is, is told: {}",
+        got.transcript()
+    );
+    host.w("create c1 --network N").ok();
+    let plan = host.w("repair --dry-run --json").json();
+    assert_eq!(plan["steps"].as_array().map(Vec::len), Some(0), "{plan}");
+    let inside = host.container("c1");
+    let out = wharf_testkit::Echo::tcp(host.outside(), "out", 90);
+    assert!(inside.tcp(wharf_testkit::addr::OUTSIDE4, 90).reached());
+    drop(out);
+    host.w("rm -f c1").ok();
+    // Ports need what cannot be set.
+    let got = host.w("create c1 --network N -p 8080:80").fails(1);
+    assert!(
+        got.stderr.contains("route_localnet has to be 1"),
+        "{}",
+        got.transcript()
+    );
+    host.w("network rm N").ok();
+    // IPv6 on a network needs what cannot be set.
+    let got = host.w("network create S --subnet fd88:9::/64").fails(1);
+    assert!(got.stderr.contains("/proc/sys"), "{}", got.transcript());
+}
+
 #[test]
 fn a_kernel_refusal_shows_the_command_and_the_reason() {
     require!();

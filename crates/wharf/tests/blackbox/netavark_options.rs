@@ -520,3 +520,20 @@ fn without_privileges_the_state_is_beside_podmans() {
     }
     assert!(!host.path("/run/wharf").exists());
 }
+
+#[test]
+fn a_gateway_that_nobody_defined_is_told() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    let mut one = bridge("one", 1);
+    one["subnets"] = json!([{"subnet": "10.88.1.0/24"}, {"subnet": "fd00:88:1::/64"}]);
+    let a = input("a", 10, &[one]);
+    let answer = setup(&host, "a", &a);
+    let subnets = &answer["one"]["interfaces"]["eth0"]["subnets"];
+    let routes = host.container("a").ip("route show default");
+    assert_eq!(subnets[0]["gateway"], json!("10.88.1.1"), "{subnets}");
+    assert_eq!(subnets[1]["gateway"], json!("fd00:88:1::1"), "{subnets}");
+    assert!(routes.contains("via 10.88.1.1"), "{routes}");
+    teardown(&host, "a", &a);
+}

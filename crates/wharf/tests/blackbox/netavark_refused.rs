@@ -150,3 +150,50 @@ fn a_setup_that_fails_leaves_everything_as_it_was() {
     teardown(&host, "a", &good);
     before.assert_same(&host, "the setup that worked");
 }
+
+#[test]
+fn what_setup_refuses_is_not_defined() {
+    require!();
+    let host = host();
+    let network = |options: Value| {
+        let mut network = bridge("one", 1);
+        network["options"] = options;
+        json!({"network": network, "used": {"interfaces": [], "names": {}, "subnets": []},
+            "options": {"subnet_pools": [], "default_interface_name": "podman", "check_used_subnets": false}})
+    };
+    let said = refused(call(&host, &["create"], &network(json!({"vlan": "100"}))));
+    assert!(said.contains("vlan"), "{said}");
+    let got = call(&host, &["create"], &network(json!({"mtu": "1400"})));
+    assert_eq!(got.code, Some(0), "{}", got.transcript());
+}
+
+#[test]
+fn a_name_on_the_host_that_is_taken_is_told() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    host.sh("ip link add to-a type bridge");
+    let before = Snapshot::of(&host);
+    let mut a = input("a", 10, &[bridge("one", 1)]);
+    a["networks"]["one"]["options"] = json!({"host_interface_name": "to-a"});
+    let said = refused(call(&host, &["setup", "/run/netns/a"], &a));
+    assert!(
+        said.contains("an interface `to-a` exists already"),
+        "{said}"
+    );
+    before.assert_same(&host, "a name that is taken");
+}
+
+#[test]
+fn a_name_server_that_is_no_program_is_told() {
+    require!();
+    let host = host();
+    namespaces(&host, &["a"]);
+    let before = Snapshot::of(&host);
+    let mut one = bridge("one", 1);
+    one["dns_enabled"] = json!(true);
+    let a = input("a", 10, &[one]);
+    let said = refused(call_with(&host, "/etc", &["setup", "/run/netns/a"], &a));
+    assert!(said.contains("aardvark-dns failed to start"), "{said}");
+    before.assert_same(&host, "no program");
+}

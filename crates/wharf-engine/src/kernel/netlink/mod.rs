@@ -20,7 +20,7 @@ pub(crate) mod socket;
 mod sys;
 pub(crate) mod sysctl;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
@@ -59,6 +59,8 @@ pub struct NetlinkKernel {
     conntrack: Option<wharf_nft::conntrack::Conntrack>,
     wait: bool,
     children: Children,
+    /// Sysctls that could not be written, and that nothing depends on.
+    pub(crate) kept: BTreeSet<String>,
 }
 
 /// Why an operation failed.

@@ -217,19 +217,22 @@ impl<'a> Run<'a> {
         let of_kind = |op: &Op| matches!(op, Op::SysctlSet { netns, .. } if netns == place);
         let count = self.stretch(at, of_kind);
         let (ops, applied) = (&self.ops[at..at + count], &mut self.applied[at..]);
-        let mut reached = at;
+        let (mut reached, mut kept) = (at, Vec::new());
         let set_all = || {
             for (i, op) in ops.iter().enumerate() {
                 reached = at + i;
                 if let Op::SysctlSet { key, value, .. } = op {
                     failpoint::step();
-                    sysctl::set(key, value)?;
+                    if !sysctl::set(key, value)? {
+                        kept.push(key.replace('/', "."));
+                    }
                     applied[i] = true;
                 }
             }
             Ok(())
         };
         let result = self.kernel.inside(place, set_all);
+        self.kernel.kept.extend(kept);
         result.map_err(|e| Failure::io(reached, &e))?;
         Ok(at + count)
     }

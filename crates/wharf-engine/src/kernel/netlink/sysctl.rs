@@ -25,20 +25,22 @@ pub fn bridged_as_routed() -> bool {
     })
 }
 
-/// Sets a value in the thread's namespace and makes sure that it stayed.
-pub(super) fn set(key: &str, value: &str) -> io::Result<()> {
+/// Sets a value in the thread's namespace and makes sure that it stayed. Whether it did: one that nothing depends on may
+/// be out of reach.
+pub(super) fn set(key: &str, value: &str) -> io::Result<bool> {
     let now = match write(key, value) {
         Err(error)
             if error.raw_os_error() == Some(libc::ENOENT)
                 && turns_ipv6_off(key, value)
                 && !has_ipv6() =>
         {
-            return Ok(());
+            return Ok(true);
         }
+        Err(_) if is_out_of_reach(key, value) => return Ok(false),
         other => other?,
     };
     if now.split_whitespace().eq(value.split_whitespace()) {
-        return Ok(());
+        return Ok(true);
     }
     Err(io::Error::other(format!(
         "{key} was set to {value}, but is {}",
@@ -66,6 +68,37 @@ fn write(key: &str, value: &str) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
 }
 
+/// Whether a setting is a second line of defence, or saves time, and cannot be written here: as it is, it is no damage.
+pub(crate) fn is_out_of_reach(key: &str, value: &str) -> bool {
+    let denied = |e: io::Error| e.raw_os_error() == Some(libc::EROFS);
+    let open = || OpenOptions::new().write(true).open(format!("{ROOT}/{key}"));
+    is_spare(key, value) && open().err().is_some_and(denied)
+}
+
+/// What the packet rules do as well (redirects, sources, IPv6 of a network that has none), and what only saves waiting.
+/// Not here: forwarding, `accept_ra` and `route_localnet`, without which a network does not work or is not closed.
+fn is_spare(key: &str, value: &str) -> bool {
+    let parts: Vec<&str> = key.split('/').collect();
+    let ["net", "ipv4" | "ipv6", "conf" | "neigh", link, name] = parts.as_slice() else {
+        return false;
+    };
+    let spare = [
+        ("accept_redirects", "0"),
+        ("send_redirects", "0"),
+        ("mcast_solicit", "0"),
+        ("rp_filter", "1"),
+        ("src_valid_mark", "1"),
+        ("disable_ipv6", "1"),
+        ("autoconf", "0"),
+        ("accept_dad", "0"),
+        ("addr_gen_mode", "1"),
+        ("router_solicitations", "0"),
+        ("arp_notify", "1"),
+        ("ndisc_notify", "1"),
+    ];
+    !["all", "default"].contains(link) && spare.contains(&(*name, value))
+}
+
 /// The value in the thread's namespace, without the line's end.
 pub(crate) fn get(key: &str) -> io::Result<String> {
     let text = std::fs::read_to_string(format!("{ROOT}/{key}"))?;
@@ -85,6 +118,22 @@ fn turns_ipv6_off(key: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_safety_needs_is_not_spare() {
+        assert!(is_spare("net/ipv4/conf/br0/accept_redirects", "0"));
+        assert!(is_spare("net/ipv6/conf/br0/disable_ipv6", "1"));
+        for (key, value) in [
+            ("net/ipv4/ip_forward", "1"),
+            ("net/ipv4/conf/br0/forwarding", "1"),
+            ("net/ipv4/conf/br0/route_localnet", "0"),
+            ("net/ipv4/conf/all/accept_redirects", "0"),
+            ("net/ipv6/conf/br0/accept_ra", "0"),
+            ("net/ipv6/conf/br0/disable_ipv6", "0"),
+        ] {
+            assert!(!is_spare(key, value), "{key}");
+        }
+    }
 
     #[test]
     fn without_ipv6_only_turning_it_off_is_fine() {
