@@ -122,33 +122,4 @@ cases! {
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped|rejected no-address /run/netns/c1 eth0",
     }
-    ipsec_blocks_what_is_passed_on: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip xfrm policy add dir fwd src 0.0.0.0/0 dst 0.0.0.0/0 action block",
-        ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped firewall-rule host src 0.0.0.0/0 dst 0.0.0.0/0 dir fwd",
-    }
-    ipsec_blocks_one_port_on_the_way_out: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip xfrm policy add dir out src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 80 action block priority 7",
-        ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped firewall-rule host src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 80 dir out",
-    }
-    ipsec_spares_other_ports: {
-        on: &[BRIDGE, MASQUERADE, "ip xfrm policy add dir out src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 81 action block
-            ip xfrm policy add dir in src 0.0.0.0/0 dst 0.0.0.0/0 action block"],
-        ask: "/run/netns/c1 192.0.2.50:80",
-    }
-    ipsec_blocks_what_arrives_six: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip netns exec c2 ip xfrm policy add dir in src fd00:18::/64 dst fd00:18::20/128 action block",
-        ask: "/run/netns/c1 [fd00:18::20]:80",
-        says: "dropped firewall-rule /run/netns/c2 src fd00:18::/64 dst fd00:18::20/128 dir in",
-    }
-    ipsec_first_by_priority: {
-        on: &[BRIDGE, MASQUERADE, "ip xfrm policy add dir fwd src 0.0.0.0/0 dst 0.0.0.0/0 action block priority 9
-            ip xfrm policy add dir fwd src 172.18.0.0/16 dst 0.0.0.0/0 action allow priority 3
-            ip xfrm policy add dir fwd src 0.0.0.0/0 dst 10.0.2.2/32 action allow priority 3"],
-        ask: "/run/netns/c1 192.0.2.50:80",
-    }
 }

@@ -10,6 +10,7 @@ use crate::trace::state::{HOST, IpsecDir, Link, Place, RouteKind, SpaceId};
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::six;
+use super::ipsec::At;
 use super::owner::{holders, meant_for};
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::show;
@@ -51,18 +52,24 @@ impl<'a> Walk<'a> {
             packet.ttl = 64;
         }
         packet.ttl -= 1;
-        let came = self.as_it_came(id, &packet);
-        self.ipsec(id, IpsecDir::Forward, link.index, &came);
-        self.ipsec(id, IpsecDir::Out, out.link, &came);
+        let mut site = Site::new(id, Hook::Forward, Sort::Ip);
+        (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
+        let at = At {
+            space: id,
+            dir: IpsecDir::Forward,
+            came: site.iif,
+            leaves: site.oif,
+        };
+        self.ipsec_of_what_came(at, &packet);
+        self.ipsec_leaving(site, None, &packet);
         if out.mtu < self.full {
             self.check_too_big(id, link, &out, &packet);
         }
         self.full = self.full.min(out.mtu);
-        let mut site = Site::new(id, Hook::Forward, Sort::Ip);
-        (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
-        let packet = self.rules(site, packet);
+        let before = self.rules(site, packet);
         site.hook = Hook::Postrouting;
-        let packet = self.rules(site, packet);
+        let packet = self.rules(site, before.clone());
+        self.ipsec_leaving(site, Some(&before), &packet);
         self.passed.push(Passed {
             space: id,
             iif: link.index,

@@ -8,6 +8,7 @@ use crate::trace::ruleset::Hook;
 use crate::trace::state::{IpsecDir, Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
 use super::hooks::{Site, Sort};
+use super::ipsec::At;
 use super::route::{self, Ask, Chosen, Found, Refuser};
 use super::show::{show_route, show_rule};
 use super::{Arrival, Emit, Enter, Step, Walk};
@@ -42,9 +43,9 @@ impl<'a> Walk<'a> {
         if packet.dst.is_ipv6() && !out.local {
             self.check_disabled(id, out.link);
         }
-        self.ipsec(id, IpsecDir::Out, out.link, &packet);
         let mut site = Site::new(id, Hook::Output, Sort::Ip);
         (site.local, site.oif) = (true, Some(out.link));
+        self.ipsec_leaving(site, None, &packet);
         let mut sent = self.rules(site, packet.clone());
         if (sent.dst, sent.mark, sent.src) != (packet.dst, packet.mark, packet.src) {
             // The kernel asks again when a rule changed the destination or the mark.
@@ -56,7 +57,10 @@ impl<'a> Walk<'a> {
         }
         site = Site::new(id, Hook::Postrouting, Sort::Ip);
         (site.local, site.oif) = (true, Some(out.link));
+        self.ipsec_leaving(site, Some(&packet), &sent);
+        let before = sent.clone();
         sent = self.rules(site, sent);
+        self.ipsec_leaving(site, Some(&before), &sent);
         self.dispatch(id, out, sent)
     }
 
@@ -298,8 +302,13 @@ impl<'a> Walk<'a> {
         }
         site.hook = Hook::Input;
         let packet = self.rules(site, packet);
-        let came = self.as_it_came(id, &packet);
-        self.ipsec(id, IpsecDir::In, link.index, &came);
+        let at = At {
+            space: id,
+            dir: IpsecDir::In,
+            came: Some(link.index),
+            leaves: self.stays_by(id, link),
+        };
+        self.ipsec_of_what_came(at, &packet);
         Step::End(Arrival::Local {
             space: id,
             iif: link.index,
