@@ -44,6 +44,7 @@ mod source;
 mod stacked;
 mod target;
 mod tracer;
+mod turned;
 mod unaddressed;
 mod wharf_rules;
 
@@ -197,6 +198,10 @@ struct Walk<'a> {
     zoned_by: Vec<(SpaceId, Blame)>,
     /// Wrong neighbour entries that nobody pinned.
     learned: Vec<String>,
+    /// A frame inside a bridge that shows it to IP rules before it goes up.
+    inside: Option<turned::Inside>,
+    /// One that those rules turned round.
+    turned: Option<turned::Inside>,
 }
 
 impl<'a> Walk<'a> {
@@ -239,6 +244,8 @@ impl<'a> Walk<'a> {
             untracked_by: None,
             zoned_by: Vec::new(),
             learned: Vec::new(),
+            inside: None,
+            turned: None,
         }
     }
 

@@ -5,12 +5,11 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, IpsecDir, Link, Place, RouteKind, SpaceId};
+use crate::trace::state::{HOST, Link, Place, RouteKind, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::host::six;
-use super::ipsec::At;
 use super::owner::{holders, meant_for};
 use super::route::{self, Ask, Found, Skip, sysctl_name};
 use super::show;
@@ -45,6 +44,9 @@ impl<'a> Walk<'a> {
         let Some(out) = self.route(id, &packet, Some(link)) else {
             return Step::End(Arrival::Lost);
         };
+        if self.turned.is_some() {
+            return Step::Emit(out.emit(id, packet));
+        }
         let mut packet = packet;
         if packet.ttl <= 1 {
             let fault = self.ttl_spent(id, &packet);
@@ -54,14 +56,7 @@ impl<'a> Walk<'a> {
         packet.ttl -= 1;
         let mut site = Site::new(id, Hook::Forward, Sort::Ip);
         (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
-        let at = At {
-            space: id,
-            dir: IpsecDir::Forward,
-            came: site.iif,
-            leaves: site.oif,
-        };
-        self.ipsec_of_what_came(at, &packet);
-        self.ipsec_leaving(site, None, &packet);
+        self.ipsec_passing(site, &packet);
         if out.mtu < self.full {
             self.check_too_big(id, link, &out, &packet);
         }

@@ -5,10 +5,9 @@ use std::net::IpAddr;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{IpsecDir, Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
+use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
 use super::hooks::{Site, Sort};
-use super::ipsec::At;
 use super::route::{self, Ask, Chosen, Found, Refuser};
 use super::show::{show_route, show_rule};
 use super::{Arrival, Emit, Enter, Step, Walk};
@@ -27,6 +26,20 @@ pub(super) struct Out<'a> {
     pub mtu: u32,
     pub text: String,
     pub rule: Option<&'a PolicyRule>,
+}
+
+impl<'a> Out<'a> {
+    pub(super) fn emit(self, space: SpaceId, packet: Packet) -> Emit<'a> {
+        Emit {
+            space,
+            link: self.link,
+            next: self.next,
+            gateway: self.gateway,
+            text: self.text,
+            rule: self.rule,
+            packet,
+        }
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -88,15 +101,7 @@ impl<'a> Walk<'a> {
                 packet,
             });
         }
-        Step::Emit(Emit {
-            space: id,
-            link: out.link,
-            next: out.next,
-            gateway: out.gateway,
-            text: out.text,
-            rule: out.rule,
-            packet,
-        })
+        Step::Emit(out.emit(id, packet))
     }
 
     /// A rule that sends a packet of 127.0.0.1 to a link sends it nowhere unless `route_localnet` is on.
@@ -290,10 +295,12 @@ impl<'a> Walk<'a> {
             self.check_martian(id, link, &before, &packet);
         }
         let skip = self.skip.get(&id).cloned().unwrap_or_default();
-        let local = match route::lookup(space, &Ask::of(&packet, Some(link)), &skip) {
+        let found = route::lookup(space, &Ask::of(&packet, Some(link)), &skip);
+        let local = match &found {
             Found::Route(c) => c.route.kind != RouteKind::Unicast,
             _ => route::is_local(space, packet.dst),
         };
+        let packet = self.turn(&before, packet, &found);
         if !local {
             return self.forward(id, link, port, packet);
         }
@@ -302,13 +309,7 @@ impl<'a> Walk<'a> {
         }
         site.hook = Hook::Input;
         let packet = self.rules(site, packet);
-        let at = At {
-            space: id,
-            dir: IpsecDir::In,
-            came: Some(link.index),
-            leaves: self.stays_by(id, link),
-        };
-        self.ipsec_of_what_came(at, &packet);
+        self.ipsec_arriving(id, link, &packet);
         Step::End(Arrival::Local {
             space: id,
             iif: link.index,

@@ -11,19 +11,19 @@ use super::host::six;
 
 /// Where a packet is when policies are asked about it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct At {
-    pub space: SpaceId,
-    pub dir: IpsecDir,
+struct At {
+    space: SpaceId,
+    dir: IpsecDir,
     /// The link that it came in by, if it did.
-    pub came: Option<u32>,
+    came: Option<u32>,
     /// The link that it leaves by; of what stays, the loopback.
-    pub leaves: Option<u32>,
+    leaves: Option<u32>,
 }
 
 impl Walk<'_> {
     /// Where a packet ends or is passed on: policies see it with the addresses that its connection's packets have when they
     /// come, whatever they were translated to since.
-    pub(super) fn ipsec_of_what_came(&mut self, at: At, packet: &Packet) {
+    fn ipsec_of_what_came(&mut self, at: At, packet: &Packet) {
         let ct = self.connection(at.space, packet);
         let tuple = if ct.reply_direction {
             ct.reply
@@ -41,12 +41,35 @@ impl Walk<'_> {
     }
 
     /// The link that what stays in a space goes on by: the loopback, or that of the VRF it came in by.
-    pub(super) fn stays_by(&self, id: SpaceId, link: &Link) -> Option<u32> {
+    fn stays_by(&self, id: SpaceId, link: &Link) -> Option<u32> {
         let space = self.space(id);
         let above = link.master.and_then(|m| space.link(m));
         let above = above.filter(|l| l.kind.as_deref() == Some("vrf"));
         let own = || space.links.iter().find(|l| l.loopback);
         above.or_else(own).map(|l| l.index)
+    }
+
+    /// A packet for the space itself.
+    pub(super) fn ipsec_arriving(&mut self, id: SpaceId, link: &Link, packet: &Packet) {
+        let at = At {
+            space: id,
+            dir: IpsecDir::In,
+            came: Some(link.index),
+            leaves: self.stays_by(id, link),
+        };
+        self.ipsec_of_what_came(at, packet);
+    }
+
+    /// A packet that is passed on: as it came, and as it is to leave.
+    pub(super) fn ipsec_passing(&mut self, site: Site, packet: &Packet) {
+        let at = At {
+            space: site.space,
+            dir: IpsecDir::Forward,
+            came: site.iif,
+            leaves: site.oif,
+        };
+        self.ipsec_of_what_came(at, packet);
+        self.ipsec_leaving(site, None, packet);
     }
 
     /// A packet that leaves is asked about when its way is known, and again when rules changed its addresses.
