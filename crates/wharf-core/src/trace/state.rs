@@ -383,6 +383,10 @@ pub struct PolicyRule {
     pub l3mdev: bool,
     /// `suppress_prefixlength`: results with a prefix this short or shorter are not taken.
     pub suppress: Option<u32>,
+    /// `suppress_ifgroup`: results by a link of that group are not taken.
+    pub suppress_group: Option<u32>,
+    /// `tun_id`: only what came by a tunnel of that number.
+    pub tunnel: bool,
     /// What it does.
     pub action: RuleAction,
     /// `protocol`.

@@ -44,7 +44,9 @@ cases! {
         says: "rejected route-rejects|policy-rule host *",
     }
     rules_for_others: {
-        on: &[BRIDGE, MASQUERADE, "ip rule add not from all fwmark 0/1 blackhole priority 80; ip rule add ipproto tcp dport 81-90 blackhole priority 81; ip rule add iif lo ipproto udp prohibit priority 82; ip rule add from 172.18.0.64/26 blackhole priority 83"],
+        on: &[BRIDGE, MASQUERADE, "ip rule add not from all fwmark 0/1 blackhole priority 80; ip rule add ipproto tcp dport 81-90 blackhole priority 81; ip rule add iif lo ipproto udp prohibit priority 82; ip rule add from 172.18.0.64/26 blackhole priority 83
+            ip rule add tun_id 7 blackhole priority 84; ip link set up0 group 9; ip route add unreachable default table 61
+            ip rule add lookup 62 suppress_ifgroup 9 priority 85; ip route add 192.0.2.0/24 via 10.0.2.99 dev up0 onlink table 62"],
         ask: "/run/netns/c1 192.0.2.50:80",
     }
     dead_gateway_of_the_host: {
