@@ -419,7 +419,9 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(&mut self, ends: ends::Ends<'a>) -> Report {
-        if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
+        // Where a rule that could not be evaluated may have kept wharf's from the packet, nobody knows whether it is refused.
+        let told = !self.causes.is_empty() || self.unknown;
+        if let Some((verdict, fault)) = self.held.take().filter(|_| !told) {
             self.blame(verdict, "route", fault);
         }
         self.settle_learned();
