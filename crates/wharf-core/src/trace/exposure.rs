@@ -16,7 +16,7 @@ use serde::{Serialize, Serializer};
 use crate::addr::Family;
 use crate::attach::Phase;
 use crate::publish::PortMapping;
-use crate::trace::doctor::walked;
+use crate::trace::doctor::{of_program, walked};
 use crate::trace::env::Ending;
 use crate::trace::query::{Query, Source, Target};
 use crate::trace::report::{Cause, Code, Owner, Report, Verdict};
@@ -210,7 +210,7 @@ pub fn exposure(state: &ObservedState) -> Exposure {
     }
     let tracer = Tracer::new(state);
     let mut ports = published(state);
-    ports.extend(foreign::published(state, &tracer));
+    ports.extend(foreign::published(state));
     for port in &mut ports {
         let asked = port.asked;
         for family in Family::BOTH.into_iter().filter(|f| asked.serves(*f)) {
@@ -328,6 +328,10 @@ impl Look<'_> {
         let unknown = report.verdict == Verdict::Unknown;
         let arrived = taken || self.arrived(&report);
         let open = closed_by(&report).is_none() && !unknown && arrived;
+        let kept = report.cause.as_ref().is_some_and(|c| !of_program(c.code));
+        if let Some(rule) = self.rule.filter(|_| !arrived && !kept) {
+            report.cause = foreign::shadowed(self.state, rule, self.l4, ip, self.asked.port);
+        }
         Reach {
             from,
             address: outlook::show_end(ip, self.asked.port),

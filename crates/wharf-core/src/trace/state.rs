@@ -3,6 +3,8 @@
 //! Every namespace is a [`Space`]; number 0 is the host. Links refer to each other by index inside a space, and across
 //! spaces by [`Place`]. Text that a report shows (names of sysctls, of namespaces) is kept as its own tool writes it.
 
+mod ipsec;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -16,6 +18,8 @@ use crate::publish::PortMapping;
 use crate::trace::packet::L4;
 use crate::trace::report::Owner;
 use crate::trace::ruleset::Ruleset;
+
+pub use ipsec::{Ipsec, IpsecDir, IpsecPolicy};
 
 /// The number of a [`Space`] in [`ObservedState::spaces`].
 pub type SpaceId = usize;
@@ -88,8 +92,8 @@ pub struct Space {
     pub flows: Vec<Flow>,
     /// Connections tracked and the most there can be; `None` where it was not read.
     pub conntrack: Option<(u32, u32)>,
-    /// The policies of IPsec.
-    pub ipsec: Vec<IpsecPolicy>,
+    /// IPsec.
+    pub ipsec: Ipsec,
     /// Whether some program takes packets from rules that queue them; `None` where it was not read.
     pub queues: Option<bool>,
     /// When it was read, in nanoseconds since 1970; 0 where the clock was not read.
@@ -379,46 +383,14 @@ pub struct PolicyRule {
     pub l3mdev: bool,
     /// `suppress_prefixlength`: results with a prefix this short or shorter are not taken.
     pub suppress: Option<u32>,
+    /// `suppress_ifgroup`: results by a link of that group are not taken.
+    pub suppress_group: Option<u32>,
+    /// `tun_id`: only what came by a tunnel of that number.
+    pub tunnel: bool,
     /// What it does.
     pub action: RuleAction,
     /// `protocol`.
     pub protocol: u8,
-}
-
-/// What a policy of IPsec is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IpsecDir {
-    /// Packets for this space.
-    In,
-    /// Packets that leave, also those that are passed on.
-    Out,
-    /// Packets that are passed on.
-    Forward,
-}
-
-/// A policy of IPsec (`ip xfrm policy`, `struct xfrm_userpolicy_info`).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct IpsecPolicy {
-    /// Which packets are asked about.
-    pub dir: IpsecDir,
-    /// `src`.
-    pub src: IpNet,
-    /// `dst`.
-    pub dst: IpNet,
-    /// `proto`; 0 is any.
-    pub protocol: u8,
-    /// `sport`, with its mask.
-    pub sport: (u16, u16),
-    /// `dport`, with its mask.
-    pub dport: (u16, u16),
-    /// `dev`; 0 is any.
-    pub link: u32,
-    /// `priority`; the least comes first.
-    pub priority: u32,
-    /// `action block`.
-    pub blocks: bool,
-    /// It has templates: packets are encrypted, or must have been.
-    pub transforms: bool,
 }
 
 /// State of a neighbour entry (`NUD_*`).

@@ -44,6 +44,7 @@ mod source;
 mod stacked;
 mod target;
 mod tracer;
+mod turned;
 mod unaddressed;
 mod wharf_rules;
 
@@ -197,6 +198,10 @@ struct Walk<'a> {
     zoned_by: Vec<(SpaceId, Blame)>,
     /// Wrong neighbour entries that nobody pinned.
     learned: Vec<String>,
+    /// A frame inside a bridge that shows it to IP rules before it goes up.
+    inside: Option<turned::Inside>,
+    /// One that those rules turned round.
+    turned: Option<turned::Inside>,
 }
 
 impl<'a> Walk<'a> {
@@ -239,6 +244,8 @@ impl<'a> Walk<'a> {
             untracked_by: None,
             zoned_by: Vec::new(),
             learned: Vec::new(),
+            inside: None,
+            turned: None,
         }
     }
 
@@ -412,7 +419,9 @@ impl<'a> Walk<'a> {
     }
 
     fn finish(&mut self, ends: ends::Ends<'a>) -> Report {
-        if let Some((verdict, fault)) = self.held.take().filter(|_| self.causes.is_empty()) {
+        // Where a rule that could not be evaluated may have kept wharf's from the packet, nobody knows whether it is refused.
+        let told = !self.causes.is_empty() || self.unknown;
+        if let Some((verdict, fault)) = self.held.take().filter(|_| !told) {
             self.blame(verdict, "route", fault);
         }
         self.settle_learned();

@@ -420,6 +420,8 @@ pub fn policy(family: Family, priority: u32, action: RuleAction) -> PolicyRule {
         uids: None,
         l3mdev: false,
         suppress: None,
+        suppress_group: None,
+        tunnel: false,
         action,
         protocol: 0,
     }

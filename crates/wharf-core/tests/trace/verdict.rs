@@ -285,6 +285,9 @@ fn what_nobody_could_read() {
     });
     let says = "dropped neighbour-unreachable c1 172.18.0.20 dev eth0";
     assert_eq!(line(&p.answer(Icmp).1), says);
+    // What others look for meanwhile has nothing to do with it.
+    p.seen.asked[0].place = p.place("c2", "eth0");
+    assert_eq!(line(&p.answer(Icmp).1), "unknown");
 }
 
 #[test]

@@ -175,6 +175,8 @@ fn policy_rules_are_as_ip_shows_them() {
         ip rule add pref 104 lookup main suppress_prefixlength 0
         ip rule add pref 105 iif lo goto 32766
         ip rule add pref 106 tos 0x10 unreachable
+        ip rule add pref 109 lookup main suppress_ifgroup 6
+        ip rule add pref 110 tun_id 7 blackhole
         ip -6 rule add pref 107 from fd00:1::/64 lookup 79
         ip -6 rule add pref 108 l3mdev",
     );
@@ -220,6 +222,8 @@ fn policy_rules_are_as_ip_shows_them() {
         (Some((5, 9)), RuleAction::Prohibit)
     );
     assert_eq!((at(104).suppress, at(100).suppress), (Some(0), None));
+    assert_eq!(at(109).suppress_group, Some(6));
+    assert_eq!((at(110).tunnel, at(104).tunnel), (true, false));
     assert_eq!(at(105).action, RuleAction::Goto(32766));
     assert_eq!(
         (at(106).tos, at(106).action),

@@ -86,8 +86,56 @@ const OPTIONS: &[(&[&str], &str)] = &[
     ),
 ];
 
+/// What means something else behind some commands: the command, the words (any, if there are none), what to type instead.
+const BEHIND: &[(&str, &[&str], &str)] = &[
+    ("wharf", &["-v"], "`wharf --version` shows the version"),
+    (
+        "wharf ps",
+        &["--name"],
+        "`--filter name=PART` picks by name",
+    ),
+    (
+        "wharf network ls",
+        &["--name"],
+        "`--filter name=PART` picks by name",
+    ),
+    (
+        "wharf ps",
+        &["--label"],
+        "`--filter label=KEY=VALUE` picks by label",
+    ),
+    (
+        "wharf network ls",
+        &["--label"],
+        "`--filter label=KEY=VALUE` picks by label",
+    ),
+    (
+        "wharf port",
+        &[],
+        "`wharf port ls NAME` lists the published ports of a container",
+    ),
+];
+
+/// What is told of a word behind a command; the command is known by how it is used.
+fn behind(error: &Error, word: &str) -> Option<&'static str> {
+    let Some(ContextValue::StyledStr(usage)) = error.get(ContextKind::Usage) else {
+        return None;
+    };
+    let usage = usage.to_string();
+    let words = usage.split_whitespace().skip_while(|w| *w == "Usage:");
+    let command: Vec<&str> = words
+        .take_while(|w| w.starts_with(|c: char| c.is_ascii_lowercase()))
+        .collect();
+    let command = command.join(" ");
+    let mut rows = BEHIND.iter();
+    rows.find_map(|(at, words, tip)| {
+        (*at == command && (words.is_empty() || words.contains(&word))).then_some(*tip)
+    })
+}
+
 /// Gives an error about an unknown word the tip that helps, where there is one.
 pub fn tip(error: &mut Error) {
+    without_values(error);
     let word = |kind| match error.get(kind) {
         Some(ContextValue::String(word)) => Some(word.clone()),
         _ => None,
@@ -100,8 +148,15 @@ pub fn tip(error: &mut Error) {
         word(ContextKind::InvalidSubcommand),
         word(ContextKind::InvalidArg),
     ) {
-        (Some(command), _) => known(COMMANDS, &command),
-        (None, Some(option)) => known(OPTIONS, option.split(['=', ' ']).next().unwrap_or("")),
+        (Some(command), _) => known(COMMANDS, &command).or_else(|| {
+            // A slip of the finger is told by its suggestion.
+            let slip = error.get(ContextKind::SuggestedSubcommand).is_some();
+            behind(error, &command).filter(|_| !slip)
+        }),
+        (None, Some(option)) => {
+            let option = option.split(['=', ' ']).next().unwrap_or("");
+            behind(error, option).or_else(|| known(OPTIONS, option))
+        }
         _ => None,
     };
     let Some(tip) = tip else {
@@ -118,6 +173,16 @@ pub fn tip(error: &mut Error) {
         ContextKind::Suggested,
         ContextValue::StyledStrs(vec![tip.into()]),
     );
+}
+
+/// That a word could be a value helps where anything may be one: in the program's own arguments.
+fn without_values(error: &mut Error) {
+    let usage = error.get(ContextKind::Usage).map(ToString::to_string);
+    let any = usage.is_some_and(|text| text.contains("<CMD>"));
+    let told = error.get(ContextKind::Suggested).map(ToString::to_string);
+    if !any && told.is_some_and(|text| text.contains("as a value")) {
+        error.remove(ContextKind::Suggested);
+    }
 }
 
 /// Commands that the help does not list are not what was meant.
@@ -158,11 +223,19 @@ mod tests {
             ("wharf run --user=me -- id", "with all your rights"),
             ("wharf run -P -- true", "one by one"),
             ("wharf run -v /a:/b -- true", "no images and volumes"),
+            ("wharf -v", "tip: `wharf --version` shows"),
+            ("wharf ps --name web", "tip: `--filter name=PART`"),
+            ("wharf network ls --label=a", "tip: `--filter label=KEY"),
+            ("wharf port web", "tip: `wharf port ls NAME` lists"),
+            ("wharf port lss", "subcommands exist: 'list', 'ls'"),
             ("wharf networ ls", "subcommands exist: 'net', 'network'"),
         ] {
             let text = told(line);
             assert!(text.contains(said), "{line}\n{text}");
             assert_eq!(text.matches("tip:").count(), 1, "{line}\n{text}");
         }
+        let text = told("wharf create x --expose 80");
+        assert!(!text.contains("tip:"), "{text}");
+        assert!(told("wharf run --expose 80").contains("-- --expose"));
     }
 }

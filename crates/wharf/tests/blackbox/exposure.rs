@@ -255,6 +255,31 @@ fn what_a_rule_publishes_is_not_closed_by_that_rule() {
     assert_eq!(reach(web, "host", "10.0.2.2:8080"), "dropped", "{web:#}");
 }
 
+/// Both publish a port, and wharf's mapping comes first.
+#[test]
+fn what_wharf_takes_from_others_is_told() {
+    require!();
+    let host = stage();
+    let _own = Echo::tcp(&host.container("web"), "web", 80);
+    let _other = Echo::tcp(&host.container("cache"), "cache", 80);
+    host.sh("nft 'table ip theirs { chain pre { type nat hook prerouting priority dstnat + 1; tcp dport 8080 dnat to 10.88.1.12:80; }; }'");
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("web"));
+    let all = ports(&host);
+    let entry = |container: &str| {
+        let of = |p: &&Value| p["container"] == container && p["host_port"] == "8080";
+        let found = all.iter().find(of);
+        found.unwrap_or_else(|| panic!("{all:#?}"))
+    };
+    assert!(differences(entry("web")).is_empty(), "{:#}", entry("web"));
+    let theirs = entry("cache");
+    assert_eq!(theirs["owner"], "user");
+    let told = differences(theirs);
+    let says = "wharf's mapping to web takes 10.0.2.2:8080 before that rule sees it";
+    assert!(told.iter().any(|d| d.contains(says)), "{theirs:#}");
+    host.w("port rm web 8080:80/tcp").ok();
+    assert_eq!(host.outside().tcp(addr::HOST4, 8080).by(), Some("cache"));
+}
+
 #[test]
 fn nothing_is_published() {
     require!();

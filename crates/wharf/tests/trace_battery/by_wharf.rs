@@ -17,6 +17,40 @@ cases! {
     sound_published_from_loopback: { on: &[WHARF], serves: SERVES, ask: "host 127.0.0.1:8080" }
     sound_published_from_another_network: { on: &[WHARF], serves: SERVES, ask: "db 10.0.2.2:8080" }
     sound_published_to_itself: { on: &[WHARF], serves: SERVES, ask: "web 10.0.2.2:8080" }
+    a_rule_that_cannot_be_judged_comes_first: {
+        on: &[WHARF, "nft 'table ip z { chain p { type filter hook prerouting priority mangle;
+                      iifname wharf-front tcp dport 80 tproxy to 127.0.0.1:5999; }; }'"],
+        serves: SERVES,
+        ask: "web 192.0.2.50:80",
+        offline: "unknown",
+    }
+    nobody_is_told_to_take_an_address: {
+        on: &["wharf network create lone --subnet 10.88.7.0/24; wharf create one --network lone; wharf create two --network lone"],
+        serves: "two:80/tcp",
+        ask: "one 10.88.7.99:80",
+        says: "dropped no-such-destination one 10.88.7.99",
+        no_fix: "nobody has the address",
+    }
+    turned_round_inside_the_bridge: {
+        on: &[WHARF, "nft 'table bridge f { chain i { type filter hook input priority 0; tcp dport {80, 8080} drop; };
+                      chain o { type filter hook output priority 0; tcp dport 80 drop; }; }'
+                      ip xfrm policy setdefault fwd block"],
+        serves: SERVES, bridge_nf_call: true,
+        ask: "cache 10.0.2.2:8080",
+    }
+    turned_round_by_a_port_that_sends_nothing_back: {
+        on: &[WHARF], serves: SERVES, bridge_nf_call: true,
+        breaks: "for p in $(ip -br link show master wharf-front | cut -d@ -f1); do bridge link set dev $p hairpin off; done",
+        ask: "web 10.0.2.2:8080",
+        says: "dropped bridge-port-blocked host *",
+        owner: "wharf",
+    }
+    turned_round_to_a_rule_of_bridges: {
+        on: &[WHARF], serves: SERVES, bridge_nf_call: true,
+        breaks: "nft 'table bridge f { chain f { type filter hook forward priority 0; tcp dport 80 drop; }; }'",
+        ask: "cache 10.0.2.2:8080",
+        says: "dropped firewall-rule host bridge f f handle *",
+    }
     not_published_six: {
         on: &[WHARF], serves: SERVES, outside: "",
         ask: "outside [fd00:88:1::11]:81",

@@ -16,6 +16,7 @@ mod examples;
 mod firewalls;
 mod hard;
 mod healthy;
+mod ipsec;
 mod layer_two;
 mod neighbours;
 mod odd;

@@ -80,6 +80,12 @@ cases! {
         ask: "/run/netns/c1 172.18.0.99:80",
         says: "dropped no-such-destination|neighbour-unreachable * 172.18.0.99",
     }
+    a_stranger_has_it: {
+        on: &[BRIDGE, MASQUERADE, "ip netns add apart; ip -n apart link add d0 type bridge; ip -n apart addr add 172.18.0.99/16 dev d0; ip -n apart link set d0 up"],
+        ask: "/run/netns/c1 172.18.0.99:80",
+        says: "dropped no-such-destination|neighbour-unreachable * 172.18.0.99",
+        no_fix: "nobody has the address",
+    }
     nobody_has_it_six: {
         on: &[BRIDGE, MASQUERADE],
         ask: "host fd00:18::99",

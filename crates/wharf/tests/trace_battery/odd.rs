@@ -44,7 +44,9 @@ cases! {
         says: "rejected route-rejects|policy-rule host *",
     }
     rules_for_others: {
-        on: &[BRIDGE, MASQUERADE, "ip rule add not from all fwmark 0/1 blackhole priority 80; ip rule add ipproto tcp dport 81-90 blackhole priority 81; ip rule add iif lo ipproto udp prohibit priority 82; ip rule add from 172.18.0.64/26 blackhole priority 83"],
+        on: &[BRIDGE, MASQUERADE, "ip rule add not from all fwmark 0/1 blackhole priority 80; ip rule add ipproto tcp dport 81-90 blackhole priority 81; ip rule add iif lo ipproto udp prohibit priority 82; ip rule add from 172.18.0.64/26 blackhole priority 83
+            ip rule add tun_id 7 blackhole priority 84; ip link set up0 group 9; ip route add unreachable default table 61
+            ip rule add lookup 62 suppress_ifgroup 9 priority 85; ip route add 192.0.2.0/24 via 10.0.2.99 dev up0 onlink table 62"],
         ask: "/run/netns/c1 192.0.2.50:80",
     }
     dead_gateway_of_the_host: {
@@ -121,34 +123,5 @@ cases! {
         breaks: "ip -n c1 addr flush dev eth0 scope global",
         ask: "/run/netns/c1 192.0.2.50:80",
         says: "dropped|rejected no-address /run/netns/c1 eth0",
-    }
-    ipsec_blocks_what_is_passed_on: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip xfrm policy add dir fwd src 0.0.0.0/0 dst 0.0.0.0/0 action block",
-        ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped firewall-rule host src 0.0.0.0/0 dst 0.0.0.0/0 dir fwd",
-    }
-    ipsec_blocks_one_port_on_the_way_out: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip xfrm policy add dir out src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 80 action block priority 7",
-        ask: "/run/netns/c1 192.0.2.50:80",
-        says: "dropped firewall-rule host src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 80 dir out",
-    }
-    ipsec_spares_other_ports: {
-        on: &[BRIDGE, MASQUERADE, "ip xfrm policy add dir out src 172.18.0.0/16 dst 192.0.2.0/24 proto tcp dport 81 action block
-            ip xfrm policy add dir in src 0.0.0.0/0 dst 0.0.0.0/0 action block"],
-        ask: "/run/netns/c1 192.0.2.50:80",
-    }
-    ipsec_blocks_what_arrives_six: {
-        on: &[BRIDGE, MASQUERADE],
-        breaks: "ip netns exec c2 ip xfrm policy add dir in src fd00:18::/64 dst fd00:18::20/128 action block",
-        ask: "/run/netns/c1 [fd00:18::20]:80",
-        says: "dropped firewall-rule /run/netns/c2 src fd00:18::/64 dst fd00:18::20/128 dir in",
-    }
-    ipsec_first_by_priority: {
-        on: &[BRIDGE, MASQUERADE, "ip xfrm policy add dir fwd src 0.0.0.0/0 dst 0.0.0.0/0 action block priority 9
-            ip xfrm policy add dir fwd src 172.18.0.0/16 dst 0.0.0.0/0 action allow priority 3
-            ip xfrm policy add dir fwd src 0.0.0.0/0 dst 10.0.2.2/32 action allow priority 3"],
-        ask: "/run/netns/c1 192.0.2.50:80",
     }
 }

@@ -4,9 +4,10 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use crate::addr::Family;
+use crate::publish::PortMapping;
 use crate::trace::env::Blame;
 use crate::trace::query::{Query, Source, Target};
-use crate::trace::report::Owner;
+use crate::trace::report::{Cause, Code, Owner};
 use crate::trace::ruleset::{Expr, Hook, Match, Ruleset, TableFamily};
 use crate::trace::state::{HOST, ObservedState};
 use crate::trace::walk::outlook::{self, At};
@@ -26,15 +27,18 @@ struct Hit {
     rule: Blame,
 }
 
-pub(super) fn published(state: &ObservedState, tracer: &Tracer) -> Vec<PublishedPort> {
+pub(super) fn published(state: &ObservedState) -> Vec<PublishedPort> {
     let rules = &state.host().ruleset;
     if !translates(rules) {
         return Vec::new();
     }
+    // What wharf's own mappings take first is published all the same.
+    let others = without_wharf(state);
+    let tracer = Tracer::new(&others);
     let mut hits: Vec<Hit> = Vec::new();
     for port in ports(rules) {
         for l4 in [L4::Tcp, L4::Udp] {
-            hits.extend(asked(state, tracer, l4, port));
+            hits.extend(asked(state, &tracer, l4, port));
         }
     }
     let mut all: Vec<PublishedPort> = Vec::new();
@@ -52,6 +56,50 @@ pub(super) fn published(state: &ObservedState, tracer: &Tracer) -> Vec<Published
         all.extend(entries(state, hit, &alike));
     }
     all
+}
+
+fn without_wharf(state: &ObservedState) -> ObservedState {
+    let mut others = state.clone();
+    if let Some(host) = others.spaces.get_mut(HOST) {
+        let rules = &mut host.ruleset;
+        rules.chains.retain(|c| !is_wharf(c.family, &c.table));
+        rules.sets.retain(|s| !is_wharf(s.family, &s.table));
+    }
+    others
+}
+
+/// A mapping of wharf's that takes what the rule of somebody else publishes as well.
+pub(super) fn shadowed(
+    state: &ObservedState,
+    rule: &str,
+    l4: L4,
+    ip: IpAddr,
+    port: u16,
+) -> Option<Cause> {
+    let family = Family::of(ip);
+    let fits = |(of, m): &(Family, PortMapping)| {
+        *of == family
+            && m.protocol.number() == l4.number(family)
+            && m.bound_to().is_none_or(|bound| bound == ip)
+            && (m.host.first()..=m.host.last()).contains(&port)
+    };
+    let (name, mapping) = state.containers.iter().find_map(|c| {
+        let (_, mapping) = state.published(c).into_iter().find(fits)?;
+        Some((&c.name, mapping))
+    })?;
+    let shown = outlook::show_end(ip, port);
+    Some(Cause {
+        code: Code::PublishShadowed,
+        netns: state.host().name.clone(),
+        object: shown.clone(),
+        owner: Owner::Wharf,
+        summary: format!("wharf's mapping to {name} takes {shown} before that rule sees it."),
+        evidence: vec![
+            format!("wharf port ls {name}: {mapping}"),
+            format!("nft -a list ruleset: {rule}"),
+        ],
+        fix: vec![format!("wharf port rm {name} {mapping}")],
+    })
 }
 
 /// One entry for all addresses, or one for each that answers.

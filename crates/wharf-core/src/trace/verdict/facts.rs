@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use crate::addr::Family;
 use crate::trace::packet::L4;
-use crate::trace::query::Query;
+use crate::trace::query::{Query, Source};
 use crate::trace::report::{Cause, Code, HopVerdict, Owner, Report, Verdict};
 use crate::trace::seen::{Act, Asked, Dropped, Frame, Judged, Leg, Outcome, Seen};
 use crate::trace::state::{ObservedState, Place, SpaceId};
@@ -346,7 +346,13 @@ impl<'a> Facts<'a> {
             return None;
         }
         let v6 = self.query_is_v6();
-        let here = |a: &&Asked| last.is_none_or(|f| f.place.space == a.place.space);
+        // What was seen on no link is where it was made.
+        let at = match (last, &self.query.source) {
+            (Some(frame), _) => Some(frame.place.space),
+            (None, Source::Space(id, _)) => Some(*id),
+            (None, _) => None,
+        };
+        let here = |a: &&Asked| at.is_none_or(|space| space == a.place.space);
         let mut silent = self.seen.asked.iter().filter(|a| !a.answered);
         let asked = silent.find(|a| here(a) && (Family::of(a.addr) == Family::V6) == v6)?;
         let space = self.state.spaces.get(asked.place.space)?;

@@ -11,6 +11,7 @@ use super::Walk;
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
 use super::owner;
+use super::turned::Inside;
 
 /// `BR_STATE_FORWARDING`.
 const FORWARDING: u8 = 3;
@@ -32,17 +33,21 @@ impl<'a> Walk<'a> {
             let fault = self.link_down(bridge);
             self.blame(Verdict::Dropped, "bridge", fault);
         }
+        let port = |i: Option<u32>| i.and_then(|i| space.link(i));
+        if let (Some(inside), Some(out)) = (self.turned.take(), port(output)) {
+            return self.turned_to(inside, out, packet);
+        }
         if input.is_none() || output.is_none() {
             self.check_name(bridge, link);
         }
-        let port = |i: Option<u32>| i.and_then(|i| space.link(i));
         if let Some(p) = port(input) {
             self.check_port_in(bridge, p, &packet);
         }
         if let Some(vlan) = self.vlan(link, port(input), port(output)) {
             self.blame(Verdict::Dropped, "bridge", vlan);
         }
-        let calls = input.is_some() && output.is_some() && self.calls_ip(link, bridge, &packet);
+        let shown = input.is_some() && self.calls_ip(link, bridge, &packet);
+        let calls = shown && output.is_some();
         let mut site = Site::new(bridge.space, Hook::Prerouting, Sort::Bridge);
         // Where the frame leaves is not told before it is decided, nor where it came from after that.
         site.iif = input;
@@ -59,17 +64,39 @@ impl<'a> Walk<'a> {
         if let (Some(i), Some(o)) = (port(input), port(output)) {
             self.check_pair(bridge, i, o, &packet);
         }
-        match port(output) {
-            Some(o) => self.check_port_out(bridge, o, &packet),
-            None => self.check_upward(bridge, link, &packet),
+        let name = |i: Option<u32>| port(i).map_or(space.name.as_str(), |l| l.name.as_str());
+        let text = format!("from {} to {}", name(input), name(output));
+        match (port(output), input) {
+            (Some(o), _) => self.check_port_out(bridge, o, &packet),
+            // IP rules see it first, and may turn it round.
+            (None, Some(input)) if shown => {
+                self.inside = Some(Inside::new(bridge, input, &packet));
+                self.hop(bridge.space, "bridge", &link.name, &text);
+                return packet;
+            }
+            (None, _) => self.check_upward(bridge, link, &packet),
         }
-        site.oif = output;
+        let packet = self.decided(bridge, (input, output), calls, packet);
+        self.hop(bridge.space, "bridge", &link.name, &text);
+        packet
+    }
+
+    /// The rules of a bridge behind its decision where a frame goes, and those of IP where it `calls` them.
+    pub(super) fn decided(
+        &mut self,
+        bridge: Place,
+        (input, output): (Option<u32>, Option<u32>),
+        calls: bool,
+        packet: Packet,
+    ) -> Packet {
+        let mut site = Site::new(bridge.space, Hook::Forward, Sort::Bridge);
+        (site.iif, site.oif) = (input, output);
         site.hook = match (input, output) {
             (_, None) => Hook::Input,
             (Some(_), Some(_)) => Hook::Forward,
             (None, Some(_)) => Hook::Postrouting,
         };
-        packet = self.rules(site, packet);
+        let mut packet = self.rules(site, packet);
         if calls {
             packet = self.bridged_ip(bridge, Hook::Forward, input, output, packet);
         }
@@ -80,9 +107,6 @@ impl<'a> Walk<'a> {
                 packet = self.bridged_ip(bridge, Hook::Postrouting, input, output, packet);
             }
         }
-        let name = |i: Option<u32>| port(i).map_or(space.name.as_str(), |l| l.name.as_str());
-        let text = format!("from {} to {}", name(input), name(output));
-        self.hop(bridge.space, "bridge", &link.name, &text);
         packet
     }
 
@@ -146,7 +170,14 @@ impl<'a> Walk<'a> {
         own || self.space(bridge.space).sysctl(name) == Some(1)
     }
 
-    fn blocked(&self, bridge: Place, port: &Link, what: String, seen: &str, fix: &str) -> Fault {
+    pub(super) fn blocked(
+        &self,
+        bridge: Place,
+        port: &Link,
+        what: String,
+        seen: &str,
+        fix: &str,
+    ) -> Fault {
         let space = self.space(bridge.space);
         let place = Place {
             index: port.index,
@@ -224,7 +255,13 @@ impl<'a> Walk<'a> {
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 
-    fn check_pair(&mut self, bridge: Place, input: &Link, output: &Link, packet: &Packet) {
+    pub(super) fn check_pair(
+        &mut self,
+        bridge: Place,
+        input: &Link,
+        output: &Link,
+        packet: &Packet,
+    ) {
         let isolated = |l: &Link| l.port.as_ref().is_some_and(|p| p.isolated);
         if !(isolated(input) && isolated(output)) {
             return;
@@ -243,7 +280,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Does the bridge send the frame out by this port?
-    fn check_port_out(&mut self, bridge: Place, link: &Link, packet: &Packet) {
+    pub(super) fn check_port_out(&mut self, bridge: Place, link: &Link, packet: &Packet) {
         let Some(port) = &link.port else {
             return;
         };
@@ -309,7 +346,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Whether the bridge takes the frame as its own: a forwarding entry may send its MAC address to a port.
-    fn check_upward(&mut self, bridge: Place, link: &Link, packet: &Packet) {
+    pub(super) fn check_upward(&mut self, bridge: Place, link: &Link, packet: &Packet) {
         let space = self.space(bridge.space);
         let Some(mac) = packet.dst_mac.filter(|mac| link.mac == Some(*mac)) else {
             return;

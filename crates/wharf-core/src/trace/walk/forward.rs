@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{HOST, IpsecDir, Link, Place, RouteKind, SpaceId};
+use crate::trace::state::{HOST, Link, Place, RouteKind, SpaceId};
 
 use super::fault::Fault;
 use super::hooks::{Site, Sort};
@@ -44,6 +44,9 @@ impl<'a> Walk<'a> {
         let Some(out) = self.route(id, &packet, Some(link)) else {
             return Step::End(Arrival::Lost);
         };
+        if self.turned.is_some() {
+            return Step::Emit(out.emit(id, packet));
+        }
         let mut packet = packet;
         if packet.ttl <= 1 {
             let fault = self.ttl_spent(id, &packet);
@@ -51,18 +54,17 @@ impl<'a> Walk<'a> {
             packet.ttl = 64;
         }
         packet.ttl -= 1;
-        let came = self.as_it_came(id, &packet);
-        self.ipsec(id, IpsecDir::Forward, link.index, &came);
-        self.ipsec(id, IpsecDir::Out, out.link, &came);
+        let mut site = Site::new(id, Hook::Forward, Sort::Ip);
+        (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
+        self.ipsec_passing(site, &packet);
         if out.mtu < self.full {
             self.check_too_big(id, link, &out, &packet);
         }
         self.full = self.full.min(out.mtu);
-        let mut site = Site::new(id, Hook::Forward, Sort::Ip);
-        (site.iif, site.oif, site.port_in) = (Some(link.index), Some(out.link), port);
-        let packet = self.rules(site, packet);
+        let before = self.rules(site, packet);
         site.hook = Hook::Postrouting;
-        let packet = self.rules(site, packet);
+        let packet = self.rules(site, before.clone());
+        self.ipsec_leaving(site, Some(&before), &packet);
         self.passed.push(Passed {
             space: id,
             iif: link.index,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use crate::trace::packet::{L4, Packet};
 use crate::trace::report::{Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{IpsecDir, Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
+use crate::trace::state::{Link, NextHop, Place, PolicyRule, RouteKind, SpaceId};
 
 use super::hooks::{Site, Sort};
 use super::route::{self, Ask, Chosen, Found, Refuser};
@@ -28,6 +28,20 @@ pub(super) struct Out<'a> {
     pub rule: Option<&'a PolicyRule>,
 }
 
+impl<'a> Out<'a> {
+    pub(super) fn emit(self, space: SpaceId, packet: Packet) -> Emit<'a> {
+        Emit {
+            space,
+            link: self.link,
+            next: self.next,
+            gateway: self.gateway,
+            text: self.text,
+            rule: self.rule,
+            packet,
+        }
+    }
+}
+
 impl<'a> Walk<'a> {
     /// A packet that the space makes.
     pub(super) fn originate(&mut self, id: SpaceId, packet: Packet) -> Step<'a> {
@@ -42,9 +56,9 @@ impl<'a> Walk<'a> {
         if packet.dst.is_ipv6() && !out.local {
             self.check_disabled(id, out.link);
         }
-        self.ipsec(id, IpsecDir::Out, out.link, &packet);
         let mut site = Site::new(id, Hook::Output, Sort::Ip);
         (site.local, site.oif) = (true, Some(out.link));
+        self.ipsec_leaving(site, None, &packet);
         let mut sent = self.rules(site, packet.clone());
         if (sent.dst, sent.mark, sent.src) != (packet.dst, packet.mark, packet.src) {
             // The kernel asks again when a rule changed the destination or the mark.
@@ -56,7 +70,10 @@ impl<'a> Walk<'a> {
         }
         site = Site::new(id, Hook::Postrouting, Sort::Ip);
         (site.local, site.oif) = (true, Some(out.link));
+        self.ipsec_leaving(site, Some(&packet), &sent);
+        let before = sent.clone();
         sent = self.rules(site, sent);
+        self.ipsec_leaving(site, Some(&before), &sent);
         self.dispatch(id, out, sent)
     }
 
@@ -84,15 +101,7 @@ impl<'a> Walk<'a> {
                 packet,
             });
         }
-        Step::Emit(Emit {
-            space: id,
-            link: out.link,
-            next: out.next,
-            gateway: out.gateway,
-            text: out.text,
-            rule: out.rule,
-            packet,
-        })
+        Step::Emit(out.emit(id, packet))
     }
 
     /// A rule that sends a packet of 127.0.0.1 to a link sends it nowhere unless `route_localnet` is on.
@@ -286,10 +295,12 @@ impl<'a> Walk<'a> {
             self.check_martian(id, link, &before, &packet);
         }
         let skip = self.skip.get(&id).cloned().unwrap_or_default();
-        let local = match route::lookup(space, &Ask::of(&packet, Some(link)), &skip) {
+        let found = route::lookup(space, &Ask::of(&packet, Some(link)), &skip);
+        let local = match &found {
             Found::Route(c) => c.route.kind != RouteKind::Unicast,
             _ => route::is_local(space, packet.dst),
         };
+        let packet = self.turn(&before, packet, &found);
         if !local {
             return self.forward(id, link, port, packet);
         }
@@ -298,8 +309,7 @@ impl<'a> Walk<'a> {
         }
         site.hook = Hook::Input;
         let packet = self.rules(site, packet);
-        let came = self.as_it_came(id, &packet);
-        self.ipsec(id, IpsecDir::In, link.index, &came);
+        self.ipsec_arriving(id, link, &packet);
         Step::End(Arrival::Local {
             space: id,
             iif: link.index,

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use crate::network::NetworkSpec;
+use crate::trace::query::Target;
 use crate::trace::report::{Code, Verdict};
 use crate::trace::state::{HOST, Place, SpaceId};
 
@@ -25,7 +27,12 @@ impl<'a> Walk<'a> {
             return Step::End(Arrival::Lost);
         }
         let all = holders(self.state, emit.next);
-        let near = all.iter().copied().find(|p| p.space != emit.space);
+        // A namespace that hangs together with this one by nothing is not where the packet could have gone.
+        let asked = |id| matches!(self.query.target, Target::Space(to) if to == id);
+        let near = all.iter().copied().find(|p| {
+            p.space != emit.space
+                && (asked(p.space) || owner::linked(self.state, emit.space, p.space))
+        });
         let (fault, step) = match near {
             Some(owner) => self.elsewhere(&emit, seg, owner),
             None => self.nobody(&emit, seg),
@@ -116,7 +123,7 @@ impl<'a> Walk<'a> {
             .map(last)
             .filter(|p| p.space != emit.space);
         let wanted: Vec<Place> = match self.query.target {
-            crate::trace::query::Target::Space(id) if !emit.gateway && !self.reply => {
+            Target::Space(id) if !emit.gateway && !self.reply => {
                 ends.filter(|p| p.space == id).collect()
             }
             _ if emit.gateway => ends.filter(|p| self.is_router(p.space, addr)).collect(),
@@ -367,6 +374,8 @@ impl<'a> Walk<'a> {
             .map(last)
             .filter(|p| p.space != emit.space && !self.is_router(p.space, addr));
         match (ends.next(), ends.next()) {
+            // What a container has beside its own addresses does not pass its port.
+            (Some(only), None) if self.guarded_container(only.space) => vec!["wharf ps".to_owned()],
             (Some(only), None) => vec![format!(
                 "{}ip addr add {addr}/{len} dev {}",
                 self.space(only.space).enter,
@@ -377,6 +386,15 @@ impl<'a> Walk<'a> {
                 self.space(emit.space).enter
             )],
         }
+    }
+
+    fn guarded_container(&self, id: SpaceId) -> bool {
+        let name = self.space(id).container.as_deref();
+        let found = name.and_then(|n| self.container(n));
+        found.is_some_and(|c| {
+            let mut nets = c.attachments.iter().map(|a| a.network.as_str());
+            nets.any(|n| self.network(n).is_some_and(NetworkSpec::is_managed))
+        })
     }
 
     /// A translation leads to an address that nobody has.

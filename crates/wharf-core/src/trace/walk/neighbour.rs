@@ -214,7 +214,7 @@ impl<'a> Walk<'a> {
         let mut packet = emit.packet.clone();
         packet.src_mac = self.state.link(place).and_then(|l| l.mac);
         packet.dst_mac = self.state.link(last(way)).and_then(|l| l.mac);
-        let packet = self.cross(way, packet);
+        let mut packet = self.cross(way, packet);
         self.sender = emit.gateway.then(|| (emit.space, emit.text.clone(), place));
         let end = last(way);
         let port = way
@@ -222,6 +222,9 @@ impl<'a> Walk<'a> {
             .checked_sub(2)
             .map(|i| way[i].place)
             .filter(|p| p.space == end.space && self.state.link(end).is_some_and(is_bridge));
+        if port.is_none() {
+            packet = self.let_up(packet);
+        }
         Step::Enter(Enter {
             place: end,
             port: port.map(|p| p.index),

@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use crate::trace::report::Owner;
 use crate::trace::state::{HOST, Link, ObservedState, Place, Route, SpaceId};
 
+use super::segment::lower;
+
 /// `rtm_protocol` of wharf's routes and routing rules.
 pub(super) const WHARF: u8 = 119;
 
@@ -74,6 +76,31 @@ pub(super) fn holders(state: &ObservedState, addr: IpAddr) -> Vec<Place> {
         }
     }
     all
+}
+
+/// Whether links lead from one space to another, over whichever others.
+pub(super) fn linked(state: &ObservedState, from: SpaceId, to: SpaceId) -> bool {
+    let mut pairs = Vec::new();
+    for (space, s) in state.spaces.iter().enumerate() {
+        for link in &s.links {
+            let index = link.index;
+            let other = lower(state, Place { space, index }, link);
+            pairs.extend(other.filter(|p| p.space != space).map(|p| (space, p.space)));
+        }
+    }
+    let mut known = vec![from];
+    let mut at = 0;
+    while let Some(here) = known.get(at).copied() {
+        for (a, b) in &pairs {
+            for (near, far) in [(a, b), (b, a)] {
+                if *near == here && !known.contains(far) {
+                    known.push(*far);
+                }
+            }
+        }
+        at += 1;
+    }
+    known.contains(&to)
 }
 
 /// The space that a wharf container's address belongs to, by what wharf gave it.

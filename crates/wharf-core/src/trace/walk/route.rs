@@ -166,16 +166,20 @@ pub(super) fn lookup<'a>(space: &'a Space, ask: &Ask, skip: &Skip<'a>) -> Found<
         };
         match found {
             Found::Nothing => {}
-            Found::Route(c) if suppressed(rule, c.route) => {}
+            Found::Route(c) if suppressed(space, rule, &c) => {}
             found => return found,
         }
     }
     Found::Nothing
 }
 
-fn suppressed(rule: &PolicyRule, route: &Route) -> bool {
-    rule.suppress
-        .is_some_and(|most| u32::from(route.dst.prefix_len()) <= most)
+fn suppressed(space: &Space, rule: &PolicyRule, chosen: &Chosen) -> bool {
+    let link = || space.link(chosen.hop?.link?);
+    let short = |most| u32::from(chosen.route.dst.prefix_len()) <= most;
+    rule.suppress.is_some_and(short)
+        || rule
+            .suppress_group
+            .is_some_and(|group| link().is_some_and(|l| l.group == group))
 }
 
 /// One of the rules every namespace starts with.
@@ -219,6 +223,8 @@ fn selects(space: &Space, rule: &PolicyRule, ask: &Ask) -> bool {
         && rule.ip_proto.is_none_or(|p| p == ask.protocol)
         && port(rule.sport, ask.sport)
         && port(rule.dport, ask.dport)
+        // Where a packet came by a tunnel, that is not followed.
+        && !rule.tunnel
         // The asking program is taken to be root's, whose uid is 0.
         && rule.uids.is_none_or(|(a, _)| a == 0);
     holds != rule.invert

@@ -130,5 +130,8 @@ pub(super) fn show_rule(rule: &PolicyRule) -> String {
     if let Some(most) = rule.suppress {
         text += &format!(" suppress_prefixlength {most}");
     }
+    if let Some(group) = rule.suppress_group {
+        text += &format!(" suppress_ifgroup {group}");
+    }
     text
 }

@@ -207,7 +207,7 @@ fn inside(one: &mut Known, notes: &mut Vec<Unread>) {
         }
         Err(error) => notes.push(unread(&name, "sockets", error)),
     }
-    space.ipsec = ipsec::read().unwrap_or_note(&name, "IPsec policies", notes);
+    space.ipsec = ipsec::read(&name, notes);
     space.queues = queues();
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     space.now = now.map_or(0, |d| u64::try_from(d.as_nanos()).unwrap_or(0));

@@ -26,6 +26,7 @@ const CONF4: &[(usize, &str)] = &[
     (8, "rp_filter"),
     (9, "accept_source_route"),
     (13, "arp_filter"),
+    (15, "disable_xfrm"),
     (16, "disable_policy"),
     (18, "arp_announce"),
     (19, "arp_ignore"),

@@ -311,15 +311,6 @@ struct List<T> {
     torn: bool,
 }
 
-impl<T> List<T> {
-    fn empty() -> Self {
-        Self {
-            items: Vec::new(),
-            torn: false,
-        }
-    }
-}
-
 /// Reads a list; once more if it changed meanwhile.
 fn list<T>(
     rt: &mut Rt,

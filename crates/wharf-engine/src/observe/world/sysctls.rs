@@ -31,6 +31,7 @@ const NAMES: &[&str] = &[
     "ipv4/conf/all/arp_filter",
     "ipv4/conf/all/proxy_arp",
     "ipv4/conf/all/disable_policy",
+    "ipv4/conf/all/disable_xfrm",
     "ipv4/conf/all/src_valid_mark",
     "ipv4/conf/all/ignore_routes_with_linkdown",
     "ipv4/conf/default/forwarding",
