@@ -23,6 +23,7 @@ mod repair;
 mod serve;
 mod topology;
 mod trace;
+mod update;
 
 use clap::error::ErrorKind as ClapKind;
 use clap::{Parser, Subcommand};
@@ -76,6 +77,8 @@ enum Command {
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(Lazy<container::RmArgs>),
+    /// Change the order of a container's networks, or its labels
+    Update(Lazy<update::UpdateArgs>),
     /// Make, show and remove networks, and put containers on them
     #[command(subcommand, visible_alias = "net")]
     Network(Lazy<network::NetworkCommand>),
@@ -150,6 +153,7 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Ps(Lazy(args)) => container::ps(&args, ctx),
         Command::Inspect(Lazy(args)) => container::inspect(&args, ctx),
         Command::Rm(Lazy(args)) => container::rm(&args, ctx),
+        Command::Update(Lazy(args)) => update::update(&args, ctx),
         Command::Network(Lazy(command)) => network::run(command, ctx),
         Command::Port(Lazy(command)) => port::run(command, ctx),
         Command::Plan(Lazy(args)) => topology::plan(&args, ctx),
