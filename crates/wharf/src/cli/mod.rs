@@ -4,6 +4,7 @@
 //! errors (`output`), decisions (`wharf-core`), effects (`wharf-engine`).
 
 mod args;
+mod complete;
 mod container;
 mod context;
 mod doctor;
@@ -123,6 +124,9 @@ enum Command {
     /// Print the reference of the command line as Markdown
     #[command(hide = true)]
     Docs,
+    /// Print the names that may come next, for completion scripts
+    #[command(hide = true)]
+    Names(Lazy<complete::NamesArgs>),
 }
 
 /// Reads the command line, does what it says, and gives the exit status.
@@ -175,6 +179,7 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
             Ok(crate::netavark::main(name.chain(args)))
         }
         Command::Docs => manual::docs(ctx),
+        Command::Names(Lazy(args)) => complete::names(&args, ctx),
     }
 }
 

@@ -23,6 +23,7 @@ mod cni_reference;
 mod cni_runtime;
 mod cni_storm;
 mod common;
+mod completion;
 mod containerd;
 mod crash;
 mod doctor;
