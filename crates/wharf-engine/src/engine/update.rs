@@ -108,7 +108,7 @@ impl Engine {
             for name in before.iter().filter(|n| !after.contains(n)) {
                 engine.count_loopback(txn, name, -1)?;
             }
-            engine.run.containers.put(txn, is.name.as_str(), is)?;
+            engine.run.put_container(txn, is)?;
             engine.run.journal.delete(txn, key).map(|_| ())
         })
     }
