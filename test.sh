@@ -11,7 +11,7 @@ need cc:gcc cc:libc6-dev nft:nftables ip:iproute2 iptables:iptables ping:iputils
     conntrack:conntrack sysctl:procps python3:python3 socat:socat unshare:util-linux ufw:ufw dbus-daemon:dbus-daemon \
     podman:podman crun:crun conmon:conmon /usr/lib/podman/aardvark-dns:aardvark-dns /usr/lib/podman/netavark:netavark \
     /bin/busybox:busybox-static newuidmap:uidmap slirp4netns:slirp4netns \
-    /usr/lib/cni/portmap:containernetworking-plugins
+    /usr/lib/cni/portmap:containernetworking-plugins zsh:zsh fish:fish
 need_idle firewalld firewalld:firewalld
 need_idle containerd containerd:containerd
 

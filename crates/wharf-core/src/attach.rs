@@ -245,6 +245,15 @@ impl Attachment {
             .find(|a| Family::of_net(*a) == family)
     }
 
+    /// Its place, and its further names.
+    pub fn place(&self) -> Place {
+        Place {
+            network: self.network.clone(),
+            gw_priority: self.gw_priority,
+            aliases: self.aliases.clone(),
+        }
+    }
+
     /// Whether a default route of the container goes by it.
     pub fn leads_out(&self) -> bool {
         !self.default_routes.is_empty() || self.routes.iter().any(|r| r.dst.prefix_len() == 0)
@@ -356,15 +365,88 @@ impl Container {
         let Some(newest) = self.attachments.pop() else {
             return;
         };
-        let is_behind = |a: &Attachment| match (numbered(&a.interface), numbered(&newest.interface))
-        {
-            (Some((prefix, number)), Some((same, lower))) => prefix == same && number > lower,
-            _ => false,
-        };
-        let at = self.attachments.iter().position(is_behind);
-        self.attachments
-            .insert(at.unwrap_or(self.attachments.len()), newest);
+        let at = place_among(
+            &newest.interface,
+            self.attachments.iter().map(|a| &a.interface),
+        );
+        self.attachments.insert(at, newest);
     }
+
+    /// The places of its attachments, in order.
+    pub fn places(&self) -> Vec<Place> {
+        self.attachments.iter().map(Attachment::place).collect()
+    }
+
+    /// Puts its attachments in the order of `places`, which names each of its networks once; or the first network that is
+    /// named twice, is not one of its own, or is not named.
+    ///
+    /// # Errors
+    /// That network.
+    pub fn arrange(&mut self, places: &[Place]) -> Result<(), Misplaced> {
+        let mut left = std::mem::take(&mut self.attachments);
+        for place in places {
+            let at = left.iter().position(|a| a.network == place.network);
+            let Some(at) = at else {
+                let name = place.network.clone();
+                let twice = self.attachment(&name).is_some();
+                self.attachments.append(&mut left);
+                return Err(match twice {
+                    true => Misplaced::Twice(name),
+                    false => Misplaced::NotAttached(name),
+                });
+            };
+            self.attachments.push(Attachment {
+                gw_priority: place.gw_priority,
+                aliases: place.aliases.clone(),
+                ..left.remove(at)
+            });
+        }
+        match left.first().map(|a| a.network.clone()) {
+            None => Ok(()),
+            Some(name) => {
+                self.attachments.append(&mut left);
+                Err(Misplaced::Missing(name))
+            }
+        }
+    }
+}
+
+/// Where the newest of several interfaces belongs.
+pub fn place_among<'a>(newest: &IfName, others: impl Iterator<Item = &'a IfName>) -> usize {
+    let is_behind = |other: &IfName| match (numbered(other), numbered(newest)) {
+        (Some((prefix, number)), Some((same, lower))) => prefix == same && number > lower,
+        _ => false,
+    };
+    let mut count = 0;
+    for (at, other) in others.enumerate() {
+        if is_behind(other) {
+            return at;
+        }
+        count = at + 1;
+    }
+    count
+}
+
+/// What of an attachment changes without the cable: its place among the container's networks, and its further names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The network.
+    pub network: NetworkName,
+    /// The choice of default route: higher first, then the order.
+    pub gw_priority: i32,
+    /// Further names.
+    pub aliases: Vec<String>,
+}
+
+/// Why an order of networks is not a container's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Misplaced {
+    /// This network is named twice.
+    Twice(NetworkName),
+    /// The container is not on this network.
+    NotAttached(NetworkName),
+    /// The container is on this network, which is not named.
+    Missing(NetworkName),
 }
 
 /// A name's digits at the end, and what is before them: `eth1` is 1 of `eth`.

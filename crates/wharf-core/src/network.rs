@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr::{Family, Mac};
 use crate::name::{IfName, NetworkName};
-use crate::options::{GatewayMode, NetworkOptions, OptionError};
+use crate::options::{GatewayMode, NetworkOptions, OptionError, without_family};
 
 mod driver;
 mod error;
@@ -416,9 +416,17 @@ fn check_request(request: &NetworkRequest, settings: &NetworkOptions) -> Result<
             "`masquerade` and the option for it differ: leave one of them out",
         ),
     ];
-    match contradictions.iter().find(|(is, _)| *is) {
-        Some((_, what)) => Err(NetworkError::Contradiction(what)),
+    if let Some((_, what)) = contradictions.iter().find(|(is, _)| *is) {
+        return Err(NetworkError::Contradiction(what));
+    }
+    // Of other front ends' networks the options come from files that were written for programs which pass over them.
+    let own = request.owner == OWNER && request.kind == NetworkKind::Own;
+    match without_family(&request.options, |f| !own || request.has(f)) {
         None => Ok(()),
+        Some((key, family)) => Err(NetworkError::OptionWithoutFamily {
+            key: key.to_owned(),
+            family,
+        }),
     }
 }
 

@@ -294,6 +294,28 @@ impl NetworkOptions {
     }
 }
 
+/// The first of these options that does something to one family only, which is not `has`: it would be for nothing.
+pub fn without_family(
+    options: &BTreeMap<String, String>,
+    has: impl Fn(Family) -> bool,
+) -> Option<(&str, Family)> {
+    let idle = |key: &String, value: &String| {
+        let alone = BTreeMap::from([(key.clone(), value.clone())]);
+        NetworkOptions::parse(&alone).is_ok_and(|read| read == NetworkOptions::default())
+    };
+    options.iter().find_map(|(key, value)| {
+        let family = match one_name(key) {
+            "outbound_addr4"
+            | "bridge.host_binding_ipv4"
+            | "bridge.gateway_mode_ipv4"
+            | "bridge.inhibit_ipv4" => Family::V4,
+            "outbound_addr6" | "bridge.gateway_mode_ipv6" => Family::V6,
+            _ => return None,
+        };
+        (!has(family) && !idle(key, value)).then_some((key.as_str(), family))
+    })
+}
+
 /// One name for what has several.
 fn one_name(key: &str) -> &str {
     match key.strip_prefix("com.docker.network.").unwrap_or(key) {

@@ -30,8 +30,10 @@ use crate::publish::PortMapping;
 mod compare;
 mod text;
 
-pub use compare::network_matches;
-pub use compare::{ContainerChange, NetworkDifference, container_changes, network_differences};
+pub use compare::{
+    ContainerChange, NetworkDifference, container_changes, network_differences, network_matches,
+    with_own,
+};
 use text::{Attachments, Named, Text, Texts};
 
 /// A whole file.

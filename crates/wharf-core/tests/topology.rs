@@ -265,7 +265,7 @@ fn a_container_as_asked_for_needs_no_change() {
     .unwrap();
     let changes = |text: &str| {
         let (_, specs) = toml(text).into_requests().unwrap();
-        container_changes(&specs[0], &container)
+        container_changes(&specs[0], &container, |_| None)
     };
     let web = |rest: &str| format!("[containers.web]\n{rest}");
     for same in [
@@ -281,7 +281,7 @@ fn a_container_as_asked_for_needs_no_change() {
         other.as_slice(),
         [
             ContainerChange::PortRemove(_),
-            ContainerChange::Disconnect(_),
+            ContainerChange::Disconnect(_, None),
             ContainerChange::Connect(_),
             ContainerChange::Connect(_),
             ContainerChange::PortAdd(_),
@@ -289,4 +289,79 @@ fn a_container_as_asked_for_needs_no_change() {
     ));
     let moved = changes(&web("networks = ['blue']\nnetns = '/run/netns/other'"));
     assert!(matches!(moved.as_slice(), [ContainerChange::Netns(_)]));
+}
+
+/// Order, priorities, further names and labels change without a cable being pulled, and come back as they were.
+#[test]
+fn the_order_of_networks_is_a_change_of_its_own() {
+    let attachment = |network: &str, interface: &str, n: u8| {
+        serde_json::json!({
+            "network": network, "interface": interface, "host_interface": format!("v{n}"),
+            "mac": format!("02:00:00:00:00:0{n}"), "addresses": [format!("10.{n}.0.10/16")],
+            "gateways": [format!("10.{n}.0.1")], "default_routes": [], "gw_priority": 0,
+            "phase": "active"
+        })
+    };
+    let container = |made_by_wharf: bool| -> Container {
+        serde_json::from_value(serde_json::json!({
+            "name": "web", "id": "0", "owner": "cli", "process": null, "created": 0,
+            "netns": {"path": "/run/netns/web", "identity": null, "made_by_wharf": made_by_wharf},
+            "attachments": [attachment("b", "eth1", 1), attachment("a", "eth0", 2)],
+            "ports": [], "labels": {"wharf.rebuilt": "1", "team": "x"}
+        }))
+        .unwrap()
+    };
+    let changes = |rest: &str, made_by_wharf| {
+        let text = format!("[containers.web]\nlabels = {{ team = 'x' }}\n{rest}");
+        let (_, specs) = toml(&text).into_requests().unwrap();
+        container_changes(&specs[0], &container(made_by_wharf), |_| None)
+    };
+    let order = |places: &[wharf_core::attach::Place]| -> String {
+        let names = places.iter().map(|p| p.network.as_str());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(changes("networks = ['b', 'a']", true), []);
+    for (text, wanted) in [
+        ("networks = ['a', 'b']", "a b"),
+        ("networks = ['b:gw-priority=2', 'a']", "b a"),
+        ("networks = ['b', 'a:alias=x']", "b a"),
+    ] {
+        let found = changes(text, true);
+        let [ContainerChange::Arrange { from, to }] = found.as_slice() else {
+            panic!("{text}: {found:?}");
+        };
+        assert_eq!((order(from).as_str(), order(to).as_str()), ("b a", wanted));
+    }
+    // Who leaves comes back by the number of his interface: the order from before is to be made again.
+    let found = changes("networks = ['b:ip=10.1.0.11', 'a']", true);
+    let [
+        ContainerChange::Disconnect(_, Some(back)),
+        ContainerChange::Connect(_),
+        ContainerChange::Arrange { from, to },
+    ] = found.as_slice()
+    else {
+        panic!("{found:?}");
+    };
+    assert_eq!(
+        (order(back), order(from), order(to)),
+        ("b a".into(), "a b".into(), "b a".into())
+    );
+    let found = changes("networks = ['b', 'a:ip=10.2.0.11']", true);
+    assert!(
+        matches!(
+            found.as_slice(),
+            [
+                ContainerChange::Disconnect(_, Some(_)),
+                ContainerChange::Connect(_),
+                ContainerChange::Arrange { .. }
+            ]
+        ),
+        "{found:?}"
+    );
+    // A further network comes last by itself.
+    let found = changes("networks = ['b', 'a', 'c']", false);
+    assert!(
+        matches!(found.as_slice(), [ContainerChange::Connect(_)]),
+        "{found:?}"
+    );
 }

@@ -66,6 +66,25 @@ pub enum EngineError {
         /// The network.
         network: NetworkName,
     },
+    /// A network is named twice for one container.
+    #[error("network `{0}` is named twice")]
+    NetworkTwice(NetworkName),
+    /// An order of networks in which one is not named.
+    #[error("container `{container}` is on network `{network}` too, which is not named")]
+    NetworkUnnamed {
+        /// The container.
+        container: ContainerName,
+        /// The network.
+        network: NetworkName,
+    },
+    /// Another front end made it.
+    #[error("{object} is {owner}'s")]
+    Anothers {
+        /// What.
+        object: ObjectName,
+        /// Whose.
+        owner: String,
+    },
     /// An address is another container's or the gateway's.
     #[error("address {addr} on network `{network}` is taken by {by}")]
     AddressTaken {
@@ -141,7 +160,7 @@ pub enum EngineError {
         among: PortRange,
     },
     /// A port mapping asked for twice in one call.
-    #[error("port mappings {0} and {1} exclude each other")]
+    #[error("{}", clash(.0, .1))]
     PortsClash(PortMapping, PortMapping),
     /// Ports of which none would answer anybody.
     #[error("container `{container}` cannot publish {mapping}: {}", .mapping.lacks())]
@@ -266,6 +285,13 @@ fn missing_feature(op: &Op) -> Option<&'static str> {
     }
 }
 
+fn clash(one: &PortMapping, other: &PortMapping) -> String {
+    match one == other {
+        true => format!("port mapping {one} is given twice"),
+        false => format!("port mappings {one} and {other} exclude each other"),
+    }
+}
+
 fn owners(left: &[Unmended]) -> String {
     let owners: Vec<&str> = left.iter().map(|l| l.whose.as_str()).collect();
     owners.join(", ")
@@ -303,6 +329,7 @@ impl EngineError {
             | Self::NetworkInUse { .. }
             | Self::NetworkDiffers { .. }
             | Self::Attached { .. }
+            | Self::Anothers { .. }
             | Self::AddressTaken { .. }
             | Self::MacTaken { .. }
             | Self::MacOfNetwork { .. }
@@ -312,7 +339,9 @@ impl EngineError {
             | Self::NoFreePort { .. }
             | Self::InterfaceTaken { .. }
             | Self::Running(_) => ErrorKind::Conflict,
-            Self::PortUnserved { .. } => ErrorKind::Usage,
+            Self::PortUnserved { .. } | Self::NetworkTwice(_) | Self::NetworkUnnamed { .. } => {
+                ErrorKind::Usage
+            }
             Self::Busy(_) => ErrorKind::Retry,
             Self::Network { error, .. } => error.kind(),
             Self::AddressUnfit { .. }
@@ -345,6 +374,9 @@ impl EngineError {
             Self::NotFound(ObjectName::Container(_)) => "`wharf ps` lists the containers".to_owned(),
             Self::Exists(ObjectName::Container(name)) => format!("choose another name, or remove it with `wharf rm -f {name}`"),
             Self::Network { error, .. } => return error.hint(),
+            Self::NetworkUnnamed { .. } => "name all its networks, in the order in which they are to be".to_owned(),
+            Self::Anothers { object: ObjectName::Network(_), .. } => "who made it defines it; choose another name".to_owned(),
+            Self::Anothers { object: ObjectName::Container(name), .. } => format!("choose another name; `wharf rm -f {name}` removes it all the same"),
             Self::NetworkDiffers { network, .. } => format!("remove its containers first (`wharf network inspect {network}` lists them), or give the network another name"),
             Self::NetworkInUse { network, .. } => {
                 format!("remove the containers or disconnect them: `wharf network disconnect {network} NAME`; or use `wharf network rm -f {network}`")

@@ -112,6 +112,14 @@ pub enum NetworkError {
     /// An option.
     #[error(transparent)]
     Option(#[from] OptionError),
+    /// An option that does something to a family only which the network does not have.
+    #[error("network option `{key}` is for {family}, which the network does not have")]
+    OptionWithoutFamily {
+        /// The option.
+        key: String,
+        /// The family.
+        family: Family,
+    },
     /// Two settings that exclude each other.
     #[error("{0}")]
     Contradiction(&'static str),
@@ -141,6 +149,9 @@ impl NetworkError {
                 "choose another name with --bridge, or remove it with `ip link del {name}` if nobody needs it"
             )),
             Self::Option(error) => error.hint(),
+            Self::OptionWithoutFamily { family, .. } => Some(format!(
+                "leave it out, or give the network an {family} subnet"
+            )),
             Self::OverlapsNetwork { .. } | Self::OverlapsLink { .. } => Some(
                 "choose another subnet, or leave --subnet out and wharf picks a free one"
                     .to_owned(),

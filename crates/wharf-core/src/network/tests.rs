@@ -220,3 +220,49 @@ fn a_stored_network_without_owner_is_the_commands() {
     }
     assert_eq!(serde_json::from_value::<NetworkSpec>(old).unwrap(), spec);
 }
+
+/// An option for a family that a network does not have would be for nothing.
+#[test]
+fn options_of_a_family_need_it() {
+    let resolved = |subnet: &str, options: &[(&str, &str)]| {
+        let mut request = NetworkRequest::new("n".parse().unwrap());
+        request.subnets = vec![subnet.parse().unwrap()];
+        let options = options.iter();
+        request.options = options
+            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+            .collect();
+        resolve(&request, &[], &HostFacts::default())
+    };
+    let (v4, v6) = ("10.1.0.0/24", "fd00:1::/64");
+    let prefix = "com.docker.network.bridge.";
+    for (key, value, only) in [
+        ("outbound_addr4", "192.0.2.1", v4),
+        ("com.docker.network.host_ipv4", "192.0.2.1", v4),
+        (&format!("{prefix}host_binding_ipv4"), "127.0.0.1", v4),
+        (&format!("{prefix}gateway_mode_ipv4"), "routed", v4),
+        (&format!("{prefix}inhibit_ipv4"), "true", v4),
+        ("outbound_addr6", "2001:db8::1", v6),
+        ("com.docker.network.host_ipv6", "2001:db8::1", v6),
+        (&format!("{prefix}gateway_mode_ipv6"), "routed", v6),
+    ] {
+        let other = if only == v4 { v6 } else { v4 };
+        assert!(resolved(only, &[(key, value)]).is_ok(), "{key}");
+        let error = resolved(other, &[(key, value)]).unwrap_err();
+        let family = if only == v4 { "IPv4" } else { "IPv6" };
+        let text =
+            format!("network option `{key}` is for {family}, which the network does not have");
+        assert_eq!(error.to_string(), text);
+        assert!(error.hint().unwrap().contains(family));
+    }
+    // What is so anyway may be said.
+    for (key, value) in [
+        ("host_binding_ipv4", "0.0.0.0"),
+        ("inhibit_ipv4", "false"),
+        ("gateway_mode_ipv4", "nat"),
+    ] {
+        assert!(
+            resolved(v6, &[(&format!("{prefix}{key}"), value)]).is_ok(),
+            "{key}"
+        );
+    }
+}

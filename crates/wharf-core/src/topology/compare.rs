@@ -1,13 +1,13 @@
 //! A file against what is there, so that applying it twice changes nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 
 use crate::addr::Family;
-use crate::attach::{AttachRequest, Attachment, Container, Phase};
-use crate::name::NetworkName;
+use crate::attach::{AttachRequest, Attachment, Container, Phase, Place, place_among};
+use crate::name::{IfName, NetworkName};
 use crate::network::{DEFAULT_NETWORK, NetworkRequest, NetworkSpec};
 use crate::options::NetworkOptions;
 use crate::publish::PortMapping;
@@ -34,12 +34,33 @@ pub enum ContainerChange {
     Netns(PathBuf),
     /// Publish no longer.
     PortRemove(PortMapping),
-    /// Leave a network.
-    Disconnect(NetworkName),
+    /// Leave a network. When it is to be on it again as it was, its networks have this order, unless that comes by itself.
+    Disconnect(NetworkName, Option<Vec<Place>>),
     /// Join a network; behind a [`Self::Disconnect`] from the same, join it differently.
     Connect(AttachRequest),
+    /// Have the networks in another order, with other priorities or names.
+    Arrange {
+        /// As it is then.
+        from: Vec<Place>,
+        /// As it is to be.
+        to: Vec<Place>,
+    },
     /// Publish.
     PortAdd(PortMapping),
+    /// Have these labels.
+    Labels(BTreeMap<String, String>),
+}
+
+/// The labels asked for, and those that wharf itself gave.
+pub fn with_own(
+    wanted: &BTreeMap<String, String>,
+    found: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let own = found
+        .iter()
+        .filter(|(name, _)| name.starts_with(OWN_LABELS));
+    let own = own.map(|(name, value)| (name.clone(), value.clone()));
+    wanted.clone().into_iter().chain(own).collect()
 }
 
 /// Whether a network is as asked for.
@@ -147,8 +168,12 @@ fn placed(request: &NetworkRequest, spec: &NetworkSpec) -> Vec<NetworkDifference
 /// What would make `container` as `spec` asks for, in the order in which to do it; empty when it is so.
 ///
 /// Its networks and ports are to be those of the file and no others; of each attachment, what the file leaves
-/// open is not compared.
-pub fn container_changes(spec: &ContainerSpec, container: &Container) -> Vec<ContainerChange> {
+/// open is not compared. `prefix` is how the interfaces of a network are called.
+pub fn container_changes<'a>(
+    spec: &ContainerSpec,
+    container: &Container,
+    prefix: impl Fn(&NetworkName) -> Option<&'a str>,
+) -> Vec<ContainerChange> {
     if let Some(path) = &spec.netns
         && *path != container.netns.path
     {
@@ -159,43 +184,122 @@ pub fn container_changes(spec: &ContainerSpec, container: &Container) -> Vec<Con
         false => None,
     };
     let wanted: Vec<&AttachRequest> = spec.networks.iter().chain(&default).collect();
-    let stays = |a: &Attachment| {
-        let request = wanted.iter().find(|r| r.network == a.network);
-        request.is_some_and(|r| attachment_matches(r, a))
-    };
     let mut changes: Vec<ContainerChange> = container
         .ports
         .iter()
         .filter(|p| !spec.ports.contains(p))
         .map(|p| ContainerChange::PortRemove(*p))
         .collect();
-    changes.extend(
-        container
-            .attachments
-            .iter()
-            .filter(|a| !stays(a))
-            .map(|a| ContainerChange::Disconnect(a.network.clone())),
-    );
-    changes.extend(
-        wanted
-            .iter()
-            .filter(|r| !container.attachment(&r.network).is_some_and(stays))
-            .map(|r| ContainerChange::Connect((*r).clone())),
-    );
+    changes.extend(network_changes(&wanted, container, prefix));
     changes.extend(
         spec.ports
             .iter()
             .filter(|p| !container.ports.contains(p))
             .map(|p| ContainerChange::PortAdd(*p)),
     );
+    let labels = with_own(&spec.labels, &container.labels);
+    if labels != container.labels {
+        changes.push(ContainerChange::Labels(labels));
+    }
     changes
 }
 
-/// Whether an attachment is as asked for. Its addresses, its MAC address and the names of its interfaces are wharf's choice
-/// where they are left open; priority 0 and no further names are what is given when nothing is.
+fn network_changes<'a>(
+    wanted: &[&AttachRequest],
+    container: &Container,
+    prefix: impl Fn(&NetworkName) -> Option<&'a str>,
+) -> Vec<ContainerChange> {
+    let stays = |a: &Attachment| {
+        let request = wanted.iter().find(|r| r.network == a.network);
+        request.is_some_and(|r| attachment_matches(r, a))
+    };
+    let mut changes = Vec::new();
+    let mut row = Row::of(container);
+    for a in container.attachments.iter().filter(|a| !stays(a)) {
+        let was = row.places();
+        row.0.retain(|(_, place)| place.network != a.network);
+        let mut back = row.clone();
+        back.join(a.interface.clone(), a.place());
+        let network = a.network.clone();
+        let order = (back.places() != was).then_some(was);
+        changes.push(ContainerChange::Disconnect(network, order));
+    }
+    let mut sure = true;
+    for request in wanted {
+        if container.attachment(&request.network).is_some_and(stays) {
+            continue;
+        }
+        let name = row.free_name(request, prefix(&request.network).unwrap_or("eth"));
+        let place = Place {
+            network: request.network.clone(),
+            gw_priority: request.gw_priority,
+            aliases: request.aliases.clone(),
+        };
+        // Others' interfaces in an adopted namespace, which are not known here, can only put it further behind.
+        let known = container.netns.made_by_wharf || request.interface.is_some();
+        sure &= row.join(name, place) || known;
+        changes.push(ContainerChange::Connect((*request).clone()));
+    }
+    let from = row.places();
+    let to: Vec<Place> = wanted.iter().map(|r| row.wanted(r)).collect();
+    if from != to || !sure {
+        changes.push(ContainerChange::Arrange { from, to });
+    }
+    changes
+}
+
+/// A container's networks in their order, with the names of the interfaces, by which the order comes about.
+#[derive(Clone)]
+struct Row(Vec<(IfName, Place)>);
+
+impl Row {
+    fn of(container: &Container) -> Self {
+        let all = container.attachments.iter();
+        Self(all.map(|a| (a.interface.clone(), a.place())).collect())
+    }
+
+    fn places(&self) -> Vec<Place> {
+        self.0.iter().map(|(_, place)| place.clone()).collect()
+    }
+
+    /// The interface that is asked for, or the first that is free.
+    fn free_name(&self, request: &AttachRequest, prefix: &str) -> IfName {
+        let taken = |name: &IfName| self.0.iter().any(|(other, _)| other == name);
+        let names = (0..=self.0.len()).filter_map(|n| format!("{prefix}{n}").parse().ok());
+        let free = || names.into_iter().find(|name| !taken(name));
+        let asked = request.interface.clone().or_else(free);
+        asked.unwrap_or_else(IfName::loopback)
+    }
+
+    /// Puts a network where it belongs; whether that is at the end.
+    fn join(&mut self, name: IfName, place: Place) -> bool {
+        let at = place_among(&name, self.0.iter().map(|(other, _)| other));
+        let last = at == self.0.len();
+        self.0.insert(at, (name, place));
+        last
+    }
+
+    /// What a request makes of a place; further names are a set.
+    fn wanted(&self, request: &AttachRequest) -> Place {
+        let names = |all: &[String]| all.iter().cloned().collect::<BTreeSet<_>>();
+        let is = self
+            .0
+            .iter()
+            .map(|(_, place)| place)
+            .find(|p| p.network == request.network);
+        let same = is.filter(|p| names(&p.aliases) == names(&request.aliases));
+        Place {
+            network: request.network.clone(),
+            gw_priority: request.gw_priority,
+            aliases: same.map_or(&request.aliases, |p| &p.aliases).clone(),
+        }
+    }
+}
+
+/// Whether a cable is as asked for. Its addresses, its MAC address and the names of its interfaces are wharf's choice
+/// where they are left open.
 fn attachment_matches(request: &AttachRequest, a: &Attachment) -> bool {
     let holds = |ip| a.addresses.iter().any(|net| net.addr() == ip);
-    let names = |all: &[String]| all.iter().cloned().collect::<BTreeSet<_>>();
     a.phase == Phase::Active
         && request.ips.iter().all(|ip| holds(*ip))
         && request.mac.is_none_or(|mac| mac == a.mac)
@@ -204,6 +308,4 @@ fn attachment_matches(request: &AttachRequest, a: &Attachment) -> bool {
             .host_interface
             .as_ref()
             .is_none_or(|i| *i == a.host_interface)
-        && request.gw_priority == a.gw_priority
-        && names(&request.aliases) == names(&a.aliases)
 }

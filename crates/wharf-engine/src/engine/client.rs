@@ -28,6 +28,11 @@ use crate::store::{LiveNetwork, Work};
 /// The label that says which client a network was made for.
 pub const CLIENT_LABEL: &str = "wharf.client";
 
+/// The front end whose network it is.
+pub fn owner_of(spec: &NetworkSpec) -> &str {
+    spec.labels.get(CLIENT_LABEL).unwrap_or(&spec.owner)
+}
+
 impl Engine {
     /// Sees to it that there is a network as described, and says whether it was made now. One that the same client described otherwise is made anew while
     /// nobody is on it; further subnets are added to it at any time.

@@ -90,8 +90,11 @@ impl Engine {
         } else {
             &request.networks[..]
         };
-        let netns = self.choose_netns(request)?;
         let names: Vec<NetworkName> = wanted.iter().map(|a| a.network.clone()).collect();
+        if let Some(at) = (1..names.len()).find(|at| names[..*at].contains(&names[*at])) {
+            return Err(EngineError::NetworkTwice(names[at].clone()));
+        }
+        let netns = self.choose_netns(request)?;
         let (nets, mut plan) = self.ensure_up(&names, mode)?;
         let mut container = Container {
             name: request.name.clone(),

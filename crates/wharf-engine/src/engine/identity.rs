@@ -91,6 +91,17 @@ pub(super) fn here() -> Result<Place, EngineError> {
 }
 
 impl Engine {
+    /// For changes that cannot be taken back, before the first.
+    ///
+    /// # Errors
+    /// This process lacks what changes need.
+    pub fn check_privileges(&self) -> Result<(), EngineError> {
+        match is_privileged() {
+            true => Ok(()),
+            false => Err(EngineError::Privileges),
+        }
+    }
+
     /// A run store of another boot, or of a namespace that is gone, holds ghosts: it is cleared. One of
     /// another namespace that lives is somebody else's.
     pub(super) fn settle(&mut self) -> Result<(), EngineError> {

@@ -56,11 +56,13 @@ mod settings;
 mod shared;
 mod transient;
 mod turn;
+mod update;
 
 pub use check::Believed;
-pub use client::CLIENT_LABEL;
+pub use client::{CLIENT_LABEL, owner_of};
 pub use rebuild::REBUILT_LABEL;
 pub use serve::{Event, serve};
+pub use update::Update;
 
 /// Networks by name, as a verb sees them.
 pub(crate) type Networks = BTreeMap<NetworkName, NetworkSpec>;

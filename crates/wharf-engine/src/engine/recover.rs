@@ -135,6 +135,12 @@ impl Engine {
                 assign_default_routes(&mut after.attachments, |n| nets.get(n));
                 self.mend_attachments(&whole, &after, key, &nets)
             }
+            Work::Update(wanted) => {
+                let resources = |c| self.run.read(|txn| self.resources(txn, c, &nets));
+                let plan = diff(&resources(&container)?, &resources(wanted)?, "");
+                self.carry_out_all(&plan);
+                self.finish_update(wanted, &container, &nets, key)
+            }
             _ => {
                 let all = self.run.read(|txn| self.resources(txn, &whole, &nets))?;
                 let plan = diff(&[], &all, "");

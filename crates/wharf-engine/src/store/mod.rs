@@ -79,6 +79,8 @@ pub enum Work {
     PortAdd(Vec<wharf_core::publish::PortMapping>),
     /// Ports are being removed: finished after a crash.
     PortRemove(Vec<wharf_core::publish::PortMapping>),
+    /// A container is becoming this one: undone after a crash.
+    Update(Box<wharf_core::attach::Container>),
 }
 
 type Json<T> = Database<Str, SerdeJson<T>>;

@@ -187,7 +187,7 @@ fn without_values(error: &mut Error) {
 
 /// Commands that the help does not list are not what was meant.
 fn without_hidden(error: &mut Error) {
-    const HIDDEN: [&str; 2] = ["netavark", "docs"];
+    const HIDDEN: [&str; 3] = ["netavark", "docs", "names"];
     let Some(ContextValue::Strings(mut all)) = error.remove(ContextKind::SuggestedSubcommand)
     else {
         return;

@@ -3,7 +3,7 @@
 use clap::{Args, Command, CommandFactory};
 use clap_complete::Shell;
 
-use super::{Cli, Context, Done};
+use super::{Cli, Context, Done, complete};
 use crate::output::error::CommandError;
 
 #[derive(Debug, Args)]
@@ -13,10 +13,21 @@ pub struct CompletionsArgs {
 }
 
 pub fn completions(args: &CompletionsArgs, ctx: &Context) -> Done {
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut shown(), "wharf", &mut script);
-    ctx.printer.text(&String::from_utf8_lossy(&script))?;
+    ctx.printer.text(&script(args.shell))?;
     Ok(0)
+}
+
+/// The completion script for a shell.
+pub fn script(shell: Shell) -> String {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut shown(), "wharf", &mut script);
+    let asks = match shell {
+        Shell::Bash => complete::BASH,
+        Shell::Zsh => complete::ZSH,
+        Shell::Fish => complete::FISH,
+        _ => complete::Asks::Never,
+    };
+    complete::with_names(&String::from_utf8_lossy(&script), asks)
 }
 
 /// The commands that the help lists.
@@ -95,7 +106,8 @@ fn tidy(text: &str) -> String {
     lines.join("\n")
 }
 
-fn built() -> Command {
+/// The whole tree of commands, with all their arguments.
+pub fn built() -> Command {
     let mut tree = Cli::command().version(env!("CARGO_PKG_VERSION"));
     tree.build();
     tree

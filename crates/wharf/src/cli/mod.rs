@@ -4,6 +4,7 @@
 //! errors (`output`), decisions (`wharf-core`), effects (`wharf-engine`).
 
 mod args;
+mod complete;
 mod container;
 mod context;
 mod doctor;
@@ -23,6 +24,7 @@ mod repair;
 mod serve;
 mod topology;
 mod trace;
+mod update;
 
 use clap::error::ErrorKind as ClapKind;
 use clap::{Parser, Subcommand};
@@ -76,6 +78,8 @@ enum Command {
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(Lazy<container::RmArgs>),
+    /// Change the order of a container's networks, or its labels
+    Update(Lazy<update::UpdateArgs>),
     /// Make, show and remove networks, and put containers on them
     #[command(subcommand, visible_alias = "net")]
     Network(Lazy<network::NetworkCommand>),
@@ -120,6 +124,9 @@ enum Command {
     /// Print the reference of the command line as Markdown
     #[command(hide = true)]
     Docs,
+    /// Print the names that may come next, for completion scripts
+    #[command(hide = true)]
+    Names(Lazy<complete::NamesArgs>),
 }
 
 /// Reads the command line, does what it says, and gives the exit status.
@@ -150,6 +157,7 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
         Command::Ps(Lazy(args)) => container::ps(&args, ctx),
         Command::Inspect(Lazy(args)) => container::inspect(&args, ctx),
         Command::Rm(Lazy(args)) => container::rm(&args, ctx),
+        Command::Update(Lazy(args)) => update::update(&args, ctx),
         Command::Network(Lazy(command)) => network::run(command, ctx),
         Command::Port(Lazy(command)) => port::run(command, ctx),
         Command::Plan(Lazy(args)) => topology::plan(&args, ctx),
@@ -171,6 +179,7 @@ fn dispatch(command: Command, ctx: &Context) -> Done {
             Ok(crate::netavark::main(name.chain(args)))
         }
         Command::Docs => manual::docs(ctx),
+        Command::Names(Lazy(args)) => complete::names(&args, ctx),
     }
 }
 

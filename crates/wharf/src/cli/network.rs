@@ -14,6 +14,7 @@ use wharf_engine::api::NetworkView;
 use super::args::{ChangeArgs, key_value, label, subnet};
 use super::container::{removed, report};
 use super::filter::{self, Filter};
+use super::update::{NetworkUpdateArgs, network_update};
 use super::{Context, Done};
 use crate::output::error::CommandError;
 use crate::output::json::{ContainerJson, NetworkJson};
@@ -28,6 +29,8 @@ pub enum NetworkCommand {
     Ls(LsArgs),
     /// Show networks in full
     Inspect(InspectArgs),
+    /// Change a network's labels
+    Update(NetworkUpdateArgs),
     /// Remove networks
     #[command(visible_alias = "remove")]
     Rm(RmArgs),
@@ -206,6 +209,7 @@ pub fn run(command: NetworkCommand, ctx: &Context) -> Done {
         NetworkCommand::Create(args) => create(args, ctx),
         NetworkCommand::Ls(args) => ls(&args, ctx),
         NetworkCommand::Inspect(args) => inspect(&args, ctx),
+        NetworkCommand::Update(args) => network_update(&args, ctx),
         NetworkCommand::Rm(args) => rm(&args, ctx),
         NetworkCommand::Prune(args) => prune(&args, ctx),
         NetworkCommand::Connect(args) => connect(args, ctx),

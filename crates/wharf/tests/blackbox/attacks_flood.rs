@@ -8,7 +8,12 @@ use std::time::Duration;
 use wharf_testkit::{Echo, Netns, addr, frame, require};
 
 /// A connection between two namespaces, both ends.
-fn connection(from: &Netns, to: &Netns, listen: SocketAddr, dial: SocketAddr) -> [TcpStream; 2] {
+pub fn connection(
+    from: &Netns,
+    to: &Netns,
+    listen: SocketAddr,
+    dial: SocketAddr,
+) -> [TcpStream; 2] {
     let listener = to.run(|| TcpListener::bind(listen)).expect("listen");
     let near = from.run(|| TcpStream::connect_timeout(&dial, Duration::from_secs(3)));
     let (far, _) = listener.accept().expect("accept");
@@ -22,7 +27,7 @@ fn connection(from: &Netns, to: &Netns, listen: SocketAddr, dial: SocketAddr) ->
 
 /// Says something in both directions.
 #[track_caller]
-fn converse([near, far]: &mut [TcpStream; 2]) {
+pub fn converse([near, far]: &mut [TcpStream; 2]) {
     let mut said = [0; 5];
     near.write_all(b"hello")
         .and_then(|()| far.read_exact(&mut said))

@@ -163,6 +163,17 @@ fn connect() {
 }
 
 #[test]
+fn update() {
+    require!();
+    let make = "create c1 --network A:ip=10.88.1.11,ip=fd00:88:1::11 --network B:ip=10.88.2.11,ip=fd00:88:2::11 -p 8080:80 -p 53:53/udp";
+    die_at_every_step(
+        &[make],
+        "update c1 --network B --network A --label-add k=v",
+        &["update c1 --network A --network B --label-rm k"],
+    );
+}
+
+#[test]
 fn disconnect() {
     require!();
     let make = "create c1 --network A:ip=10.88.1.11,ip=fd00:88:1::11 -p 8080:80";

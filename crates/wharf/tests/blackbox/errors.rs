@@ -429,3 +429,56 @@ fn bad_files() {
         .collect();
     all_refused(&host, &cases);
 }
+
+/// What is said twice is called so, and changes nothing.
+#[test]
+fn what_is_given_twice_is_called_so() {
+    require!();
+    let host = host();
+    network(&host, "a", 1, "");
+    host.w("create c --network a -p 81:81").ok();
+    let before = Snapshot::of(&host);
+    for (line, said) in [
+        (
+            "create x --network a --network a",
+            "network `a` is named twice",
+        ),
+        (
+            "create x --network a --net a:ip=10.88.1.9",
+            "network `a` is named twice",
+        ),
+        (
+            "run --network a --network a -- true",
+            "network `a` is named twice",
+        ),
+        (
+            "create x --network a -p 80:80 -p 80:80",
+            "port mapping 80:80/tcp is given twice",
+        ),
+        (
+            "create x --network a -p 80:80 -p 80:90",
+            "port mappings 80:80/tcp and 80:90/tcp exclude each other",
+        ),
+        (
+            "port add c 80:80 80:80",
+            "port mapping 80:80/tcp is given twice",
+        ),
+        (
+            "create x --network a --ip 10.88.1.9 --ip 10.88.1.10",
+            "one address per family at most",
+        ),
+        (
+            "network create x --subnet 10.9.0.0/24 --subnet 10.9.0.0/24",
+            "one IPv4 subnet at most",
+        ),
+    ] {
+        let out = host.w(line);
+        assert_ne!(out.code, Some(0), "{line}");
+        out.says(said);
+        before.assert_same(&host, line);
+    }
+    // A name twice is one name.
+    host.w("port rm c 81:81 81:81").ok();
+    host.w("rm c c").ok();
+    host.w("network rm a a").ok();
+}

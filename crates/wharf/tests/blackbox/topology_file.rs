@@ -162,7 +162,6 @@ fn what_a_file_no_longer_says_is_changed_or_refused() {
     let before = Snapshot::of(&host);
     let edits = [
         ("ipv6 = true\n", "ipv6 is true, and false is asked for"),
-        ("labels = { l = \"m\" }\n", "labels is l=m, and none"),
         ("isolate = \"false\"", "options is isolate=false, and none"),
     ];
     for (dropped, said) in edits {

@@ -3,17 +3,18 @@
 use std::collections::BTreeMap;
 
 use wharf_core::ErrorKind;
-use wharf_core::attach::{Addressing, AttachRequest, Attachment, Container};
-use wharf_core::name::NetworkName;
+use wharf_core::attach::{Addressing, AttachRequest, Attachment, Container, Place};
+use wharf_core::name::{ContainerName, NetworkName};
 use wharf_core::network::{DEFAULT_NETWORK, NetworkRequest};
+use wharf_core::options::NetworkOptions;
 use wharf_core::topology::{
-    ContainerChange, ContainerSpec, container_changes, network_differences,
+    ContainerChange, ContainerSpec, container_changes, network_differences, with_own,
 };
 use wharf_engine::api::{ContainerRequest, Mode, NetnsRequest, NetworkView, ObjectName};
-use wharf_engine::engine::Engine;
+use wharf_engine::engine::{Engine, owner_of};
 use wharf_engine::error::EngineError;
 
-use super::change::{Action, Change};
+use super::change::{Action, Change, Labels};
 use super::source::Wanted;
 use crate::cli::container::OWNER;
 use crate::output::error::CommandError;
@@ -25,6 +26,7 @@ use crate::output::error::CommandError;
 pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, CommandError> {
     let (networks, containers) = (engine.networks()?, engine.containers()?);
     check_networks(wanted, &networks)?;
+    check_owners(wanted, &networks, &containers)?;
     let mut actions = Vec::new();
     for request in &wanted.networks {
         match networks.iter().find(|v| v.spec.name == request.name) {
@@ -40,20 +42,19 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
         let name = DEFAULT_NETWORK.parse().expect("a valid name");
         actions.push(network_new(&NetworkRequest::new(name), "is not there"));
     }
+    let prefixes = prefixes(wanted, &networks);
+    let prefix = |name: &NetworkName| prefixes.get(name).map(String::as_str);
     for spec in &wanted.containers {
         match containers.iter().find(|c| c.name == spec.name) {
             Some(container) if !engine.is_there(container) => {
                 actions.push(Action {
                     change: Change::Remove(vec![spec.name.clone()], true),
-                    undo: None,
+                    undo: Vec::new(),
                     because: format!("- container `{}`: its namespace is gone", spec.name),
                 });
                 actions.push(container_new(spec, "is made anew"));
             }
-            Some(container) => {
-                check_labels(spec, container)?;
-                actions.extend(container_again(spec, container));
-            }
+            Some(container) => actions.extend(container_again(spec, container, prefix)),
             None => actions.push(container_new(spec, "is not there")),
         }
     }
@@ -63,62 +64,6 @@ pub fn to_apply(wanted: &Wanted, engine: &mut Engine) -> Result<Vec<Action>, Com
         Change::PortRemove(..) | Change::Disconnect(..) | Change::Remove(..) => 1,
         _ => 2,
     });
-    Ok(actions)
-}
-
-/// The changes that remove what the file names, in reverse order.
-///
-/// # Errors
-/// Somebody else is on one of the networks; nothing has been changed.
-pub fn to_destroy(
-    wanted: &Wanted,
-    force: bool,
-    engine: &mut Engine,
-) -> Result<Vec<Action>, CommandError> {
-    let (networks, containers) = (engine.networks()?, engine.containers()?);
-    let there = |spec: &&ContainerSpec| containers.iter().any(|c| c.name == spec.name);
-    let names: Vec<_> = wanted
-        .containers
-        .iter()
-        .rev()
-        .filter(there)
-        .map(|spec| spec.name.clone())
-        .collect();
-    let mut gone = Vec::new();
-    for request in wanted.networks.iter().rev() {
-        let Some(view) = networks.iter().find(|v| v.spec.name == request.name) else {
-            continue;
-        };
-        let others: Vec<_> = view
-            .containers
-            .iter()
-            .filter(|c| !names.contains(c))
-            .cloned()
-            .collect();
-        if !others.is_empty() && !force {
-            return Err(EngineError::NetworkInUse {
-                network: request.name.clone(),
-                containers: others,
-            }
-            .into());
-        }
-        gone.push(request.name.clone());
-    }
-    let mut actions = Vec::new();
-    if !names.is_empty() {
-        actions.push(Action {
-            change: Change::Remove(names, force),
-            undo: None,
-            because: "- containers of the file".to_owned(),
-        });
-    }
-    if !gone.is_empty() {
-        actions.push(Action {
-            change: Change::NetworkRemove(gone, force),
-            undo: None,
-            because: "- networks of the file".to_owned(),
-        });
-    }
     Ok(actions)
 }
 
@@ -157,20 +102,55 @@ fn check_networks(wanted: &Wanted, networks: &[NetworkView]) -> Result<(), Comma
     Ok(())
 }
 
+/// What the file names and is there is the command's own, not one that an engine of containers came with.
+///
+/// # Errors
+/// The first that is somebody else's.
+pub fn check_owners(
+    wanted: &Wanted,
+    networks: &[NetworkView],
+    containers: &[Container],
+) -> Result<(), EngineError> {
+    let named = |name: &NetworkName| wanted.networks.iter().any(|r| r.name == *name);
+    let network = networks
+        .iter()
+        .map(|v| &v.spec)
+        .find(|n| owner_of(n) != OWNER && named(&n.name));
+    if let Some(network) = network {
+        return Err(EngineError::Anothers {
+            object: ObjectName::Network(network.name.clone()),
+            owner: owner_of(network).to_owned(),
+        });
+    }
+    let named = |name: &ContainerName| wanted.containers.iter().any(|spec| spec.name == *name);
+    match containers
+        .iter()
+        .find(|c| c.owner != OWNER && named(&c.name))
+    {
+        None => Ok(()),
+        Some(container) => Err(EngineError::Anothers {
+            object: ObjectName::Container(container.name.clone()),
+            owner: container.owner.clone(),
+        }),
+    }
+}
+
 fn network_new(request: &NetworkRequest, why: &str) -> Action {
     Action {
         change: Change::NetworkCreate(request.clone()),
-        undo: Some(Change::NetworkRemove(vec![request.name.clone()], false)),
+        undo: vec![Change::NetworkRemove(vec![request.name.clone()], false)],
         because: format!("+ network `{}` {why}", request.name),
     }
 }
 
-/// A network cannot change; without containers it can be made anew.
+/// Labels apart, a network cannot change; without containers it can be made anew.
 fn network_again(
     request: &NetworkRequest,
     view: &NetworkView,
 ) -> Result<Vec<Action>, CommandError> {
-    let differences: Vec<String> = network_differences(request, &view.spec)
+    let name = &request.name;
+    let all = network_differences(request, &view.spec);
+    let differences: Vec<String> = all
         .iter()
         .map(|d| {
             let or = |text: &'_ str, none: &str| match text {
@@ -184,7 +164,17 @@ fn network_again(
     if differences.is_empty() {
         return Ok(Vec::new());
     }
-    let name = &request.name;
+    if all.iter().all(|d| d.key == "labels") {
+        let labels = Labels {
+            to: with_own(&request.labels, &view.spec.labels),
+            from: view.spec.labels.clone(),
+        };
+        return Ok(vec![Action {
+            undo: vec![Change::NetworkLabels(name.clone(), labels.back())],
+            change: Change::NetworkLabels(name.clone(), labels),
+            because: format!("~ network `{name}`: {}", differences.join("; ")),
+        }]);
+    }
     if !view.containers.is_empty() {
         let message = format!("network `{name}` is not as the file asks, and containers are on it");
         let mut error = CommandError::new(ErrorKind::Conflict, message).hint(format!(
@@ -195,32 +185,24 @@ fn network_again(
     }
     let gone = Action {
         change: Change::NetworkRemove(vec![name.clone()], false),
-        undo: None,
+        undo: Vec::new(),
         because: format!("- network `{name}`: {}", differences.join("; ")),
     };
     Ok(vec![gone, network_new(request, "is made anew")])
 }
 
-/// The labels of a container are those it was made with.
-fn check_labels(spec: &ContainerSpec, container: &Container) -> Result<(), CommandError> {
-    if spec.labels == container.labels {
-        return Ok(());
-    }
-    let name = &container.name;
-    let shown = |labels: &BTreeMap<String, String>| match labels.is_empty() {
-        true => "none".to_owned(),
-        false => {
-            let all: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            all.join(" ")
-        }
-    };
-    let message = format!("container `{name}` has other labels than the file asks for");
-    let (has, asked) = (shown(&container.labels), shown(&spec.labels));
-    Err(CommandError::new(ErrorKind::Conflict, message)
-        .cause(format!("the labels are {has}, and {asked} is asked for"))
-        .hint(format!(
-            "change the file, or remove the container first: `wharf rm {name}`"
-        )))
+/// How the interfaces of networks are called, where that is not `eth`.
+fn prefixes(wanted: &Wanted, networks: &[NetworkView]) -> BTreeMap<NetworkName, String> {
+    let there = networks
+        .iter()
+        .map(|v| (&v.spec.name, v.spec.settings.clone()));
+    let new = wanted.networks.iter().map(|r| {
+        let settings = NetworkOptions::parse(&r.options).unwrap_or_default();
+        (&r.name, settings)
+    });
+    let all = there.chain(new);
+    all.filter_map(|(name, settings)| Some((name.clone(), settings.interface_prefix?)))
+        .collect()
 }
 
 fn container_new(spec: &ContainerSpec, why: &str) -> Action {
@@ -242,53 +224,113 @@ fn container_new(spec: &ContainerSpec, why: &str) -> Action {
     };
     Action {
         change: Change::Create(request),
-        undo: Some(Change::Remove(vec![spec.name.clone()], true)),
+        undo: vec![Change::Remove(vec![spec.name.clone()], true)],
         because: format!("+ container `{}` {why}", spec.name),
     }
 }
 
-fn container_again(spec: &ContainerSpec, container: &Container) -> Vec<Action> {
+fn container_again<'a>(
+    spec: &ContainerSpec,
+    container: &Container,
+    prefix: impl Fn(&NetworkName) -> Option<&'a str>,
+) -> Vec<Action> {
     let name = &container.name;
     let mut actions = Vec::new();
-    for change in container_changes(spec, container) {
-        let action = |change, undo, what: String| Action {
-            change,
-            undo,
-            because: format!("~ container `{name}` {what}"),
-        };
-        match change {
-            ContainerChange::Netns(path) => {
-                let what = format!("is to have the namespace {}", path.display());
-                let gone = Change::Remove(vec![name.clone()], false);
-                actions.push(action(gone, None, what));
-                actions.push(container_new(spec, "is made anew"));
-            }
-            ContainerChange::PortRemove(port) => actions.push(action(
-                Change::PortRemove(name.clone(), port),
-                Some(Change::PortAdd(name.clone(), port)),
-                format!("is not to publish {port}"),
-            )),
-            ContainerChange::PortAdd(port) => actions.push(action(
-                Change::PortAdd(name.clone(), port),
-                Some(Change::PortRemove(name.clone(), port)),
-                format!("is to publish {port}"),
-            )),
-            ContainerChange::Disconnect(network) => {
-                let back = container.attachment(&network).map(as_it_was);
-                actions.push(action(
-                    Change::Disconnect(network.clone(), name.clone()),
-                    back.map(|request| Change::Connect(request, name.clone())),
-                    format!("is not on network `{network}` as the file asks"),
-                ));
-            }
-            ContainerChange::Connect(request) => actions.push(action(
-                Change::Connect(request.clone(), name.clone()),
-                Some(Change::Disconnect(request.network.clone(), name.clone())),
-                format!("is to be on network `{}`", request.network),
-            )),
+    for change in container_changes(spec, container, prefix) {
+        if let ContainerChange::Netns(path) = change {
+            actions.push(Action {
+                change: Change::Remove(vec![name.clone()], false),
+                undo: Vec::new(),
+                because: format!(
+                    "~ container `{name}` is to have the namespace {}",
+                    path.display()
+                ),
+            });
+            actions.push(container_new(spec, "is made anew"));
+        } else {
+            let (change, undo, what) = stays(change, container);
+            actions.push(Action {
+                change,
+                undo,
+                because: format!("~ container `{name}` {what}"),
+            });
         }
     }
     actions
+}
+
+/// A change of a container that stays, how it is taken back, and what it is, in words.
+fn stays(change: ContainerChange, container: &Container) -> (Change, Vec<Change>, String) {
+    let name = || container.name.clone();
+    match change {
+        ContainerChange::PortRemove(port) => (
+            Change::PortRemove(name(), port),
+            vec![Change::PortAdd(name(), port)],
+            format!("is not to publish {port}"),
+        ),
+        ContainerChange::PortAdd(port) => (
+            Change::PortAdd(name(), port),
+            vec![Change::PortRemove(name(), port)],
+            format!("is to publish {port}"),
+        ),
+        ContainerChange::Disconnect(network, order) => {
+            let back = container.attachment(&network).map(as_it_was);
+            let back = back.map(|request| Change::Connect(request, name()));
+            let order = order.map(|places| Change::Arrange(name(), places));
+            (
+                Change::Disconnect(network.clone(), name()),
+                back.into_iter().chain(order).collect(),
+                format!("is not on network `{network}` as the file asks"),
+            )
+        }
+        ContainerChange::Connect(request) => (
+            Change::Connect(request.clone(), name()),
+            vec![Change::Disconnect(request.network.clone(), name())],
+            format!("is to be on network `{}`", request.network),
+        ),
+        ContainerChange::Arrange { from, to } => {
+            let what = rearranged(&from, &to);
+            (
+                Change::Arrange(name(), to),
+                vec![Change::Arrange(name(), from)],
+                what,
+            )
+        }
+        ContainerChange::Labels(to) => {
+            let labels = Labels {
+                from: container.labels.clone(),
+                to,
+            };
+            let back = Change::Labels(name(), labels.back());
+            let what = "is to have other labels".to_owned();
+            (Change::Labels(name(), labels), vec![back], what)
+        }
+        ContainerChange::Netns(_) => unreachable!("it is made anew"),
+    }
+}
+
+/// What is new about an order of networks.
+fn rearranged(from: &[Place], to: &[Place]) -> String {
+    let names = |places: &[Place]| -> Vec<String> {
+        places.iter().map(|p| format!("`{}`", p.network)).collect()
+    };
+    let (was, is) = (names(from), names(to));
+    if was != is {
+        return format!("is to have its networks in the order {}", is.join(", "));
+    }
+    let differs = |p: &&Place| !from.contains(p);
+    let changed: Vec<String> = to
+        .iter()
+        .filter(differs)
+        .map(|p| format!("`{}`", p.network))
+        .collect();
+    match changed.is_empty() {
+        true => format!("is to have its networks in the order {}", is.join(", ")),
+        false => format!(
+            "is to have another priority or name on {}",
+            changed.join(", ")
+        ),
+    }
 }
 
 /// The request that gives an attachment again.

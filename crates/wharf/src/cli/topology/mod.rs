@@ -5,6 +5,7 @@
 //! could name.
 
 mod change;
+mod destroy;
 mod difference;
 mod source;
 
@@ -18,6 +19,7 @@ use super::args::ChangeArgs;
 use super::{Context, Done, files};
 use crate::output::error::CommandError;
 use change::{Action, Change};
+use destroy::Removal;
 
 #[derive(Debug, Args)]
 pub struct PlanArgs {
@@ -67,8 +69,19 @@ pub fn apply(args: &ApplyArgs, ctx: &Context) -> Done {
 pub fn destroy(args: &DestroyArgs, ctx: &Context) -> Done {
     let wanted = source::read(&args.file)?;
     let mut engine = ctx.engine()?;
-    let actions = difference::to_destroy(&wanted, args.force, &mut engine)?;
-    carry_out(&actions, &mut engine, args.change, ctx)
+    let removal = Removal::of(&wanted, args.force, &mut engine)?;
+    let actions = removal.actions();
+    if args.change.dry_run || !ctx.printer.json() {
+        show(&actions, ctx)?;
+    }
+    if args.change.dry_run {
+        return Ok(0);
+    }
+    removal.carry_out(&mut engine, ctx)?;
+    if ctx.printer.json() {
+        show(&actions, ctx)?;
+    }
+    Ok(0)
 }
 
 /// Shows the difference, then does it; JSON is printed once it is done.
@@ -112,11 +125,12 @@ fn take_back(
 ) -> CommandError {
     let mut left = Vec::new();
     for action in done.iter().rev() {
-        let result = action.undo.as_ref().map(|undo| undo.apply(engine));
-        match result {
-            Some(Ok(_)) => {}
-            Some(Err(failure)) => left.push(format!("`{}`: {failure}", action.change.command())),
-            None => left.push(format!("`{}` is not taken back", action.change.command())),
+        if action.undo.is_empty() {
+            left.push(format!("`{}` is not taken back", action.change.command()));
+        }
+        let failure = action.undo.iter().find_map(|undo| undo.apply(engine).err());
+        if let Some(failure) = failure {
+            left.push(format!("`{}`: {failure}", action.change.command()));
         }
     }
     left.reverse();
