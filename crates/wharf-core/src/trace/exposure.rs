@@ -232,7 +232,7 @@ pub fn exposure(state: &ObservedState) -> Exposure {
             look.reach(&mut port.reach);
             look.claims(&mut port.claims);
         }
-        port.differs = differs::all(port);
+        port.differs = differs::all(state, port);
     }
     Exposure { ports }
 }
