@@ -6,6 +6,7 @@
 //!
 //! Of a range the first port stands for all. Not here: programs of the host that listen, since they are not published.
 
+mod by_rules;
 mod differs;
 mod foreign;
 

@@ -26,6 +26,7 @@ mod common;
 mod containerd;
 mod crash;
 mod doctor;
+mod doctor_rules;
 mod dry_run;
 mod errors;
 mod errors_state;

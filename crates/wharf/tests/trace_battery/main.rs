@@ -23,6 +23,7 @@ mod odd;
 mod odd_rules;
 mod other_tools;
 mod routes;
+mod rules_changed;
 mod shaped;
 mod sockets;
 mod sound;
