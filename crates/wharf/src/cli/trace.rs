@@ -100,6 +100,9 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
     if bare.parse::<IpAddr>().is_ok() || text.ends_with(']') {
         return Ok((text, None));
     }
+    if bare.starts_with('[') && !bare.contains(']') {
+        return Err(format!("`{text}` has no `]`: [ADDRESS] or [ADDRESS]:PORT"));
+    }
     match text.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => match port.parse() {
             Ok(0) | Err(_) => Err(format!("`{port}` is not a port: 1 to 65535")),
@@ -287,6 +290,8 @@ mod tests {
             "web:80/sctp",
             ":80",
             "web:80/",
+            "[::1",
+            "outside:[fd00::1",
         ] {
             assert!(text.parse::<Destination>().is_err(), "{text}");
         }
