@@ -181,6 +181,25 @@ fn of_place(code: Code) -> bool {
     )
 }
 
+/// Whether a cause may follow from such a rule: where a packet comes to, and which source it bears, only translation
+/// says.
+fn is_why(code: Code, object: &Object) -> bool {
+    let (name, whole) = match object {
+        Object::Element(e) => (e.set.as_str(), false),
+        Object::Chain(chain) => (chain.name.as_str(), false),
+        Object::Table(_) | Object::Set(_) => ("", true),
+    };
+    let leads = || name.starts_with("publish") || name.starts_with("range");
+    match code {
+        _ if of_place(code) => leads(),
+        Code::NoMasquerade | Code::NoReturnRoute | Code::MartianAddress => {
+            let source = ["masquerade", "snat", "nat", "seen"];
+            whole || leads() || source.iter().any(|word| name.contains(word))
+        }
+        _ => true,
+    }
+}
+
 /// Whether rules that are not as they should be could be why.
 pub fn is_of_rules(report: &Report) -> bool {
     report.cause.as_ref().is_some_and(may_follow)
@@ -208,14 +227,7 @@ pub(super) fn behind(cause: &Cause, passing: &Passing, changed: &[Changed]) -> O
     if !may_follow(cause) {
         return None;
     }
-    let fits = |c: &&Changed| {
-        let translates = match &c.object {
-            Object::Element(e) => of_translation(e),
-            Object::Chain(chain) => chain.name.starts_with("publish"),
-            Object::Table(_) | Object::Set(_) => false,
-        };
-        (translates || !of_place(cause.code)) && passing.meets(&c.object)
-    };
+    let fits = |c: &&Changed| is_why(cause.code, &c.object) && passing.meets(&c.object);
     let all: Vec<&Changed> = changed.iter().filter(fits).collect();
     // The chain that stopped it is to blame before others.
     let named = all.iter().find(|c| stopped_by(c, cause));
