@@ -21,6 +21,7 @@ mod hooks;
 mod host;
 mod ipsec;
 mod learned;
+mod loose;
 mod missing;
 mod mtu;
 mod nearer;

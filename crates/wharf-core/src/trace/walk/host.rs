@@ -285,6 +285,9 @@ impl<'a> Walk<'a> {
         if packet.dst.is_ipv6() && !link.loopback {
             self.check_disabled(id, link.index);
         }
+        if let Some(fault) = self.taken_by_bridge(place) {
+            self.blame(Verdict::Dropped, "link", fault);
+        }
         let mut site = Site::new(id, Hook::Ingress, Sort::Device);
         (site.iif, site.port_in) = (Some(link.index), port);
         let packet = self.rules(site, packet);

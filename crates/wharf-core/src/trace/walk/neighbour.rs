@@ -42,6 +42,9 @@ impl<'a> Walk<'a> {
             self.unknown = true;
             return Step::End(Arrival::Lost);
         };
+        if let Some(fault) = self.taken_by_bridge(place) {
+            self.blame(Verdict::Dropped, "link", fault);
+        }
         let seg = self.whole.segment(place);
         let tunnel = link.kind.as_deref().is_some_and(|k| TUNNELS.contains(&k));
         let answering: Vec<Way> = seg
