@@ -9,6 +9,7 @@
 
 mod advice;
 mod arrival;
+mod astray;
 mod bridge;
 mod conntrack;
 mod doors;

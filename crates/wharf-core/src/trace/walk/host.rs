@@ -83,6 +83,11 @@ impl<'a> Walk<'a> {
         site.oif = Some(out.link);
         let packet = self.rules(site, packet);
         let loopback = self.space(id).link(out.link).is_some_and(|l| l.loopback);
+        if loopback && !out.local && !route::is_local(self.space(id), packet.dst) {
+            let fault = self.into_loopback(id, &out, &packet);
+            self.blame(Verdict::Dropped, "route", fault);
+            return Step::End(Arrival::Lost);
+        }
         if out.local || loopback {
             let lo = self.space(id).links.iter().find(|l| l.loopback);
             let index = lo.map_or(out.link, |l| l.index);
