@@ -119,7 +119,13 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
-        if let Some(fault) = self.asked_in_vain(&emit, place) {
+        let known = self.known(&emit).is_some_and(pinned);
+        let wired = |l: &Link| l.mac.is_some() && matches!(l.kind.as_deref(), None | Some("veth"));
+        let link = self.state.link(place);
+        if !known && link.is_some_and(|l| l.noarp && wired(l)) {
+            let fault = self.arp_off(place);
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        } else if let Some(fault) = self.asked_in_vain(&emit, place) {
             self.blame(Verdict::Dropped, "neighbour", fault);
         }
         // A translated packet that goes back out where it came from was meant for somebody who was here.
