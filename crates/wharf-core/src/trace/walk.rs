@@ -424,6 +424,8 @@ impl<'a> Walk<'a> {
         // Where a rule that could not be evaluated may have kept wharf's from the packet, nobody knows whether it is refused.
         let told = !self.causes.is_empty() || self.unknown;
         if let Some((verdict, fault)) = self.held.take().filter(|_| !told) {
+            // The question may have been held though its answer was walked.
+            self.reply = verdict == Verdict::Unanswered;
             self.blame(verdict, "route", fault);
         }
         self.settle_learned();

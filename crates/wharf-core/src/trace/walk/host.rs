@@ -176,6 +176,10 @@ impl<'a> Walk<'a> {
                     let (verdict, fault) = self.refused(id, by);
                     if fault.owner == Owner::Wharf && self.rules_will_tell(id) {
                         // Its rules drop the packet too, and say why.
+                        let verdict = match self.reply {
+                            true => Verdict::Unanswered,
+                            false => verdict,
+                        };
                         self.held.get_or_insert((verdict, fault));
                     } else {
                         self.blame(verdict, "route", fault);
