@@ -8,6 +8,7 @@ mod bases;
 mod case;
 mod remains;
 
+mod astray;
 mod by_hand;
 mod by_iptables;
 mod by_wharf;
