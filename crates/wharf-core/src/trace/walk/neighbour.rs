@@ -119,7 +119,9 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
-        let known = self.known(&emit).is_some_and(pinned);
+        // The kernel's own entries for such a link bear the link's address, and lead nowhere.
+        let known = self.known(&emit);
+        let known = known.is_some_and(|n| n.state == NeighbourState::Permanent);
         let wired = |l: &Link| l.mac.is_some() && matches!(l.kind.as_deref(), None | Some("veth"));
         let link = self.state.link(place);
         if !known && link.is_some_and(|l| l.noarp && wired(l)) {
