@@ -5,7 +5,7 @@ use crate::network::NetworkSpec;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner, Verdict};
 use crate::trace::ruleset::Hook;
-use crate::trace::state::{FdbEntry, HOST, Link, Neighbour, Place, Port, SpaceId};
+use crate::trace::state::{FdbEntry, HOST, Link, Neighbour, Place, Port};
 
 use super::Walk;
 use super::fault::Fault;
@@ -276,36 +276,6 @@ impl<'a> Walk<'a> {
             fault.fix.clear();
             fault = self.icc_off(fault, net, packet);
         }
-        self.blame(Verdict::Dropped, "bridge", fault);
-    }
-
-    /// Where br_netfilter has IP rules translate inside the bridge, the frame goes on there, and back out by the port it
-    /// came by only if the port turns frames.
-    pub(super) fn check_hairpin(&mut self, id: SpaceId, link: &Link, port: u32, packet: &Packet) {
-        let bridge = Place {
-            space: id,
-            index: link.index,
-        };
-        let here = self.dnat.as_ref();
-        let moved = here.is_some_and(|(at, _, to)| *at == id && *to == packet.dst);
-        if !moved || self.reply || !self.calls_ip(link, bridge, packet) {
-            return;
-        }
-        let Some(out) = self.space(id).link(port) else {
-            return;
-        };
-        let behind = out.peer.is_some_and(|peer| {
-            let mut all = owner::holders(self.state, packet.dst).into_iter();
-            all.any(|p| p == peer)
-        });
-        if !behind || out.port.as_ref().is_none_or(|p| p.hairpin) {
-            return;
-        }
-        let what = format!(
-            "{} comes back out by the port {} that it came in by, which does not turn frames (hairpin is off).",
-            packet.dst, out.name
-        );
-        let fault = self.blocked(bridge, out, what, "hairpin off", "hairpin on");
         self.blame(Verdict::Dropped, "bridge", fault);
     }
 

@@ -44,9 +44,6 @@ impl<'a> Walk<'a> {
         let Some(out) = self.route(id, &packet, Some(link)) else {
             return Step::End(Arrival::Lost);
         };
-        if let Some(port) = port.filter(|_| out.link == link.index) {
-            self.check_hairpin(id, link, port, &packet);
-        }
         if self.turned.is_some() {
             return Step::Emit(out.emit(id, packet));
         }
