@@ -12,11 +12,13 @@
 //! * `walk`: the way of the packet and of its answer;
 //! * `seen`, `verdict`: what a live probe saw, and what follows from it together with the state;
 //! * `report`: the answer, as `wharf trace --json` prints it;
+//! * `changed`: rules of wharf that are not as the store says, before what follows from them;
 //! * `doctor`: what is wrong with the whole host, without a question about a flow;
 //! * `exposure`: who reaches which published port, and who claims otherwise.
 //!
 //! Not here: reading (the engine's `observe`), sending real packets (its `probe`), layout of text (the command).
 
+pub mod changed;
 pub mod doctor;
 pub mod env;
 pub mod eval;

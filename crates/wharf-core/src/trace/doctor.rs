@@ -10,6 +10,7 @@
 //!
 //! Not here: comparing the kernel with the store (the engine's `repair` and `gc` do, and [`Differences`] brings it).
 
+mod bound;
 mod differences;
 mod host;
 mod links;
@@ -28,6 +29,7 @@ use crate::trace::Tracer;
 use crate::trace::report::{Cause, Code, Owner};
 use crate::trace::state::{HOST, Link, ObservedState, Place, Space, SpaceId};
 
+pub(super) use bound::nobodys;
 pub use differences::Differences;
 pub(super) use promises::{of_program, walked};
 
@@ -345,6 +347,7 @@ pub fn diagnose(state: &ObservedState) -> Vec<Finding> {
     promises::check(&scene, &mut found);
     mtu::check(&scene, &mut found);
     ports::check(&scene, &mut found);
+    bound::check(&scene, &mut found);
     unread(state, &mut found);
     sorted(found.0)
 }

@@ -6,6 +6,7 @@
 //!
 //! Of a range the first port stands for all. Not here: programs of the host that listen, since they are not published.
 
+mod by_rules;
 mod differs;
 mod foreign;
 
@@ -232,7 +233,7 @@ pub fn exposure(state: &ObservedState) -> Exposure {
             look.reach(&mut port.reach);
             look.claims(&mut port.claims);
         }
-        port.differs = differs::all(port);
+        port.differs = differs::all(state, port);
     }
     Exposure { ports }
 }

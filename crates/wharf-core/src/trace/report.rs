@@ -141,6 +141,8 @@ codes! {
     EchoIgnored,
     /// No source port is left for translation.
     PortsExhausted,
+    /// Packet rules of wharf are missing, or not as the store says.
+    RulesChanged,
 }
 
 /// One thing that stops the packet or its answer.

@@ -9,6 +9,7 @@
 
 mod advice;
 mod arrival;
+mod astray;
 mod bridge;
 mod conntrack;
 mod doors;
@@ -21,6 +22,7 @@ mod hooks;
 mod host;
 mod ipsec;
 mod learned;
+mod loose;
 mod missing;
 mod mtu;
 mod nearer;
@@ -422,6 +424,8 @@ impl<'a> Walk<'a> {
         // Where a rule that could not be evaluated may have kept wharf's from the packet, nobody knows whether it is refused.
         let told = !self.causes.is_empty() || self.unknown;
         if let Some((verdict, fault)) = self.held.take().filter(|_| !told) {
+            // The question may have been held though its answer was walked.
+            self.reply = verdict == Verdict::Unanswered;
             self.blame(verdict, "route", fault);
         }
         self.settle_learned();

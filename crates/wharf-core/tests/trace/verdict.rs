@@ -288,6 +288,14 @@ fn what_nobody_could_read() {
     // What others look for meanwhile has nothing to do with it.
     p.seen.asked[0].place = p.place("c2", "eth0");
     assert_eq!(line(&p.answer(Icmp).1), "unknown");
+    // What a bridge floods by another port is answered elsewhere.
+    let mut p = lost(&w);
+    p.seen.asked.push(Asked {
+        place: p.place("host", "veth-c2"),
+        addr: ip("172.18.0.1"),
+        answered: false,
+    });
+    assert_eq!(line(&p.answer(Icmp).1), "unknown");
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use wharf_core::model::{Hop, Netns, Resource, ResourceKey};
 use wharf_core::nft::{Object, Table};
+use wharf_core::trace::changed::Changed;
 
 use crate::api::Finding;
 
@@ -46,6 +47,23 @@ pub(super) fn compare(wanted: &[Resource], there: &[Resource], findings: &mut Ve
         },
         was: "missing".to_owned(),
     }));
+}
+
+/// The packet rules that are not as they should be.
+pub(super) fn changed<'r>(
+    wanted: impl Iterator<Item = &'r Resource>,
+    there: &[Resource],
+) -> Vec<Changed> {
+    let there: HashMap<ResourceKey, &Resource> = there.iter().map(|r| (r.key(), r)).collect();
+    let differs = |resource: &Resource| match (resource, there.get(&resource.key())) {
+        (Resource::Nft(_), Some(is)) if *is == resource => None,
+        (Resource::Nft(object), is) => Some(Changed {
+            object: object.clone(),
+            was: if is.is_some() { "different" } else { "missing" },
+        }),
+        _ => None,
+    };
+    wanted.filter_map(differs).collect()
 }
 
 pub(super) fn describe(resource: &Resource) -> String {

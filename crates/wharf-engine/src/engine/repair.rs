@@ -15,11 +15,12 @@ use wharf_core::network::NetworkSpec;
 use wharf_core::nft::{Change, Object, Table};
 use wharf_core::op::{Op, RouteOp};
 use wharf_core::plan::{Plan, Step, Undo};
+use wharf_core::trace::changed::Changed;
 
 use crate::api::{Finding, Mode, Note, Outcome, Repaired};
 use crate::engine::desired::Desired;
 use crate::engine::docker::told_wrong;
-use crate::engine::findings::compare;
+use crate::engine::findings::{changed, compare};
 use crate::engine::foreign::{shut, shut_doors};
 use crate::engine::host::{HostPart, failed, failed_op};
 use crate::engine::refused::{apply_each, unmended};
@@ -143,9 +144,22 @@ impl Engine {
 
     /// A look without locks: it may take for damage what others are changing at this moment.
     pub(super) fn is_damaged(&mut self) -> Result<bool, EngineError> {
-        let (live, part) = self.live_networks()?;
+        let (live, desired) = self.desired_now()?;
         if live.is_empty() {
             return Ok(false);
+        }
+        let kernel = &mut self.kernel;
+        Ok(!renamed_links(kernel, &desired)?.is_empty()
+            || !shut_doors(kernel, &live).is_empty()
+            || !deaf(kernel, &live)?.is_empty()
+            || !compared(kernel, &desired, &[])?.findings.is_empty())
+    }
+
+    /// What should be there, by a look without locks; nothing where there is no network.
+    fn desired_now(&mut self) -> Result<(Vec<NetworkSpec>, Desired), EngineError> {
+        let (live, part) = self.live_networks()?;
+        if live.is_empty() {
+            return Ok((live, Desired::default()));
         }
         let held = self.held(&part)?;
         let view = self.run.view()?;
@@ -156,11 +170,24 @@ impl Engine {
             desired.share(held.as_ref(), &part);
             desired.beside_docker(&mut self.kernel, held.as_ref());
         }
-        let kernel = &mut self.kernel;
-        Ok(!renamed_links(kernel, &desired)?.is_empty()
-            || !shut_doors(kernel, &live).is_empty()
-            || !deaf(kernel, &live)?.is_empty()
-            || !compared(kernel, &desired, &[])?.findings.is_empty())
+        Ok((live, desired))
+    }
+
+    /// The packet rules that are not as the store says, by a look without locks.
+    ///
+    /// # Errors
+    /// The kernel's or the store's.
+    pub fn changed_rules(&mut self) -> Result<Vec<Changed>, EngineError> {
+        let (live, desired) = self.desired_now()?;
+        if live.is_empty() {
+            return Ok(Vec::new());
+        }
+        let seen = self
+            .kernel
+            .observe_rules(&desired.rules, &desired.allowed)
+            .map_err(|e| failed("compare the kernel with the store", &e))?;
+        let own = desired.rules.iter().filter(|r| !desired.docker.contains(r));
+        Ok(changed(own, &seen.seen))
     }
 
     fn live_networks(&mut self) -> Result<(Vec<NetworkSpec>, HostPart), EngineError> {

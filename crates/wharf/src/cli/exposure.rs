@@ -20,8 +20,13 @@ pub struct ExposureArgs {}
 
 pub fn run(_args: &ExposureArgs, ctx: &Context) -> Done {
     // Without privileges nothing is known of ports, which is not to look like none.
-    let ask = ctx.engine()?.ask()?;
-    let found = exposure(&world::world(&ask.about_all()));
+    let mut engine = ctx.engine()?;
+    let ask = engine.ask()?;
+    let state = world::world(&ask.about_all());
+    let mut found = exposure(&state);
+    if found.is_of_rules() {
+        found.settle(&state, &engine.changed_rules()?);
+    }
     if ctx.printer.json() {
         ctx.printer.value(&found)?;
     } else {

@@ -6,7 +6,7 @@ use std::str::FromStr;
 use clap::Args;
 use wharf_core::ErrorKind;
 use wharf_core::trace::{
-    L4, ObservedState, Query, Report, Source, Verdict, trace, unread_ends, verdict,
+    L4, ObservedState, Query, Report, Source, Verdict, changed, trace, unread_ends, verdict,
 };
 use wharf_engine::error::EngineError;
 use wharf_engine::observe::world::{self, Ask, FindError};
@@ -100,6 +100,9 @@ fn split_port(text: &str) -> Result<(&str, Option<u16>), String> {
     if bare.parse::<IpAddr>().is_ok() || text.ends_with(']') {
         return Ok((text, None));
     }
+    if bare.starts_with('[') && !bare.contains(']') {
+        return Err(format!("`{text}` has no `]`: [ADDRESS] or [ADDRESS]:PORT"));
+    }
     match text.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => match port.parse() {
             Ok(0) | Err(_) => Err(format!("`{port}` is not a port: 1 to 65535")),
@@ -145,6 +148,7 @@ pub fn run(args: &TraceArgs, ctx: &Context) -> Done {
     if !args.offline {
         report = probed(&ask, &state, &query, report, ctx);
     }
+    told_by_rules(&state, &mut report, ctx);
     // The process ends now; to free ten thousand rules one by one would take a tenth of the time that the answer took.
     std::mem::forget(state);
     if ctx.printer.json() {
@@ -177,6 +181,21 @@ fn probed(
             report.notes.push(format!("no packet was sent: {why}"));
             report
         }
+    }
+}
+
+/// Where wharf's own rules are not as it made them, what follows from that is not the cause.
+fn told_by_rules(state: &ObservedState, report: &mut Report, ctx: &Context) {
+    if !changed::is_of_rules(report) || state.networks.is_empty() {
+        return;
+    }
+    let rules = ctx.engine().and_then(|mut e| Ok(e.changed_rules()?));
+    match rules {
+        Ok(rules) => changed::settle(state, report, &rules),
+        Err(error) => report.notes.push(format!(
+            "whether wharf's rules are as it made them could not be read: {}",
+            error.text().trim_end()
+        )),
     }
 }
 
@@ -271,6 +290,8 @@ mod tests {
             "web:80/sctp",
             ":80",
             "web:80/",
+            "[::1",
+            "outside:[fd00::1",
         ] {
             assert!(text.parse::<Destination>().is_err(), "{text}");
         }

@@ -6,7 +6,7 @@ use wharf_testkit::skip::Need;
 use wharf_testkit::{Echo, Host, addr, require};
 
 /// Two networks; `web` is published and answers, `cache` is its sibling, `db` is on the other network.
-fn stage() -> Host {
+pub fn stage() -> Host {
     let host = options().bridge_nf_call(false).start();
     network(&host, "front", 1, "--bridge br-front");
     network(&host, "back", 2, "--bridge br-back");
@@ -30,14 +30,14 @@ fn findings(host: &Host) -> Vec<Value> {
 }
 
 /// Errors and warnings.
-fn faults(host: &Host) -> Vec<Value> {
+pub fn faults(host: &Host) -> Vec<Value> {
     let mut all = findings(host);
     all.retain(|f| f["severity"] != "info");
     all
 }
 
 /// Does what findings advise.
-fn mend(host: &Host, faults: &[Value]) {
+pub fn mend(host: &Host, faults: &[Value]) {
     for finding in faults {
         for fix in texts(finding, "fix") {
             // After `wharf repair` single steps may be done already.

@@ -27,6 +27,7 @@ mod completion;
 mod containerd;
 mod crash;
 mod doctor;
+mod doctor_rules;
 mod dry_run;
 mod errors;
 mod errors_state;

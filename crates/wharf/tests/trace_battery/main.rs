@@ -8,6 +8,7 @@ mod bases;
 mod case;
 mod remains;
 
+mod astray;
 mod by_hand;
 mod by_iptables;
 mod by_wharf;
@@ -23,6 +24,7 @@ mod odd;
 mod odd_rules;
 mod other_tools;
 mod routes;
+mod rules_changed;
 mod shaped;
 mod sockets;
 mod sound;

@@ -1,8 +1,8 @@
 //! What the engine found when it compared the kernel with the store, as findings.
 
-use crate::trace::report::Owner;
+use crate::trace::report::{Code, Owner};
 
-use super::{Finding, HostCode, Severity, sorted};
+use super::{Finding, HostCode, Kind, Severity, sorted};
 
 /// The most lines of evidence of one finding.
 const MOST: usize = 12;
@@ -55,6 +55,7 @@ impl Differences {
         if !rules.is_empty() {
             // What packets meet follows from it.
             all.retain(|f| f.owner != Owner::Wharf || f.fix != ["wharf repair"]);
+            all.retain(|f| !misread(f));
         }
         all.extend(rules_changed(&rules));
         all.extend(docker.into_iter().map(docker_changed));
@@ -69,6 +70,16 @@ impl Differences {
         all.extend(self.rules_at_risk.then(at_risk));
         sorted(all)
     }
+}
+
+/// What is said of packets that met rules as they should not be; once they are mended it is seen whether it is so.
+fn misread(found: &Finding) -> bool {
+    let code = |c: Code| found.code == Kind::Flow(c);
+    let ours = found.owner == Owner::Wharf;
+    code(Code::NotPublished)
+        || code(Code::MartianAddress)
+        || code(Code::SpoofGuard) && found.fix.is_empty()
+        || ours && (code(Code::FirewallRule) || code(Code::ForwardingDisabled))
 }
 
 fn lines(all: &[&(String, String)]) -> Vec<String> {

@@ -4,8 +4,11 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use crate::trace::doctor::of_program;
+use crate::addr::Family;
+use crate::trace::doctor::{nobodys, of_program};
 use crate::trace::report::{Cause, Owner};
+use crate::trace::state::ObservedState;
+use crate::trace::walk::outlook;
 
 use super::{PublishedPort, Reach, Side};
 
@@ -26,11 +29,12 @@ pub struct Difference {
 }
 
 /// All differences of a port.
-pub(super) fn all(port: &PublishedPort) -> Vec<Difference> {
+pub(super) fn all(state: &ObservedState, port: &PublishedPort) -> Vec<Difference> {
     let mut all = Vec::new();
     past_firewalls(port, &mut all);
     wider(port, &mut all);
     narrower(port, &mut all);
+    all.extend(at_nobodys(state, port));
     all
 }
 
@@ -159,6 +163,24 @@ fn narrower(port: &PublishedPort, all: &mut Vec<Difference>) {
             cause: Some(cause.clone()),
         });
     }
+}
+
+/// It is published at an address that the host does not have.
+fn at_nobodys(state: &ObservedState, port: &PublishedPort) -> Option<Difference> {
+    let ip = port.asked.bound.filter(|_| port.is_wharfs())?;
+    let cause = nobodys(state, ip).filter(|_| port.asked.serves(Family::of(ip)))?;
+    let address = outlook::show_end(ip, port.asked.port);
+    Some(Difference {
+        owner: port.owner,
+        from: Side::Outside,
+        summary: format!(
+            "{} is published at {address}, but nobody reaches it: {}",
+            capital(&name(port)),
+            cause.summary
+        ),
+        address,
+        cause: Some(cause),
+    })
 }
 
 impl PublishedPort {

@@ -353,7 +353,13 @@ impl<'a> Facts<'a> {
             (None, _) => None,
         };
         let here = |a: &&Asked| at.is_none_or(|space| space == a.place.space);
-        let mut silent = self.seen.asked.iter().filter(|a| !a.answered);
+        // Out of a bridge's port the question is a flooded copy: whoever is asked is elsewhere.
+        let flooded = |a: &&Asked| {
+            let link = self.state.link(a.place);
+            link.is_some_and(|l| l.master.is_some())
+        };
+        let asked = self.seen.asked.iter().filter(|a| !a.answered);
+        let mut silent = asked.filter(|a| !flooded(a));
         let asked = silent.find(|a| here(a) && (Family::of(a.addr) == Family::V6) == v6)?;
         let space = self.state.spaces.get(asked.place.space)?;
         let link = self.state.link(asked.place)?;

@@ -171,7 +171,12 @@ pub(super) fn covers(reason: Code, cause: Code) -> bool {
         ),
         NeighbourWrong => matches!(
             cause,
-            BridgePortBlocked | DuplicateMac | DuplicateAddress | NotOnBridge
+            BridgePortBlocked
+                | DuplicateMac
+                | DuplicateAddress
+                | NotOnBridge
+                // Without ARP frames go out for the sender's own address.
+                | NeighbourUnreachable
         ),
         _ => false,
     }

@@ -40,6 +40,10 @@ impl<'a> Walk<'a> {
             }
             Arrival::Outside { from, packet } => Some(Arrived::Outside { from, packet }),
             Arrival::Local { space, iif, packet } => {
+                if let Some((verdict, fault)) = self.kept_by_route(space, iif, &packet) {
+                    self.blame(verdict, "route", fault);
+                    return None;
+                }
                 self.check_place(ends, space, &packet);
                 if self.check_doubled(ends, space, &packet) {
                     return None;

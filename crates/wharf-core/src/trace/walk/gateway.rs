@@ -10,7 +10,7 @@ use super::fault::Fault;
 use super::host::six;
 use super::neighbour::asks_with;
 use super::route;
-use super::segment::{Segment, last, segment};
+use super::segment::{Segment, is_bridge, last, segment};
 use super::show::deletable;
 use super::source;
 use super::{Arrival, Emit, Step, Walk};
@@ -131,8 +131,10 @@ impl<'a> Walk<'a> {
             found.extend(fit.map(|a| (place.space != HOST, a.net.addr())));
         }
         found.sort_by_key(|(other, _)| *other);
-        // The host's one neighbour on its uplink is where it sends what it does not know.
-        let lone = others.first().filter(|_| id == HOST && others.len() == 1);
+        // The host's one neighbour on its uplink is where it sends what it does not know; who hangs on its bridge is not.
+        let bridge = self.space(id).link(own.link).is_some_and(is_bridge);
+        let lone = id == HOST && !bridge && others.len() == 1;
+        let lone = others.first().filter(|_| lone);
         found.first().map(|(_, a)| *a).or(lone.copied())
     }
 

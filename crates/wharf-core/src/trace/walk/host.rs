@@ -83,6 +83,11 @@ impl<'a> Walk<'a> {
         site.oif = Some(out.link);
         let packet = self.rules(site, packet);
         let loopback = self.space(id).link(out.link).is_some_and(|l| l.loopback);
+        if loopback && !out.local && !route::is_local(self.space(id), packet.dst) {
+            let fault = self.into_loopback(id, &out, &packet);
+            self.blame(Verdict::Dropped, "route", fault);
+            return Step::End(Arrival::Lost);
+        }
         if out.local || loopback {
             let lo = self.space(id).links.iter().find(|l| l.loopback);
             let index = lo.map_or(out.link, |l| l.index);
@@ -171,6 +176,10 @@ impl<'a> Walk<'a> {
                     let (verdict, fault) = self.refused(id, by);
                     if fault.owner == Owner::Wharf && self.rules_will_tell(id) {
                         // Its rules drop the packet too, and say why.
+                        let verdict = match self.reply {
+                            true => Verdict::Unanswered,
+                            false => verdict,
+                        };
                         self.held.get_or_insert((verdict, fault));
                     } else {
                         self.blame(verdict, "route", fault);
@@ -284,6 +293,9 @@ impl<'a> Walk<'a> {
         }
         if packet.dst.is_ipv6() && !link.loopback {
             self.check_disabled(id, link.index);
+        }
+        if let Some(fault) = self.taken_by_bridge(place) {
+            self.blame(Verdict::Dropped, "link", fault);
         }
         let mut site = Site::new(id, Hook::Ingress, Sort::Device);
         (site.iif, site.port_in) = (Some(link.index), port);

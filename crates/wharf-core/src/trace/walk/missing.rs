@@ -26,6 +26,9 @@ impl<'a> Walk<'a> {
             self.blame(Verdict::Dropped, "neighbour", fault);
             return Step::End(Arrival::Lost);
         }
+        if self.blame_loose(&emit) {
+            return Step::End(Arrival::Lost);
+        }
         let all = holders(self.state, emit.next);
         // A namespace that hangs together with this one by nothing is not where the packet could have gone.
         let asked = |id| matches!(self.query.target, Target::Space(to) if to == id);

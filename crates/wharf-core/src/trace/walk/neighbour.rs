@@ -42,6 +42,9 @@ impl<'a> Walk<'a> {
             self.unknown = true;
             return Step::End(Arrival::Lost);
         };
+        if let Some(fault) = self.taken_by_bridge(place) {
+            self.blame(Verdict::Dropped, "link", fault);
+        }
         let seg = self.whole.segment(place);
         let tunnel = link.kind.as_deref().is_some_and(|k| TUNNELS.contains(&k));
         let answering: Vec<Way> = seg
@@ -116,7 +119,15 @@ impl<'a> Walk<'a> {
         if let Some(step) = self.wrong_exit(&emit, place) {
             return step;
         }
-        if let Some(fault) = self.asked_in_vain(&emit, place) {
+        // The kernel's own entries for such a link bear the link's address, and lead nowhere.
+        let known = self.known(&emit);
+        let known = known.is_some_and(|n| n.state == NeighbourState::Permanent);
+        let wired = |l: &Link| l.mac.is_some() && matches!(l.kind.as_deref(), None | Some("veth"));
+        let link = self.state.link(place);
+        if !known && link.is_some_and(|l| l.noarp && wired(l)) {
+            let fault = self.arp_off(place);
+            self.blame(Verdict::Dropped, "neighbour", fault);
+        } else if let Some(fault) = self.asked_in_vain(&emit, place) {
             self.blame(Verdict::Dropped, "neighbour", fault);
         }
         // A translated packet that goes back out where it came from was meant for somebody who was here.

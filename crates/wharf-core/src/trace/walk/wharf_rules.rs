@@ -9,7 +9,7 @@ use crate::network::NetworkSpec;
 use crate::trace::env::Blame;
 use crate::trace::packet::Packet;
 use crate::trace::report::{Code, Owner};
-use crate::trace::ruleset::TableFamily;
+use crate::trace::ruleset::{Hook, TableFamily};
 use crate::trace::state::{HOST, Place, SpaceId};
 
 use super::Walk;
@@ -281,6 +281,9 @@ impl<'a> Walk<'a> {
             }
             return fault;
         }
+        if let Some(fault) = self.published_and_shut(site, &base, packet, &target) {
+            return fault;
+        }
         match self.state.container_space(&target) {
             Some(id) => self.not_published(id, packet.dst),
             None => {
@@ -291,6 +294,26 @@ impl<'a> Walk<'a> {
                 renamed(base, Code::NotPublished, what).fix("wharf repair")
             }
         }
+    }
+
+    /// What wharf's own mapping led there is published, and its rules are to let it in.
+    fn published_and_shut(
+        &self,
+        site: Site,
+        base: &Fault,
+        packet: &Packet,
+        target: &str,
+    ) -> Option<Fault> {
+        let (at, rule, to) = self.dnat.as_ref()?;
+        let ours = rule.owner == Owner::Wharf && *at == site.space && *to == packet.dst;
+        let local = route::is_local(self.space(site.space), packet.src);
+        if !ours || local || site.hook != Hook::Forward {
+            return None;
+        }
+        let what = format!(
+            "wharf's rules translate the port that {target} publishes, and do not let it in: one of them is not as wharf made it."
+        );
+        Some(renamed(base.clone(), Code::RulesChanged, what).fix("wharf repair"))
     }
 
     fn gateway_closed(&self, base: Fault, packet: &Packet) -> Fault {
