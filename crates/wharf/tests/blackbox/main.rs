@@ -59,6 +59,7 @@ mod state;
 mod storage;
 mod story;
 mod taken_back;
+mod taken_back_liars;
 mod topology_file;
 mod trace;
 mod trace_live;
