@@ -101,10 +101,12 @@ pub(super) fn homes<'a>(
         if homes.contains_key(name) {
             continue;
         }
-        let made = (!end.mark.adopted).then(|| named(name, spaces)).flatten();
+        let own = ends.iter().filter(|e| e.mark.container == *name);
+        let found: Vec<&Space> = own.filter_map(|e| e.far.map(|(s, _)| s)).collect();
+        let made = (!end.mark.adopted)
+            .then(|| named(name, spaces, !found.is_empty()))
+            .flatten();
         let home = made.or_else(|| {
-            let own = ends.iter().filter(|e| e.mark.container == *name);
-            let found: Vec<&Space> = own.filter_map(|e| e.far.map(|(s, _)| s)).collect();
             let is_named = |s: &&&Space| s.path.starts_with(netns::DIRECTORY);
             let space = found.iter().find(is_named).or(found.first())?;
             Some(Home {
@@ -118,12 +120,14 @@ pub(super) fn homes<'a>(
     homes
 }
 
-/// The namespace that wharf made for a container of this name.
-fn named<'a>(name: &ContainerName, spaces: &'a [Space]) -> Option<Home<'a>> {
+/// The namespace that wharf made for a container of this name. Somebody may have made another in its place: one without
+/// the mark is it only if the host has numbered it, as it does where a cable once ended, and the container lives.
+fn named<'a>(name: &ContainerName, spaces: &'a [Space], lives: bool) -> Option<Home<'a>> {
     let path = Path::new(netns::DIRECTORY).join(name.as_str());
     let inode = netns::netns_inode(&path).ok()?;
     let space = spaces.iter().find(|s| s.inode == inode)?;
-    Some(Home {
+    let is_it = space.made_by_wharf || lives && space.number.is_some();
+    is_it.then_some(Home {
         space,
         path,
         made_by_wharf: true,

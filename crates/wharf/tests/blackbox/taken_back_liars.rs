@@ -278,7 +278,9 @@ fn who_moves_his_interface_away_stays_what_he_is() {
     before["networks"][0]["default_route"] = json!(false);
     let mut below = child(&host);
     let pid = below.host_pid();
-    host.sh(&format!("ip -n evil link set eth0 netns {pid}"));
+    host.sh(&format!(
+        "ip -n evil link set eth0 netns {pid}; ip -n evil link set lo alias ''"
+    ));
     host.netns_of(pid)
         .sh("ip link set eth0 up; ip addr add 10.88.1.250/24 dev eth0
          ip addr add fd00:88:1::250/64 dev eth0 nodad");
