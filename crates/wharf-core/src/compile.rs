@@ -125,12 +125,13 @@ pub fn bridge_alias(net: &NetworkSpec) -> String {
 }
 
 /// The alias by which a container's cable is known as wharf's; with the owner if he speaks of attachments by names of
-/// his own, and may ask for all of them without the store.
+/// his own, and may ask for all of them without the store; with nothing in his place if somebody else made the namespace.
 pub fn port_alias(container: &Container, attachment: &Attachment) -> String {
     let plain = format!("wharf:{}:{}", container.name, attachment.network);
-    match container.client {
-        Some(_) => format!("{plain}:{}", container.owner),
-        None => plain,
+    match (&container.client, container.netns.made_by_wharf) {
+        (Some(_), _) => format!("{plain}:{}", container.owner),
+        (None, false) => format!("{plain}:"),
+        (None, true) => plain,
     }
 }
 

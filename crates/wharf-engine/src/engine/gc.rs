@@ -17,6 +17,7 @@ use wharf_core::plan::{Plan, Undo};
 use wharf_core::publish::PortMapping;
 
 use crate::api::{Finding, Mode, Outcome};
+use crate::engine::ends::end_in;
 use crate::engine::findings::describe;
 use crate::engine::foreign::shut;
 use crate::engine::host::{backstop, failed};
@@ -41,6 +42,8 @@ pub(super) struct Space {
     pub(super) inhabited: bool,
     /// Its links.
     pub(super) links: Vec<LinkInfo>,
+    /// By which the host's links name it, if one of them has its other end there.
+    pub(super) number: Option<i32>,
 }
 
 /// Leases and ports that are nobody's.
@@ -249,7 +252,13 @@ impl Engine {
                 path,
                 inode,
                 links,
+                number: None,
             });
+        }
+        let paths: Vec<&Path> = spaces.iter().map(|s| s.path.as_path()).collect();
+        let numbers = self.kernel.space_numbers(&paths).unwrap_or_default();
+        for space in &mut spaces {
+            space.number = numbers.get(&space.inode).copied();
         }
         spaces
     }
@@ -333,9 +342,7 @@ fn lost_cables(
             };
             c.attachments.iter().any(own)
         });
-        let owner = spaces
-            .iter()
-            .find(|s| s.links.iter().any(|l| are_ends(l, link)));
+        let owner = spaces.iter().find(|s| end_in(s, link).is_some());
         let in_use = owner.is_some_and(|s| s.inhabited || !s.made_by_wharf && is_named(&s.path));
         let Ok(name) = link.name.parse::<IfName>() else {
             continue;
@@ -413,6 +420,8 @@ pub(super) struct CableMark {
     pub(super) network: NetworkName,
     /// Whose it is, if the owner knows it by names of his own.
     pub(super) client: Option<String>,
+    /// Somebody else made the namespace.
+    pub(super) adopted: bool,
 }
 
 /// What a cable's alias says, if it is wharf's.
@@ -420,7 +429,7 @@ pub(super) fn cable_mark(link: &LinkInfo) -> Option<CableMark> {
     let mark = link.alias.as_deref()?.strip_prefix("wharf:")?;
     let (container, rest) = mark.split_once(':')?;
     let (network, client) = match rest.split_once(':') {
-        Some((network, client)) => (network, Some(client.to_owned())),
+        Some((network, client)) => (network, Some(client)),
         None => (rest, None),
     };
     // A bridge has the word for a container.
@@ -428,15 +437,9 @@ pub(super) fn cable_mark(link: &LinkInfo) -> Option<CableMark> {
     (!is_bridge).then_some(CableMark {
         container: container.parse().ok()?,
         network: network.parse().ok()?,
-        client,
+        client: client.filter(|c| !c.is_empty()).map(str::to_owned),
+        adopted: client.is_some(),
     })
-}
-
-/// Whether two links are the ends of one cable.
-pub(super) fn are_ends(inside: &LinkInfo, outside: &LinkInfo) -> bool {
-    inside.kind.as_deref() == Some("veth")
-        && inside.peer == Some(outside.index)
-        && outside.peer == Some(inside.index)
 }
 
 fn is_named(path: &Path) -> bool {

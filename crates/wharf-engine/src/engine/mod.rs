@@ -24,11 +24,13 @@ use crate::observe::world::Ask;
 use crate::store::{JournalEntry, RunStore, StateStore, Work};
 
 mod check;
+mod claims;
 mod client;
 mod connect;
 mod container;
 mod desired;
 mod docker;
+mod ends;
 mod findings;
 mod flows;
 mod foreign;

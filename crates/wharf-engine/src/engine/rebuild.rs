@@ -20,7 +20,9 @@ use wharf_core::options::{HostAccess, Isolation, NetworkOptions};
 use wharf_core::publish::PortMapping;
 
 use crate::api::{Dirs, Finding, Mode, Note, Outcome, Repaired};
-use crate::engine::gc::{Space, are_ends, cable_mark};
+use crate::engine::claims::{Claim, Contest, settle};
+use crate::engine::ends::{self, End, Home, Inside};
+use crate::engine::gc::{Space, cable_mark};
 use crate::engine::host::failed;
 use crate::engine::network::{now, random_id};
 use crate::engine::{Engine, Networks, identity};
@@ -193,55 +195,57 @@ impl Engine {
         spaces: &[Space],
         nets: &Networks,
     ) -> std::io::Result<BTreeMap<ContainerName, Container>> {
+        let held = self.kernel.held_of_ports(links)?;
+        let ends = ends::ends(links, spaces, nets);
+        let insides = ends::insides(&mut self.kernel, &ends);
+        let (claims, contests) = settle(&held, &ends::ports(&ends, links, &insides));
+        self.tell_of(&contests, &ends);
+        let homes = ends::homes(&ends, spaces);
         let mut found: BTreeMap<ContainerName, Container> = BTreeMap::new();
-        for cable in links {
-            let Some(mark) = cable_mark(cable) else {
+        for (end, claim) in ends.iter().zip(claims) {
+            let name = &end.mark.container;
+            let Some(home) = homes.get(name) else {
                 continue;
             };
-            let (name, network) = (mark.container, mark.network);
-            let space = spaces
-                .iter()
-                .find(|s| s.links.iter().any(|l| are_ends(l, cable)));
-            let (Some(space), Some(net)) = (space, nets.get(&network)) else {
-                continue;
-            };
-            let inside = space.links.iter().find(|l| are_ends(l, cable));
-            let place = Netns::Path(space.path.clone());
-            let addrs = self.kernel.addrs(&place)?;
-            let routes = self.kernel.routes(&place)?;
-            let rules = self.kernel.rules(&place)?;
-            let attachment = inside.and_then(|inside| {
-                let mut a = attachment(net, inside, cable, &addrs)?;
-                let by_it = |f: &Family| {
-                    routes.iter().any(|r| {
-                        r.protocol == ROUTE_PROTOCOL
-                            && r.oif == Some(inside.index)
-                            && (r.dst.prefix_len(), Family::of_net(r.dst)) == (0, *f)
-                    })
-                };
-                a.default_routes = Family::BOTH.into_iter().filter(by_it).collect();
-                behind_others(&mut a, inside, &routes, &rules);
-                Some(a)
-            });
             let container = found
                 .entry(name.clone())
-                .or_insert_with(|| container(&name, space));
-            if let (Some(owner), Some(inside)) = (mark.client, inside) {
-                container.owner = owner;
+                .or_insert_with(|| container(name, home));
+            let link = end.far.map(|(_, link)| link);
+            let Some(interface) = ends::interface(link, &container.attachments) else {
+                continue;
+            };
+            if let Some(owner) = &end.mark.client {
+                container.owner.clone_from(owner);
                 container.client = Some(ClientKey {
                     network: String::new(),
                     container: name.to_string(),
-                    interface: inside.name.clone(),
+                    interface: interface.to_string(),
                 });
             }
-            container.attachments.extend(attachment);
+            let Some(mut a) = claim.and_then(|c| attachment(end.net, interface, end.cable, c))
+            else {
+                continue;
+            };
+            // What is set elsewhere is not the container's.
+            let at_home = end.far.filter(|(space, _)| space.inode == home.space.inode);
+            if let Some((space, link)) = at_home
+                && let Some(inside) = insides.get(&space.inode)
+            {
+                routes_of(&mut a, link, inside);
+            }
+            container.attachments.push(a);
         }
         for space in spaces.iter().filter(|s| s.made_by_wharf) {
             let name = space.path.file_name().and_then(|n| n.to_str());
             if let Some(name) = name.and_then(|n| n.parse::<ContainerName>().ok()) {
+                let home = Home {
+                    space,
+                    path: space.path.clone(),
+                    made_by_wharf: true,
+                };
                 found
                     .entry(name.clone())
-                    .or_insert_with(|| container(&name, space));
+                    .or_insert_with(|| container(&name, &home));
             }
         }
         for container in found.values_mut() {
@@ -255,8 +259,26 @@ impl Engine {
         Ok(found)
     }
 
-    /// Writes a container that the store does not know. Whether it did not. An address that another one has too is told,
-    /// and is whose it was found at first.
+    /// Of addresses that two have, if the store does not know yet whose they are.
+    fn tell_of(&mut self, contests: &[Contest], ends: &[End]) {
+        for contest in contests {
+            let [first, second] = contest.of.map(|at| &ends[at].mark.container);
+            let known = self.run.read(|txn| {
+                let known = self.run.containers.get(txn, second.as_str())?;
+                Ok(known.is_some())
+            });
+            if matches!(known, Ok(false)) {
+                self.notes.push(Note::AddressShared {
+                    addr: contest.addr,
+                    network: ends[contest.of[1]].mark.network.clone(),
+                    containers: [first.to_string(), second.to_string()],
+                });
+            }
+        }
+    }
+
+    /// Writes a container that the store does not know. Whether it did not. An address that one has that the store knows is
+    /// told, and stays that one's.
     fn take_over_container(
         &self,
         txn: &mut RwTxn,
@@ -272,13 +294,15 @@ impl Engine {
             {
                 return Ok(false);
             }
-            for a in &container.attachments {
-                for net in &a.addresses {
+            let mut container = container.clone();
+            for a in &mut container.attachments {
+                for net in std::mem::take(&mut a.addresses) {
                     let by = self.run.lease_owner(txn, &a.network, net.addr())?;
                     match by.filter(|by| *by != container.name.as_str()) {
                         None => {
                             self.run
                                 .put_lease(txn, &a.network, net.addr(), &container.name)?;
+                            a.addresses.push(net);
                         }
                         Some(by) => shared.push(Note::AddressShared {
                             addr: net.addr(),
@@ -291,7 +315,7 @@ impl Engine {
             for mapping in &container.ports {
                 self.run.take_port(txn, mapping, &container.name)?;
             }
-            self.run.put_container(txn, container)?;
+            self.run.put_container(txn, &container)?;
             Ok(true)
         };
         write(txn).map_err(|e| self.run.fail(e))
@@ -412,19 +436,19 @@ fn network_spec(
     })
 }
 
-fn container(name: &ContainerName, space: &Space) -> Container {
-    let mut members = if space.made_by_wharf && space.inhabited {
-        liveness::members(space.inode)
+fn container(name: &ContainerName, home: &Home) -> Container {
+    let mut members = if home.made_by_wharf && home.space.inhabited {
+        liveness::members(home.space.inode)
     } else {
         Vec::new()
     };
     members.sort_by_key(|p| p.start_time);
-    let path: PathBuf = space.path.clone();
+    let path: PathBuf = home.path.clone();
     let identity = std::fs::metadata(&path).ok().map(|m| (m.dev(), m.ino()));
     Container {
         name: name.clone(),
         id: String::new(),
-        owner: match space.made_by_wharf {
+        owner: match home.made_by_wharf {
             true => OWNER.to_owned(),
             false => UNKNOWN.to_owned(),
         },
@@ -432,7 +456,7 @@ fn container(name: &ContainerName, space: &Space) -> Container {
         netns: ContainerNetns {
             path,
             identity,
-            made_by_wharf: space.made_by_wharf,
+            made_by_wharf: home.made_by_wharf,
         },
         process: members.first().map(|p| identity::process_ref(*p)),
         exit_status: None,
@@ -453,24 +477,17 @@ fn is_still_there(container: &Container, links: &[LinkInfo]) -> bool {
 
 fn attachment(
     net: &NetworkSpec,
-    inside: &LinkInfo,
+    interface: IfName,
     cable: &LinkInfo,
-    addrs: &[(u32, IpNet)],
+    claim: Claim,
 ) -> Option<Attachment> {
-    let ours = |a: &IpNet| net.subnets.iter().any(|s| s.subnet.contains(&a.addr()));
-    let mut addresses: Vec<IpNet> = addrs
-        .iter()
-        .filter(|(index, a)| *index == inside.index && ours(a))
-        .map(|(_, a)| *a)
-        .collect();
-    addresses.sort_by_key(|a| a.addr().is_ipv6());
     let network: NetworkName = net.name.clone();
     Some(Attachment {
         network,
-        interface: inside.name.parse::<IfName>().ok()?,
+        interface,
         host_interface: cable.name.parse::<IfName>().ok()?,
-        mac: inside.mac?,
-        addresses,
+        mac: claim.mac,
+        addresses: claim.addresses,
         gateways: net
             .subnets
             .iter()
@@ -486,6 +503,19 @@ fn attachment(
         announce: false,
         phase: Phase::Active,
     })
+}
+
+/// The routes of an attachment, as they are set in its namespace.
+fn routes_of(a: &mut Attachment, link: &LinkInfo, inside: &Inside) {
+    let by_it = |f: &Family| {
+        inside.routes.iter().any(|r| {
+            r.protocol == ROUTE_PROTOCOL
+                && r.oif == Some(link.index)
+                && (r.dst.prefix_len(), Family::of_net(r.dst)) == (0, *f)
+        })
+    };
+    a.default_routes = Family::BOTH.into_iter().filter(by_it).collect();
+    behind_others(a, link, &inside.routes, &inside.rules);
 }
 
 /// A default route that gives way to another program's is one of the attachment's own, beside its table.

@@ -5,6 +5,7 @@
 mod firewall;
 #[cfg(test)]
 mod fuzz;
+mod held;
 mod listen;
 pub(crate) mod networkd;
 mod own;
@@ -34,6 +35,7 @@ use wharf_core::name::IfName;
 use crate::kernel::netlink::{NetlinkKernel, message, socket::Request};
 
 pub use firewall::ForwardDrop;
+pub use held::Held;
 pub use listen::{Listener, listener_on};
 pub use own::{OwnNetwork, Published};
 pub(crate) use own::{link_name, verdict_of};
@@ -80,6 +82,8 @@ pub struct LinkInfo {
     pub master: Option<u32>,
     /// The number of a cable's other end, in that one's namespace.
     pub peer: Option<u32>,
+    /// The number of that namespace, as this one counts them; `None` if it is this one.
+    pub peer_space: Option<i32>,
     /// Its settings as a port.
     pub port: Option<PortInfo>,
     /// The alias.
@@ -125,6 +129,7 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
         mtu: 0,
         master: None,
         peer: None,
+        peer_space: None,
         port: None,
         alias: None,
         qdisc: None,
@@ -151,6 +156,7 @@ fn link_info(message: &LinkMessage) -> LinkInfo {
             LinkAttribute::Group(group) => info.group = *group,
             LinkAttribute::Controller(master) => info.master = Some(*master),
             LinkAttribute::Link(peer) => info.peer = Some(*peer),
+            LinkAttribute::LinkNetNsId(number) => info.peer_space = Some(*number),
             LinkAttribute::Address(bytes) => {
                 info.mac = bytes.as_slice().try_into().ok().map(Mac);
                 info.traits.mac = info.mac;

@@ -280,7 +280,10 @@ impl NetlinkKernel {
         Ok(own.filter_map(neighbour).map(|(at, _)| at).collect())
     }
 
-    fn neighbours(&mut self, family: AddressFamily) -> io::Result<Vec<NeighbourMessage>> {
+    pub(super) fn neighbours(
+        &mut self,
+        family: AddressFamily,
+    ) -> io::Result<Vec<NeighbourMessage>> {
         let mut ask = NeighbourMessage::default();
         ask.header.family = family;
         let answers = self.rt(&Netns::Host)?.dump(&Message::GetNeighbour(ask))?;
@@ -390,7 +393,7 @@ fn hardware(message: &NeighbourMessage) -> Option<Mac> {
 }
 
 /// A permanent entry.
-fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
+pub(super) fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
     if message.header.state != NeighbourState::Permanent {
         return None;
     }
@@ -403,7 +406,7 @@ fn neighbour(message: &NeighbourMessage) -> Option<((u32, IpAddr), Mac)> {
 }
 
 /// A static entry of a bridge's table, for no VLAN.
-fn forwarding(message: &NeighbourMessage) -> Option<(u32, Mac)> {
+pub(super) fn forwarding(message: &NeighbourMessage) -> Option<(u32, Mac)> {
     let of_bridge = message
         .attributes
         .iter()

@@ -62,6 +62,7 @@ mod state;
 mod storage;
 mod story;
 mod taken_back;
+mod taken_back_liars;
 mod topology_change;
 mod topology_file;
 mod trace;

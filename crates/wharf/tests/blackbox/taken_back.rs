@@ -189,34 +189,37 @@ fn nobody_gets_what_a_living_container_has() {
     }
 }
 
-/// As it was handed out twice by a version that did not look.
+/// As it was handed out twice by a version that did not look. The host's neighbours tell whose it is.
 #[test]
 fn an_address_of_two_is_told_and_stays_the_firsts() {
     require!();
     let host = host();
-    network(&host, "mine", 1, "");
-    container(&host, "first", "mine", 1, 2, "");
-    container(&host, "second", "mine", 1, 3, "");
-    host.container("second")
-        .sh("ip addr del 10.88.1.3/24 dev eth0; ip addr add 10.88.1.2/24 dev eth0");
-    host.sh("rm -r /run/wharf");
+    network(&host, "mine", 1, "--bridge wm");
+    container(&host, "web", "mine", 1, 2, "");
+    container(&host, "app", "mine", 1, 3, "");
+    let mac = text(&host.inspect("app"), "networks/0/mac");
+    host.sh(&format!(
+        "nft add element bridge wharf guard4 '{{ {mac} . 10.88.1.2 }}'
+         nft delete element bridge wharf guard4 '{{ {mac} . 10.88.1.3 }}'
+         ip neigh del 10.88.1.3 dev wm; rm -r /run/wharf"
+    ));
     let told = host.w("repair --rebuild");
     for word in [
         "10.88.1.2",
-        "`first`",
-        "`second`",
-        "wharf network disconnect mine second",
+        "`web`",
+        "`app`",
+        "wharf network disconnect mine app",
     ] {
         assert!(told.stderr.contains(word), "{word}: {}", told.transcript());
     }
-    host.w("network disconnect mine second").ok();
-    host.w("network connect mine second").ok();
-    let own = address_of(&host, "second", false);
+    host.w("network disconnect mine app").ok();
+    host.w("network connect mine app").ok();
+    let own = address_of(&host, "app", false);
     assert_ne!(own, ip("10.88.1.2"));
     let taken = host.w("create third --network mine --ip 10.88.1.2");
-    assert!(taken.stderr.contains("first"), "{}", taken.transcript());
-    let _web = Echo::tcp(&host.container("first"), "first", 80);
-    assert_eq!(host.netns().tcp(ip("10.88.1.2"), 80).by(), Some("first"));
+    assert!(taken.stderr.contains("web"), "{}", taken.transcript());
+    let _web = Echo::tcp(&host.container("web"), "web", 80);
+    assert_eq!(host.netns().tcp(ip("10.88.1.2"), 80).by(), Some("web"));
 }
 
 /// What is forbidden stays forbidden: the rules tell it. Networks without containers are there too.

@@ -18,7 +18,7 @@ const KERNEL: u8 = 2;
 
 impl<'a> Walk<'a> {
     /// A route that sends to loopback what is not the space's own: it comes to nobody.
-    pub(super) fn into_loopback(&self, id: SpaceId, out: &Out<'a>, packet: &Packet) -> Fault {
+    pub(super) fn by_loopback(&self, id: SpaceId, out: &Out<'a>, packet: &Packet) -> Fault {
         let (space, text, dst) = (self.space(id), &out.text, packet.dst);
         let what = format!(
             "The route {text} keeps packets to {dst} in {}, which is not its address.",

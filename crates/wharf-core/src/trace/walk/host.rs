@@ -84,7 +84,7 @@ impl<'a> Walk<'a> {
         let packet = self.rules(site, packet);
         let loopback = self.space(id).link(out.link).is_some_and(|l| l.loopback);
         if loopback && !out.local && !route::is_local(self.space(id), packet.dst) {
-            let fault = self.into_loopback(id, &out, &packet);
+            let fault = self.by_loopback(id, &out, &packet);
             self.blame(Verdict::Dropped, "route", fault);
             return Step::End(Arrival::Lost);
         }
