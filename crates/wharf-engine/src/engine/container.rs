@@ -9,7 +9,7 @@ use wharf_core::attach::{
 use wharf_core::compile;
 use wharf_core::diff::diff;
 use wharf_core::name::{ContainerName, NetworkName};
-use wharf_core::network::DEFAULT_NETWORK;
+use wharf_core::network::{DEFAULT_NETWORK, NetworkSpec};
 use wharf_core::plan::Plan;
 use wharf_core::publish::PortMapping;
 
@@ -136,7 +136,9 @@ impl Engine {
         if !applies(mode) {
             drop(txn);
             plan.append(own);
-            let notes = self.notes_of_create(about, &nets);
+            let beside: Vec<NetworkSpec> = nets.values().cloned().collect();
+            plan.append(self.beside_others(&beside));
+            let notes = self.notes_of_create(about, &nets, mode);
             return Ok(Outcome {
                 value: container,
                 plan,
@@ -167,7 +169,7 @@ impl Engine {
             engine.run.journal.delete(txn, &key).map(|_| ())
         })?;
         plan.append(own);
-        let notes = self.notes_of_create(about, &nets);
+        let notes = self.notes_of_create(about, &nets, mode);
         Ok(Outcome {
             value: container,
             plan,
@@ -466,12 +468,14 @@ impl Engine {
         Ok(nets)
     }
 
-    fn notes_of_create(&mut self, about: Vec<Note>, nets: &Networks) -> Vec<Note> {
+    fn notes_of_create(&mut self, about: Vec<Note>, nets: &Networks, mode: Mode) -> Vec<Note> {
         let mut notes = self.take_notes();
         notes.extend(about);
-        self.learn_of_docker();
+        if applies(mode) {
+            self.learn_of_docker();
+        }
         for net in nets.values() {
-            notes.extend(self.closed_doors(net));
+            notes.extend(self.closed_doors(net, mode));
         }
         notes
     }

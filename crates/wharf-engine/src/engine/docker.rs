@@ -12,6 +12,7 @@ use wharf_core::diff::diff;
 use wharf_core::model::{Netns, Resource};
 use wharf_core::name::IfName;
 use wharf_core::nft::{Field, Object};
+use wharf_core::plan::Plan;
 use wharf_nft::expr::{CmpOp, MetaKey};
 use wharf_nft::{Chain, Expr, Family as NftFamily, NfSocket, NftError, Rule, SetRef, Verdict};
 
@@ -35,10 +36,16 @@ const AMONG_ITS_OWN: &str = "DOCKER-ISOLATION-STAGE-2";
 impl Engine {
     /// Has wharf's rules know Docker's bridges as they are now. What fails here is found by `repair`.
     pub(super) fn learn_of_docker(&mut self) {
+        let plan = self.docker_plan();
+        self.carry_out_all(&plan);
+    }
+
+    /// What has wharf's rules know Docker's bridges.
+    pub(super) fn docker_plan(&mut self) -> Plan {
         let wanted = docker(&mut self.kernel);
         // Where Docker is not, nothing is to be done; what is left of it goes with `repair`.
         if wanted.bridges.is_empty() {
-            return;
+            return Plan::default();
         }
         let there = known(&mut self.kernel);
         let mut plan = diff(&wanted.elements(), &there, "Docker's bridges");
@@ -46,7 +53,7 @@ impl Engine {
         let held = self.host_links().ok().flatten().unwrap_or_default();
         let given = given(&mut self.kernel, &wanted, &held);
         plan.append(diff(&[], &given, "Docker forwards for its bridges"));
-        self.carry_out_all(&plan);
+        plan
     }
 }
 

@@ -12,10 +12,11 @@ use wharf_core::addr::Family;
 use wharf_core::name::IfName;
 use wharf_core::network::NetworkSpec;
 use wharf_core::op::{DoorChange, Op};
+use wharf_core::plan::{Plan, Undo};
 use wharf_nft::{Chain, Data, Expr, Hook, NfSocket, NftError, Policy, Rule, Verdict};
 
-use crate::api::{Finding, Note};
-use crate::engine::Engine;
+use crate::api::{Finding, Mode, Note};
+use crate::engine::{Engine, applies};
 use crate::error::EngineError;
 use crate::kernel::Kernel;
 use crate::kernel::netlink::NetlinkKernel;
@@ -33,10 +34,23 @@ const WAYS: [bool; 2] = [true, false];
 impl Engine {
     /// Lets a network's bridge pass at other tools' doors. What fails here shows in [`Engine::closed_doors`].
     pub(super) fn open_doors(&mut self, net: &NetworkSpec) {
-        let shut = try_shut_doors(&mut self.kernel, std::slice::from_ref(net), |_, _| Ok(true));
-        for op in shut.unwrap_or_default() {
+        for op in self.doors(std::slice::from_ref(net)) {
             let _ = self.kernel.apply(&[&op]);
         }
+    }
+
+    fn doors(&mut self, nets: &[NetworkSpec]) -> Vec<Op> {
+        try_shut_doors(&mut self.kernel, nets, |_, _| Ok(true)).unwrap_or_default()
+    }
+
+    /// What a change of these networks would do at other tools' chains and for Docker's bridges.
+    pub(super) fn beside_others(&mut self, nets: &[NetworkSpec]) -> Plan {
+        let mut plan = self.docker_plan();
+        for door in self.doors(nets) {
+            let undo = Undo::Ops(vec![changed(&door, DoorChange::Shut)]);
+            plan.push(door, undo, "bridges of wharf's pass there");
+        }
+        plan
     }
 
     /// What takes wharf's rules for some links out of other tools' doors. Rules of the user's own, though they say the same,
@@ -46,17 +60,17 @@ impl Engine {
     }
 
     /// Base chains that will drop a network's packets, with what mends it. Opens doors that appeared since the
-    /// network was made.
-    pub(super) fn closed_doors(&mut self, net: &NetworkSpec) -> Vec<Note> {
+    /// network was made, unless nothing is to be changed.
+    pub(super) fn closed_doors(&mut self, net: &NetworkSpec, mode: Mode) -> Vec<Note> {
         if net.internal || !net.is_managed() {
             return Vec::new();
         }
-        let mut notes = self.closed_in_nftables(net).unwrap_or_default();
+        let mut notes = self.closed_in_nftables(net, mode).unwrap_or_default();
         notes.extend(closed_in_xtables(net));
         notes
     }
 
-    fn closed_in_nftables(&mut self, net: &NetworkSpec) -> Result<Vec<Note>, NftError> {
+    fn closed_in_nftables(&mut self, net: &NetworkSpec, mode: Mode) -> Result<Vec<Note>, NftError> {
         let nft = self.kernel.nftables()?;
         let chains = foreign_chains(nft)?;
         let mut closed = Vec::new();
@@ -68,7 +82,9 @@ impl Engine {
         if closed.is_empty() && !chains.iter().any(is_door) {
             return Ok(Vec::new());
         }
-        self.open_doors(net);
+        if applies(mode) {
+            self.open_doors(net);
+        }
         let nft = self.kernel.nftables()?;
         let mut notes = Vec::new();
         for chain in closed {
@@ -83,9 +99,10 @@ impl Engine {
     pub(super) fn notes_of_forwarding(
         &mut self,
         spec: &NetworkSpec,
+        mode: Mode,
     ) -> Result<Vec<Note>, EngineError> {
         let mut notes = self.take_notes();
-        notes.extend(self.closed_doors(spec));
+        notes.extend(self.closed_doors(spec, mode));
         notes.extend(self.doors_for_now(spec));
         Ok(notes)
     }
@@ -132,11 +149,15 @@ pub(super) fn shut_doors(kernel: &mut NetlinkKernel, nets: &[NetworkSpec]) -> Ve
 
 /// The way back of a door that is shut.
 pub(super) fn opened(door: &Op) -> Op {
-    let mut back = door.clone();
-    if let Op::Door { change, .. } = &mut back {
-        *change = DoorChange::Open;
+    changed(door, DoorChange::Open)
+}
+
+fn changed(door: &Op, to: DoorChange) -> Op {
+    let mut other = door.clone();
+    if let Op::Door { change, .. } = &mut other {
+        *change = to;
     }
-    back
+    other
 }
 
 /// What is found of a door that is shut, or of nobody's.

@@ -36,9 +36,12 @@ impl Engine {
     ) -> Result<Outcome<NetworkSpec>, EngineError> {
         let lock = self.lock_host()?;
         let spec = self.resolve(request)?;
-        let plan = self.bring_up(&spec, mode, true)?;
+        let mut plan = self.bring_up(&spec, mode, true)?;
         drop(lock);
-        let mut notes = self.notes_of_forwarding(&spec)?;
+        if !applies(mode) {
+            plan.append(self.beside_others(std::slice::from_ref(&spec)));
+        }
+        let mut notes = self.notes_of_forwarding(&spec, mode)?;
         notes.extend(self.foreign_sources(&spec)?);
         Ok(Outcome {
             value: spec,

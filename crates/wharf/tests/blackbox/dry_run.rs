@@ -352,3 +352,45 @@ fn a_rebuild_is_shown() {
         );
     }
 }
+
+/// Rules in other tools' chains are part of what is shown, and are not made by the showing.
+#[test]
+fn doors_are_shown_and_stay_shut() {
+    require!();
+    let host = host();
+    for program in ["iptables", "ip6tables"] {
+        host.sh(&format!(
+            "{program} -N DOCKER-USER; {program} -I FORWARD -j DOCKER-USER; {program} -P FORWARD DROP"
+        ));
+    }
+    let before = Snapshot::of(&host);
+    let shown = |line: &str| {
+        let text = host.w(line).ok().stdout;
+        before.assert_same(&host, line);
+        text
+    };
+    let doors_in = |line: &str| {
+        let steps = host.w(&format!("{line} --json")).json()["steps"].clone();
+        let of_door = |step: &&Value| step["command"].to_string().contains("DOCKER-USER");
+        let steps = steps.as_array().cloned().unwrap_or_default();
+        steps.iter().filter(of_door).count()
+    };
+    let create = "network create n --bridge wn --subnet 10.88.9.0/24 --subnet fd00:88:9::/64";
+    assert!(shown(&format!("{create} --dry-run")).contains("DOCKER-USER"));
+    assert_eq!(doors_in(&format!("{create} --dry-run")), 4);
+    let file = "networks:\n  n:\n    bridge: wn\n    subnet: [10.88.9.0/24]\n";
+    let file = host.dir().write("t.yaml", file);
+    shown(&format!("plan {file}"));
+    shown(&format!("apply {file} --dry-run"));
+    shown("create c --dry-run");
+    host.w(create).ok();
+    let doors = || host.sh("iptables -S DOCKER-USER; ip6tables -S DOCKER-USER");
+    let open = doors();
+    assert_eq!(open.matches("wn").count(), 4, "{open}");
+    host.sh("iptables -F DOCKER-USER");
+    let before = Snapshot::of(&host);
+    assert_eq!(doors_in("create c --network n --dry-run"), 2);
+    before.assert_same(&host, "a door that somebody shut");
+    host.w("create c --network n").ok();
+    assert_eq!(doors(), open);
+}
