@@ -19,7 +19,7 @@ use crate::engine::free_ports;
 use crate::engine::host::learn_of_host;
 use crate::engine::network::{now, random_id};
 use crate::engine::shared::Withdrawn;
-use crate::engine::{Engine, Networks, applies, identity, journal_key, settings};
+use crate::engine::{Engine, Networks, applies, identity, journal_key, programs, settings};
 use crate::error::EngineError;
 use crate::store::Work;
 
@@ -355,7 +355,7 @@ impl Engine {
             .run
             .read(|txn| self.loopback_off_plan(txn, &containers, &nets, &[]))?;
         if applies(mode) {
-            self.remove_for_real(containers.clone(), &nets, &plan)?;
+            self.remove_for_real(containers.clone(), &nets, &plan, force)?;
             if !lost.is_empty() {
                 self.carry_out_all(&lost);
                 self.mend(Mode::Apply)?;
@@ -380,10 +380,9 @@ impl Engine {
         mut containers: Vec<Container>,
         nets: &Networks,
         plan: &Plan,
+        force: bool,
     ) -> Result<(), EngineError> {
-        for container in &containers {
-            self.end_process(container)?;
-        }
+        programs::end(&containers, force)?;
         let taken = self.run.write(|txn| {
             for container in &containers {
                 if let Some(other) = self.whose_turn(txn, container, true)? {
@@ -478,27 +477,6 @@ impl Engine {
             notes.extend(self.closed_doors(net, mode));
         }
         notes
-    }
-
-    /// A process that wharf started in the container is ended: asked first, then forced.
-    fn end_process(&self, container: &Container) -> Result<(), EngineError> {
-        const PATIENCE: std::time::Duration = std::time::Duration::from_secs(3);
-        let Some(process) = container.process.filter(|p| identity::lives(*p)) else {
-            return Ok(());
-        };
-        let ended = crate::process::liveness::kill_and_wait(
-            process.pid as u32,
-            process.start_time,
-            PATIENCE,
-        );
-        ended.map(|_| ()).map_err(|e| EngineError::System {
-            verb: format!(
-                "end process {} of container `{}`",
-                process.pid, container.name
-            ),
-            detail: e.to_string(),
-            errno: 0,
-        })
     }
 }
 

@@ -46,6 +46,7 @@ mod managed;
 mod network;
 mod ports;
 mod preview;
+mod programs;
 mod rebuild;
 mod recover;
 mod refused;

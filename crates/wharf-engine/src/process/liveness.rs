@@ -2,6 +2,7 @@
 //!
 //! A pid is used again; a pid with its start time is not (within one boot, hence [`boot_id`]).
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
@@ -172,6 +173,12 @@ pub fn kill_and_wait(pid: u32, start_time: u64, timeout: Duration) -> Result<End
 /// entered on their own (as wharf's do) are not listed.
 #[must_use]
 pub fn members(netns_inode: u64) -> Vec<ProcessId> {
+    members_of(&BTreeSet::from([netns_inode]))
+}
+
+/// As [`members`], of several namespaces.
+#[must_use]
+pub fn members_of(netns_inodes: &BTreeSet<u64>) -> Vec<ProcessId> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -181,7 +188,7 @@ pub fn members(netns_inode: u64) -> Vec<ProcessId> {
         .filter_map(ProcessId::of)
         .filter(|id| {
             std::fs::metadata(format!("/proc/{}/ns/net", id.pid))
-                .is_ok_and(|netns| netns.ino() == netns_inode)
+                .is_ok_and(|netns| netns_inodes.contains(&netns.ino()))
         })
         .collect()
 }

@@ -152,6 +152,49 @@ fn detached_it_returns_at_once_and_the_program_goes_on() {
     );
 }
 
+/// Whatever runs in the container, not only what was started first; what runs in a namespace of somebody else's stays.
+#[test]
+fn what_the_program_has_started_ends_with_the_container() {
+    require!();
+    let host = host();
+    network(&host, "A", 1, "");
+    let sleepers = || {
+        let all = host.processes();
+        let number = |line: &str| line.strip_prefix("sleep ").map(str::to_owned);
+        let mut found: Vec<_> = all.iter().filter_map(|(_, line)| number(line)).collect();
+        found.sort();
+        found
+    };
+    let script = "setsid sleep 1001 & sleep 1002 & exec sleep 1003";
+    let run = [
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "--network",
+        "A",
+        "--",
+        "sh",
+        "-c",
+        script,
+    ];
+    host.wharf(&run).ok();
+    host.w("exec -d a -- sleep 1004").ok();
+    host.sh("ip netns add own");
+    host.w("create b --network A --netns /run/netns/own").ok();
+    host.w("create c --network A").ok();
+    host.w("exec -d b -- sleep 2001").ok();
+    host.w("exec -d c -- sleep 1005").ok();
+    let all = ["1001", "1002", "1003", "1004", "1005", "2001"];
+    eventually("all of them run", || (sleepers() == all).then_some(()));
+    host.w("rm -f a b c").ok();
+    assert_eq!(sleepers(), ["2001"]);
+    let script = "setsid sleep 1001 & sleep 1002 & exit 3";
+    host.wharf(&["run", "--rm", "--network", "A", "--", "sh", "-c", script])
+        .exits(3);
+    assert_eq!(sleepers(), ["2001"]);
+}
+
 #[test]
 fn a_detached_program_that_ends_is_cleaned_up_with_rm() {
     require!();
@@ -377,7 +420,7 @@ fn the_default_network_goes_with_a_change_that_fails() {
         ("run --workdir /no/such -- true".to_owned(), 125),
         ("run -p 192.0.2.77:80:80 -- true".to_owned(), 125),
         ("run --ip 192.0.2.77 -- true".to_owned(), 125),
-        ("run -p 80 -- true".to_owned(), 2),
+        ("run -p x -- true".to_owned(), 2),
         ("network connect default:ip=192.0.2.77 there".to_owned(), 1),
         (format!("apply {file}"), 1),
     ] {
