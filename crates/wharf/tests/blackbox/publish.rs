@@ -343,10 +343,6 @@ fn a_port_that_would_answer_nobody_is_not_silently_taken() {
         ("four", "--subnet 10.88.1.0/24"),
         ("six", "--subnet fd00:88:2::/64"),
         ("in", "--subnet 10.88.3.0/24 --internal"),
-        (
-            "bound",
-            "--subnet fd00:88:4::/64 -o com.docker.network.bridge.host_binding_ipv4=127.0.0.1",
-        ),
     ] {
         host.w(&format!("network create {name} {more}")).ok();
     }
@@ -357,7 +353,6 @@ fn a_port_that_would_answer_nobody_is_not_silently_taken() {
         (format!("create c --network six -p {v4}"), "IPv4"),
         ("create c --network six -p 0.0.0.0:8080:80".into(), "IPv4"),
         ("create c --network four -p [::]:8080:80".into(), "IPv6"),
-        ("create c --network bound -p 8080:80".into(), "IPv4"),
         (format!("port add there {v4}"), "IPv4"),
     ] {
         host.w(&line)
