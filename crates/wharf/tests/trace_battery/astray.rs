@@ -3,6 +3,13 @@
 use crate::bases::*;
 use crate::cases;
 
+/// The kernel takes up to a second until a cable that was shut carries again.
+const BOTH_CARRY: &str = "
+    for n in $(seq 20); do
+        [ $(bridge link | grep -c 'state forwarding') = 2 ] && break
+        sleep 0.1
+    done";
+
 const SERVES: &str = "web:80/tcp cache:80/tcp outside:80/tcp";
 
 /// The host's end of web's cable.
@@ -36,12 +43,14 @@ cases! {
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "dropped link-down host veth-c1",
         also: &["not-on-bridge"],
+        after_fix: BOTH_CARRY,
     }
     both_cables_shut: {
         on: &[BRIDGE],
         breaks: "ip link set veth-c1 down; ip link set veth-c2 down",
         ask: "/run/netns/c1 172.18.0.20:80",
         says: "dropped link-down host veth-c1",
+        after_fix: BOTH_CARRY,
     }
     who_hangs_on_the_hosts_bridge_is_no_router: {
         on: &[BRIDGE, MASQUERADE, "ip netns del c2; ip netns exec c1 sysctl -qw net.ipv4.ip_forward=0"],
