@@ -243,15 +243,7 @@ impl Engine {
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
-        let (lb_before, lb_after) = (
-            self.loopback_networks(before, nets),
-            self.loopback_networks(after, nets),
-        );
-        let carriers = [lb_before.as_slice(), &lb_after].concat();
-        self.write_last(&carriers, None, |engine, txn| {
-            for name in lb_before.iter().filter(|n| !lb_after.contains(n)) {
-                engine.count_loopback(txn, name, -1)?;
-            }
+        self.finish_change((before, after), None, nets, key, |engine, txn| {
             for a in before
                 .attachments
                 .iter()
@@ -259,8 +251,7 @@ impl Engine {
             {
                 engine.release_addresses(txn, &before.name, a)?;
             }
-            engine.put_record(txn, after)?;
-            engine.run.journal.delete(txn, key).map(|_| ())
+            Ok(())
         })
     }
 }

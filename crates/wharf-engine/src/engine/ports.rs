@@ -174,18 +174,34 @@ impl Engine {
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
+        self.finish_change((was, is), Some(dropped), nets, key, |engine, txn| {
+            for mapping in dropped.ports {
+                engine.run.free_port(txn, mapping)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// The last of a change from one state of a container to another: who needs the host's loopback, what the change gives
+    /// back besides, the record, and the end of the journal's entry.
+    pub(super) fn finish_change(
+        &mut self,
+        (was, is): (&Container, &Container),
+        withdrawn: Option<Withdrawn<'_>>,
+        nets: &Networks,
+        key: &str,
+        give_back: impl FnOnce(&Self, &mut RwTxn) -> heed::Result<()>,
+    ) -> Result<(), EngineError> {
         let (before, after) = (
             self.loopback_networks(was, nets),
             self.loopback_networks(is, nets),
         );
         let carriers = [before.as_slice(), &after].concat();
-        self.write_last(&carriers, Some(dropped), |engine, txn| {
-            for mapping in dropped.ports {
-                engine.run.free_port(txn, mapping)?;
-            }
+        self.write_last(&carriers, withdrawn, |engine, txn| {
             for name in before.iter().filter(|n| !after.contains(n)) {
                 engine.count_loopback(txn, name, -1)?;
             }
+            give_back(engine, txn)?;
             engine.put_record(txn, is)?;
             engine.run.journal.delete(txn, key).map(|_| ())
         })

@@ -91,18 +91,7 @@ impl Engine {
         nets: &Networks,
         key: &str,
     ) -> Result<(), EngineError> {
-        let (before, after) = (
-            self.loopback_networks(was, nets),
-            self.loopback_networks(is, nets),
-        );
-        let carriers = [before.as_slice(), &after].concat();
-        self.write_last(&carriers, None, |engine, txn| {
-            for name in before.iter().filter(|n| !after.contains(n)) {
-                engine.count_loopback(txn, name, -1)?;
-            }
-            engine.put_record(txn, is)?;
-            engine.run.journal.delete(txn, key).map(|_| ())
-        })
+        self.finish_change((was, is), None, nets, key, |_, _| Ok(()))
     }
 
     /// Gives a network other labels.
